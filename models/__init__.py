@@ -1,0 +1,1 @@
+"""Networks: backbones, text encoders, blocks by slot, grounding models, built from names in a config."""

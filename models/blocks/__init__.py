@@ -1,0 +1,1 @@
+"""Blocks by slot; the registry lists them."""

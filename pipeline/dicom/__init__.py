@@ -1,0 +1,1 @@
+"""DICOM in (series, SUVbw) and out (SEG, SR)."""

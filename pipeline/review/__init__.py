@@ -1,0 +1,1 @@
+"""What a physician looks at and what comes back: pages, pictures, decisions."""

@@ -1,0 +1,1 @@
+"""Training, inference and evaluation on the tables and grids that `pipeline` writes."""
