@@ -40,9 +40,7 @@ class PetgroundError(Exception):
         return _rebuild, (type(self), self.message, self.case, self.fix, self.reason)
 
 
-def _rebuild(
-    cls: type[PetgroundError], message: str, case: str | None, fix: str | None, reason: str
-) -> PetgroundError:
+def _rebuild(cls: type[PetgroundError], message: str, case: str | None, fix: str | None, reason: str) -> PetgroundError:
     """Errors cross process borders; keyword-only arguments do not survive pickle without this."""
     return cls(message, case=case, fix=fix, reason=reason)
 

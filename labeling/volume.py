@@ -39,11 +39,11 @@ class Volume:
             raise GeometryError(f"an image needs three non-empty axes, this has shape {self.array.shape}")
         affine = np.asarray(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-            raise GeometryError("the affine is not an invertible 4x4 matrix", fix="write it anew from the scanner's data")
-        if self.instance_numbers is not None and len(self.instance_numbers) != self.array.shape[2]:
             raise GeometryError(
-                f"{len(self.instance_numbers)} instance numbers for {self.array.shape[2]} slices"
+                "the affine is not an invertible 4x4 matrix", fix="write it anew from the scanner's data"
             )
+        if self.instance_numbers is not None and len(self.instance_numbers) != self.array.shape[2]:
+            raise GeometryError(f"{len(self.instance_numbers)} instance numbers for {self.array.shape[2]} slices")
         object.__setattr__(self, "affine", affine)
 
     @property
