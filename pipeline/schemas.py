@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from petground.labeling.errors import InputError, SchemaError
 
 __all__ = ["TABLES", "read_table", "table_from_rows", "write_table"]

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Builds the wheel and imports every module of it in an environment that does not see the checkout.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv="$PWD/${VENV:-.venv}"
+here="$PWD/.ci"
+out="$(mktemp -d)"
+trap 'rm -rf "$out"' EXIT
+"$venv/bin/python" -m build --wheel --outdir "$out/dist" . >"$out/log" 2>&1 || { cat "$out/log"; exit 1; }
+"$venv/bin/python" -m venv "$out/clean"
+"$out/clean/bin/python" -m pip -q --disable-pip-version-check install --no-deps "$out"/dist/*.whl
+cp "$here/import_all.py" "$out"
+cd "$out"
+"$out/clean/bin/python" import_all.py "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"

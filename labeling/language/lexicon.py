@@ -1,0 +1,81 @@
+"""Rules as data: phrases by kind, read from the JSON files beside this module, matched over tokens.
+
+Each rule of a JSON file has `name`, `kind`, `phrases` (or `combine`: lists whose every combination is a phrase) and
+an `example` with what must come out of it (`expect`), which the tests run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from petground.labeling.language.tokens import Words, split_words
+
+__all__ = ["PhraseIndex", "load_rules", "phrase_index", "rule_words"]
+
+
+@lru_cache(maxsize=None)
+def load_rules(name: str) -> tuple[dict[str, Any], ...]:
+    """Rules of a file, e.g. `context`; raises ValueError for a rule without example or with unknown keys."""
+    text = resources.files("petground.labeling.language").joinpath(f"{name}.json").read_text(encoding="utf-8")
+    rules = json.loads(text)["rules"]
+    known = {"name", "kind", "phrases", "combine", "example", "expect", "label", "data", "why"}
+    for rule in rules:
+        if not {"name", "kind", "example", "expect"} <= rule.keys() or rule.keys() - known:
+            raise ValueError(f"{name}.json: rule {rule.get('name')!r} lacks a key or has an unknown one")
+    return tuple(rules)
+
+
+def phrases_of(rule: dict[str, Any]) -> list[str]:
+    """All phrases of a rule, combinations spelt out."""
+    phrases = list(rule.get("phrases", ()))
+    for parts in rule.get("combine", ()):
+        phrases += [" ".join(filter(None, choice)) for choice in itertools.product(*parts)]
+    return phrases
+
+
+@lru_cache(maxsize=None)
+def rule_words(file: str, kind: str) -> frozenset[str]:
+    """All phrases of one kind, lower case."""
+    return frozenset(p.lower() for rule in load_rules(file) if rule["kind"] == kind for p in phrases_of(rule))
+
+
+class PhraseIndex:
+    """Longest phrase first, left to right; time is linear in the number of tokens."""
+
+    def __init__(self, entries: list[tuple[str, str, str]]):
+        self._first: dict[str, list[tuple[tuple[str, ...], str, str]]] = {}
+        for phrase, kind, label in entries:
+            words = tuple(split_words(phrase).lower)
+            if words:
+                self._first.setdefault(words[0], []).append((words, kind, label))
+        for options in self._first.values():
+            options.sort(key=lambda option: -len(option[0]))
+
+    def find(self, words: Words, begin: int, stop: int) -> list[tuple[int, int, str, str]]:
+        """(first token, end token, kind, label) of every phrase between two tokens, without overlap."""
+        found = []
+        lower, first, index = words.lower, self._first, begin
+        while index < stop:
+            options = first.get(lower[index])
+            step = 1
+            if options:
+                for phrase, kind, label in options:
+                    size = len(phrase)
+                    if index + size <= stop and (size == 1 or tuple(lower[index : index + size]) == phrase):
+                        found.append((index, index + size, kind, label))
+                        step = size
+                        break
+            index += step
+        return found
+
+
+@lru_cache(maxsize=None)
+def phrase_index(name: str) -> PhraseIndex:
+    """The index over all rules of a file."""
+    return PhraseIndex(
+        [(p, rule["kind"], rule.get("label", "")) for rule in load_rules(name) for p in phrases_of(rule)]
+    )

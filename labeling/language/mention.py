@@ -1,0 +1,95 @@
+"""The record of one mention (an SUV value, a slice, a size ...) and small helpers on tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from petground.labeling.language.lexicon import rule_words
+from petground.labeling.language.tokens import Words
+
+__all__ = ["FREE_NEXT", "Mention", "Scan", "is_integer", "is_number"]
+
+FREE_NEXT = frozenset(
+    ". .. ... , ; : ) ] } ( [ / ! ? * - -- – — → -> > and & or vs versus v on in at of to from with the previously prior "
+    "formerly before earlier today now currently respectively compared was is are were has which while whereas but plus "
+    "series se ser for there it this that each both then if as by than".split()
+)
+"""What may follow a bare whole number that stands for an SUV or an index; a noun there means that it counts things."""
+
+
+@dataclass
+class Mention:
+    """One typed stretch of text.
+
+    kind: suv | head | slice | series | size | date | number. start, end: characters. first, last: tokens (end
+    exclusive). value: SUV [g/ml] or size [mm]. indices: slice numbers as printed. plane: axial | other | "" (not
+    said). modality: pet | ct | "". is_range: "slices 102-131". best: named as the one to look at.
+    core: characters of the number itself, `start` may lie before it at its SUV word.
+    """
+
+    kind: str
+    start: int
+    end: int
+    first: int
+    last: int
+    value: float = 0.0
+    decimals: int = 0
+    suv_kind: str = ""
+    lean: bool = False
+    core: tuple[int, int] = (0, 0)
+    indices: tuple[int, ...] = ()
+    index_spans: tuple[tuple[int, int], ...] = ()
+    series: int | None = None
+    plane: str = ""
+    modality: str = ""
+    is_range: bool = False
+    best: bool = False
+    link: str = ""
+    head: int = -1
+
+
+@dataclass
+class Scan:
+    """Tokens begin..stop of one sentence and what has been taken so far."""
+
+    words: Words
+    begin: int
+    stop: int
+    taken: dict[int, str] = field(default_factory=dict)
+    mentions: list[Mention] = field(default_factory=list)
+
+    def word(self, index: int) -> str:
+        """The token, or an empty string outside the sentence."""
+        return self.words.lower[index] if self.begin <= index < self.stop else ""
+
+    def glued(self, index: int) -> bool:
+        """Whether a token of the sentence follows its predecessor without white space."""
+        return self.begin < index < self.stop and self.words.glued(index)
+
+    def take(self, kind: str, first: int, last: int) -> Mention:
+        """Marks the tokens as used and returns the mention over them."""
+        for index in range(first, last):
+            self.taken[index] = kind
+        mention = Mention(kind, self.words.start[first], self.words.end[last - 1], first, last)
+        self.mentions.append(mention)
+        return mention
+
+    def free_int(self, index: int) -> bool:
+        """A whole number of at most four digits that is not part of anything yet."""
+        word = self.word(index)
+        return is_integer(word) and len(word) <= 4 and index not in self.taken
+
+    def stands_alone(self, index: int) -> bool:
+        """Whether the number is not followed by a unit or a counted noun."""
+        after = self.word(index + 1)
+        return not after or after in FREE_NEXT or after in rule_words("mentions", "modality")
+
+
+def is_number(word: str) -> bool:
+    """A token that starts with a digit is a whole number or one with a decimal point or comma."""
+    return word[:1].isdecimal()
+
+
+def is_integer(word: str) -> bool:
+    """A number token without decimals."""
+    return word.isdecimal()

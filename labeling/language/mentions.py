@@ -1,0 +1,56 @@
+"""Component `petground_mentions`: SUV values, slice indices, sizes, dates and other numbers of each sentence.
+
+Results: `doc._.petground_mentions` (a list of Mention in order) and the span groups `petground_suv`,
+`petground_slice`, `petground_size`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from spacy.tokens import Doc
+
+from petground.labeling.language.indices import find_indices
+from petground.labeling.language.mention import Mention, Scan
+from petground.labeling.language.quantities import find_dates, find_labelled, find_sizes
+from petground.labeling.language.tokens import Words, words_of
+from petground.labeling.language.values import find_values
+
+__all__ = ["find_mentions", "mentions_component", "scan_sentence"]
+
+
+def scan_sentence(words: Words, begin: int, stop: int, carried: str = "") -> Scan:
+    """Types every number between two tokens; `scan.mentions` in order of their place."""
+    scan = Scan(words, begin, stop)
+    if any(word[:1].isdecimal() for word in words.lower[begin:stop]):
+        find_dates(scan)
+        find_sizes(scan)
+        find_indices(scan)
+        find_labelled(scan)
+        find_values(scan, carried)
+        scan.mentions.sort(key=lambda m: (m.first, m.last))
+    return scan
+
+
+def find_mentions(words: Words, sentences: list[tuple[int, int]]) -> list[Mention]:
+    """Mentions of all sentences given as characters; an SUV word carries on into the next sentence."""
+    found: list[Mention] = []
+    carried = ""
+    for start, end in sentences:
+        begin, stop = bisect_left(words.start, start), bisect_left(words.start, end)
+        scan = scan_sentence(words, begin, stop, carried)
+        found.extend(scan.mentions)
+        kinds = [m.suv_kind for m in scan.mentions if m.kind in ("head", "suv")]
+        carried = kinds[-1] if kinds else ""
+    return found
+
+
+def mentions_component(doc: Doc) -> Doc:
+    """Finds the mentions of every sentence, or of the whole text when no sentences were set."""
+    sentences = [(s.start, s.end) for s in doc._.petground_sentences] or [(0, len(doc.text))]
+    found = find_mentions(words_of(doc), sentences)
+    doc._.petground_mentions = found
+    for kind in ("suv", "slice", "size"):
+        spans = (doc.char_span(m.start, m.end, label=kind, alignment_mode="expand") for m in found if m.kind == kind)
+        doc.spans[f"petground_{kind}"] = [span for span in spans if span is not None]
+    return doc

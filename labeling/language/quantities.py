@@ -1,0 +1,148 @@
+"""Numbers that are neither SUV nor slice: dates, sizes, doses, levels, ratios, changes."""
+
+from __future__ import annotations
+
+import re
+
+from petground.labeling.language.lexicon import rule_words
+from petground.labeling.language.mention import Scan, is_integer, is_number
+
+__all__ = ["find_dates", "find_labelled", "find_sizes"]
+
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)"
+)
+_DATE = re.compile(
+    r"(?<![\d.,:])(?:\d{1,2}[/.]\d{1,2}[/.](?:19|20)?\d\d(?![\d,])|\d{1,2}-\d{1,2}-(?:19|20)?\d\d(?!\d)"
+    r"|(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}(?!\d)|\d{1,2}/(?:19|20)\d\d(?!\d)"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)?[ -]{{1,2}}(?:of )?{_MONTH}\b\.?(?:,?[ -]{{1,2}}(?:19|20)?\d\d(?!\d))?"
+    rf"|\b{_MONTH}\b\.?[ -]{{0,2}}\d{{1,2}}(?:st|nd|rd|th)?,?[ ]{{1,2}}(?:19|20)\d\d(?!\d)"
+    rf"|\b{_MONTH}\b\.?[ ]{{1,2}}(?:of )?(?:19|20)\d\d(?!\d)"
+    rf"|\b{_MONTH}\b\.?[ ]{{1,2}}\d{{1,2}}(?:st|nd|rd|th)?(?![\d.,:])"
+    r"|(?:in|since|of|from|the|on|year|early|late|mid)[ -](?:19[89]|20[0-4])\d(?![\d.,:]))",
+    re.IGNORECASE,
+)
+_TIME = re.compile(
+    r"(?<![\d.,:/])(?:at |@ ?)?\d{1,2}:\d\d(?::\d\d)?(?= ?(?:[ap]\.?m\b|h\b|hrs?\b|hours?\b))|(?:\bat |@ ?)\d{1,2}:\d\d(?!\d)",
+    re.I,
+)
+_BY = {"x", "×", "*", "by"}
+_JOIN = {"and", "or", "to", "-", "–", ",", "from", "vs", "versus", "->", "→"}
+
+
+def find_dates(scan: Scan) -> None:
+    """Dates, years after a preposition, and clock times."""
+    words = scan.words
+    if scan.begin >= scan.stop:
+        return
+    begin, end = words.start[scan.begin], words.end[scan.stop - 1]
+    for pattern, kind in ((_TIME, "number"), (_DATE, "date")):
+        for match in pattern.finditer(words.text, begin, end):
+            first, last = words.at(match.start()), words.at(match.end())
+            while first < last and not any(c.isdigit() for c in words.lower[first]) and kind == "date":
+                if words.lower[first][:3] in _MONTHS3:
+                    break
+                first += 1
+            if first < last and not any(i in scan.taken for i in range(first, last)):
+                scan.take(kind, first, last)
+
+
+_MONTHS3 = frozenset("jan feb mar apr may jun jul aug sep oct nov dec".split())
+
+
+def find_sizes(scan: Scan) -> None:
+    """Lengths, "3.2 x 2.4 cm" and "14 x 11 mm" as one each; the value is the largest in mm."""
+    lengths = rule_words("mentions", "length")
+    index = scan.begin
+    while index < scan.stop:
+        if not is_number(scan.word(index)) or index in scan.taken:
+            index += 1
+            continue
+        numbers, last = [index], index + 1
+        while scan.word(last) in _BY and is_number(scan.word(last + 1)) and len(numbers) < 4:
+            numbers.append(last + 1)
+            last += 2
+        unit = last
+        if scan.word(unit) == "-" and scan.word(unit + 1) in lengths:
+            unit += 1
+        # "1.3 cm x 0.9 cm" and "7 x 5mm"
+        while scan.word(unit) in lengths and scan.word(unit + 1) in _BY and is_number(scan.word(unit + 2)):
+            numbers.append(unit + 2)
+            unit += 3
+        if scan.word(unit) in lengths or (len(numbers) > 1 and all("." in scan.word(n) for n in numbers)):
+            in_mm = 10.0 if scan.word(unit)[:1] == "c" or scan.word(unit) not in lengths else 1.0
+            last = unit + 1 if scan.word(unit) in lengths else last
+            mention = scan.take("size", index, last)
+            mention.value = max(_value(scan.word(n)) for n in numbers) * in_mm
+            _earlier_sizes(scan, index)
+        index = last
+
+
+def _earlier_sizes(scan: Scan, index: int) -> None:
+    """The first number of "7 and 9 mm" or "from 1.2 to 1.6 cm" is a length too, unless an SUV word stands at it."""
+    before = index - 2
+    heads = rule_words("mentions", "suv")
+    if scan.word(index - 1) not in _JOIN or not is_number(scan.word(before)) or before in scan.taken:
+        return
+    for back in range(before - 1, max(before - 4, scan.begin - 1), -1):
+        if scan.word(back) in heads or scan.word(back) in ("max", "value"):
+            return
+    scan.take("size", before, before + 1).value = 0.0
+
+
+def find_labelled(scan: Scan) -> None:
+    """Numbers with another unit, after another label, glued to letters, or that are a change."""
+    units, labels = rule_words("mentions", "unit"), rule_words("mentions", "label")
+    deltas, heads = rule_words("mentions", "delta"), rule_words("mentions", "suv")
+    indices = rule_words("mentions", "slice") | rule_words("mentions", "series") | rule_words("mentions", "qualifier")
+    for index in range(scan.begin, scan.stop):
+        word = scan.word(index)
+        if index in scan.taken or not is_number(word):
+            continue
+        after, before = scan.word(index + 1), scan.word(index - 1)
+        gap = 2 if after == "-" else 1
+        unit = scan.word(index + gap)
+        if unit in units and not (unit in ("x", "×") and not is_integer(word) and scan.word(index + gap + 1) == ""):
+            glued_or_word = unit not in ("h", "l", "u", "y", "ma", "mo") or scan.glued(index + gap)
+            if glued_or_word:
+                scan.take("number", index, index + gap + 1)
+                continue
+        if scan.glued(index + 1) and after[:1].isalpha() and is_integer(word) and after not in ("g", "and", "suv"):
+            scan.take("number", index, index + 2)  # 4R, 5th, 4A
+            continue
+        glued_letters = scan.glued(index) and before[:1].isalpha() and before not in heads
+        if is_integer(word) and glued_letters and before not in indices and before not in ("s", "i"):
+            scan.take("number", index, index + 1)  # T12, L4, F18
+            continue
+        if before in ("+", "±", "+/-") or (before in deltas and not _to_follows(scan, index)):
+            scan.take("number", index, index + 1)
+            continue
+        if before in ("-", "−") and not scan.glued(index - 1) and scan.glued(index) and scan.word(index - 2) not in heads:
+            if scan.word(index - 2) not in ("max", "mean", "peak", ":", "=", ")"):
+                scan.take("number", index, index + 1)
+                continue
+        _after_label(scan, index, labels)
+
+
+def _to_follows(scan: Scan, index: int) -> bool:
+    """Whether "by" only says how much before "to": the number itself is still the change."""
+    return scan.word(index - 1) in ("x", "×")
+
+
+def _after_label(scan: Scan, index: int, labels: frozenset[str]) -> None:
+    """`PSA of 1.9`, `Deauville score 4`, `ratio = 2.1`, `segments 5 and 8`."""
+    back = index - 1
+    for _ in range(4):
+        word = scan.word(back)
+        if word in labels:
+            scan.take("number", index, index + 1)
+            return
+        if word not in ("of", "is", "was", ":", "=", "a", "score", "-", "(", "value", "at", "and", ",", "/", "s", "#"):
+            if not (is_number(word) and scan.taken.get(back) == "number" and is_integer(scan.word(index))):
+                return
+        back -= 1
+
+
+def _value(word: str) -> float:
+    return float(word.replace(",", "."))

@@ -1,0 +1,85 @@
+"""Component `petground_sections`: INDICATION, TECHNIQUE, COMPARISON, FINDINGS, IMPRESSION in their many forms.
+
+Results: `doc._.petground_sections` (a list of Section that covers the text) and the span group `petground_sections`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from petground.labeling.language.lexicon import load_rules, phrases_of
+from spacy.tokens import Doc
+
+__all__ = ["Section", "find_sections", "sections_component"]
+
+# A heading stands at the start of a line, or in capitals or after a full stop within one; what follows it is ":" (or
+# the end of the line). Bounded repeats only: linear in the text.
+_LINE_HEAD = re.compile(r"^[ \t]*(?:[*#_>]{1,3}[ \t]*)?([A-Za-z][A-Za-z/&, \-]{1,60}?)(?:[ \t]*\([^()\n]{0,80}\))?[ \t]*(?:\*\*)?[ \t]*(:|-{1,2}(?=[ \t\n])|\.?(?=[ \t]*$))", re.M)
+_INLINE_HEAD = re.compile(r"(?:(?<=[.;!?\n)])[ \t]*|(?<=[ \t]{2}))\b([A-Z][A-Za-z/&]{2,20}(?:[ ][A-Za-z/&]{1,20}){0,4})[ \t]?:")
+_CAPITALS = re.compile(r"(?<![A-Za-z])([A-Z]{4,20}(?:[ /&]{1,3}[A-Z]{2,20}){0,4})[ \t]{0,3}(?:\([^()\n]{0,60}\))?[ \t]{0,3}:")
+
+
+@dataclass(frozen=True)
+class Section:
+    """name: canonical, lower case, or None before the first heading. start..end: its text; heading_start: its title."""
+
+    name: str | None
+    heading_start: int
+    start: int
+    end: int
+
+
+@lru_cache(maxsize=None)
+def _names() -> dict[str, str]:
+    return {phrase: rule["name"] for rule in load_rules("sections") for phrase in phrases_of(rule)}
+
+
+def find_sections(text: str) -> list[Section]:
+    """Sections in order; the whole text is one nameless section when no heading is known. Never raises."""
+    heads: dict[int, tuple[int, str]] = {}
+    for pattern in (_LINE_HEAD, _INLINE_HEAD, _CAPITALS):
+        for match in pattern.finditer(text):
+            name = _names().get(" ".join(match.group(1).lower().split()))
+            if name is None and pattern is _LINE_HEAD and match.group(2) == ":":
+                name = _compound(match.group(1))
+            if name is not None and not _in_sentence(text, match, pattern is _LINE_HEAD):
+                heads.setdefault(match.start(1), (match.end(), name))
+    sections: list[Section] = []
+    places = sorted(heads)
+    if not places or places[0] > 0:
+        sections.append(Section(None, 0, 0, places[0] if places else len(text)))
+    for place, after in zip(places, [*places[1:], len(text)], strict=True):
+        end, name = heads[place]
+        sections.append(Section(name, place, min(end, after), after))
+    return sections
+
+
+def _compound(title: str) -> str | None:
+    """"FDG PET/CT FINDINGS", "Clinical history and indication": the last known word of a short title counts."""
+    words = re.split(r"[ /&,]+", title.lower().strip())
+    known = [_names()[w] for w in words if w in _names()]
+    return known[-1] if len(words) <= 6 and known and (words[-1] in _names() or words[0] in _names()) else None
+
+
+def _in_sentence(text: str, match: re.Match[str], line_start: bool) -> bool:
+    """A title without a colon must be alone on its line and not the tail of a wrapped sentence."""
+    if not line_start or match.group(2) == ":":
+        return False
+    if match.group(2).startswith("-"):
+        return not match.group(1).isupper()
+    before = text[: match.start()].rstrip(" \t")[-2:] if match.start() < 4000 else text[match.start() - 40 : match.start()].rstrip(" \t")[-2:]
+    title = match.group(1)
+    return bool(before.strip()) and not before.endswith("\n") or not title[:1].isupper()
+
+
+def sections_component(doc: Doc) -> Doc:
+    """Finds the sections of the text."""
+    found = find_sections(doc.text)
+    doc._.petground_sections = found
+    spans = (
+        doc.char_span(s.start, s.end, label=s.name or "", alignment_mode="contract") for s in found if s.end > s.start
+    )
+    doc.spans["petground_sections"] = [span for span in spans if span is not None]
+    return doc

@@ -1,0 +1,216 @@
+"""Component `petground_sentences`: sentences that survive "e.g.", decimals, list markers, wrapped lines, dictation.
+
+Results: `doc._.petground_sentences` (a list of Sentence) and sentence starts on the tokens (`doc.sents`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from petground.labeling.language.sections import Section, find_sections
+from spacy.tokens import Doc
+
+__all__ = ["Sentence", "find_sentences", "sentences_component"]
+
+MAX_SENTENCE = 3000
+"""Characters; a longer stretch without an end is no language (a dump, a table) and is cut, so time stays linear."""
+
+_ALWAYS_JOIN = frozenset(
+    "e.g eg i.e ie vs v approx ca cf dr mr mrs ms prof fig al etc st resp incl excl dx hx s/p w w/o pt no nr nos "
+    "im img sl ser lt rt max min avg ant post sup inf lat med seg lobe prev esp bilat mod".split()
+)
+_NEVER_BEFORE_CAPITAL = frozenset("max min avg lat med ant post sup inf no im img sl mod al etc st ser seg lobe pt w resp".split())
+_STOP = re.compile(r"[.!?]+[\"')\]]{0,2}(?=\s|$)|(?<=[a-z0-9)])\.(?=[A-Z][a-z])|[!?]+(?=\S)")
+_MARKER = re.compile(r"[ \t]*(?:[-*•·▪◦‣–—>+](?=[ \t\w])|\(?\d{1,2}[.)](?=\s|[A-Za-z])|\(?[a-zA-Z][.)](?=\s)|[ivx]{1,4}[.)](?=\s))[ \t]*")
+_INLINE_MARKER = re.compile(r"(?<=[.;:])\s{1,3}(?=\(?\d{1,2}[.)]\s{1,2}[A-Z])|\s(?=[•▪‣◦]\s?\w)")
+_WORD_BEFORE = re.compile(r"[A-Za-z./]{1,12}$")
+_CONTINUES = re.compile(
+    r"[ \t]*(?:[a-z(\[,;%)&=~/]|\d|suv|sul\b|max\b|slice|slc|image|im\b|img|series|axial|coronal|maximum|standardi)", re.I
+)
+_LOWER = re.compile(r"[ \t]*[a-z(\[,;%)&=~/]")
+_DANGLING = re.compile(
+    r"(?:[,(/:=&-]|\b(?:of|the|a|an|in|on|with|and|or|at|to|from|by|for|is|was|has|are|which|that|level|levels|max|suv|"
+    r"suvmax|slice|image|series|left|right|approximately|measuring|measures|than|as|axial|maximum|segment|bilateral))\s*$",
+    re.I,
+)
+_LABEL = re.compile(r"[ \t]*(?:\*\*)?([A-Za-z][^:\n.;=]{1,60}):(?!\d)")
+_HAS_VALUE = re.compile(r"\bs\.?u\.?[vl]|uptake value|slice|image\b", re.I)
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """start..end: characters without surrounding blanks. section: canonical name.
+
+    line: number of the logical line (list item, paragraph piece) it comes from. label: characters of the heading
+    that it stands under ("Right breast:"), which may be its own beginning; group: the heading line above.
+    """
+
+    start: int
+    end: int
+    section: str | None = None
+    line: int = 0
+    item: bool = False
+    label: tuple[int, int] | None = None
+    group: tuple[int, int] | None = None
+
+
+def find_sentences(text: str, sections: list[Section] | None = None) -> list[Sentence]:
+    """Sentences of all sections, in order. Linear in the text; never raises."""
+    found: list[Sentence] = []
+    number = 0
+    for section in sections if sections is not None else find_sections(text):
+        group: tuple[int, int] | None = None
+        for start, end, item in _lines(text, section.start, section.end):
+            number += 1
+            label = _label(text, start, end)
+            if label is not None and not text[label[1] + 1 : end].strip() or _is_title(text, start, end, item):
+                group = (start, end)
+                continue
+            if label is not None and not item and text[:start].endswith("\n\n"):
+                group = None
+            found.extend(
+                Sentence(a, b, section.name, number, item, label, group) for a, b in _split(text, start, end)
+            )
+    return found
+
+
+def _lines(text: str, start: int, end: int) -> list[tuple[int, int, bool]]:
+    """Logical lines: list items and paragraphs, wrapped lines joined."""
+    lines: list[tuple[int, int, bool]] = []
+    place, blank = start, True
+    while place < end:
+        stop = text.find("\n", place, end)
+        stop = end if stop < 0 else stop
+        if not text[place:stop].strip():
+            blank = True
+        else:
+            marker = _MARKER.match(text, place, stop)
+            follows = bool(lines) and not blank and _joins(text, lines[-1][0], lines[-1][1], place, stop)
+            if follows and marker and _DANGLING.search(text, max(lines[-1][1] - 40, lines[-1][0]), lines[-1][1]):
+                marker = None
+            if follows and (marker is None or marker.end() >= stop):
+                lines[-1] = (lines[-1][0], stop, lines[-1][2])
+            else:
+                begin = marker.end() if marker and marker.end() < stop else place
+                lines.append((begin, stop, marker is not None))
+            blank = False
+        place = stop + 1
+    return [piece for line in lines for piece in _inline_items(text, *line)]
+
+
+def _inline_items(text: str, start: int, end: int, item: bool) -> list[tuple[int, int, bool]]:
+    """"1. Left node. 2. Right node." on one line."""
+    pieces, place = [], start
+    for match in _INLINE_MARKER.finditer(text, start, end):
+        pieces.append((place, match.start(), item))
+        marker = _MARKER.match(text, match.end(), end)
+        place, item = (marker.end() if marker else match.end()), True
+    pieces.append((place, end, item))
+    return [(a, b, i) for a, b, i in pieces if text[a:b].strip()]
+
+
+def _joins(text: str, first: int, previous_end: int, place: int, stop: int) -> bool:
+    """Whether the line at `place` goes on with the sentence of the line before."""
+    tail = text[max(first, previous_end - 60) : previous_end].rstrip()
+    if not tail:
+        return False
+    ended = tail[-1] in ".!?"
+    if ended and not _is_abbreviation(tail[:-1], ""):
+        return bool(_LOWER.match(text, place, stop)) and text[place:stop].lstrip()[:1] not in "([" and False
+    if _DANGLING.search(tail) and not tail.endswith(":"):
+        return True
+    if tail.count("(") > tail.count(")"):
+        return True
+    if tail.endswith(":"):
+        return bool(_HAS_VALUE.match(text[place:stop].lstrip()))
+    return bool(_CONTINUES.match(text, place, stop)) and not _new_label(text, place, stop)
+
+
+def _new_label(text: str, place: int, stop: int) -> bool:
+    label = _LABEL.match(text, place, stop)
+    return label is not None and not _HAS_VALUE.search(label.group(1)) and label.group(1)[:1].isupper()
+
+
+def _split(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """Sentences of one logical line."""
+    pieces: list[tuple[int, int]] = []
+    place = start
+    for match in _STOP.finditer(text, start, end):
+        after = text[match.end() : match.end() + 3].lstrip()
+        before = text[max(place, match.start() - 12) : match.start()]
+        if text[match.start()] == "." and (_is_abbreviation(before, after) or not before.strip()):
+            continue
+        if match.group().startswith("..") and after[:1].islower():
+            continue
+        if match.group() == "." and before[-1:].isdigit() and after[:1].isdigit() and _DANGLING.search(before[:-1]):
+            continue
+        pieces.append((place, match.end()))
+        place = match.end()
+    pieces.append((place, end))
+    return [piece for a, b in pieces for piece in _trimmed(text, a, b)]
+
+
+def _trimmed(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    pieces = []
+    while end - start > MAX_SENTENCE:
+        cut = text.rfind(" ", start + MAX_SENTENCE // 2, start + MAX_SENTENCE)
+        cut = start + MAX_SENTENCE if cut < 0 else cut
+        pieces.append((start, cut))
+        start = cut
+    pieces.append((start, end))
+    trimmed = []
+    for a, b in pieces:
+        piece = text[a:b]
+        a += len(piece) - len(piece.lstrip())
+        b -= len(piece) - len(piece.rstrip())
+        if a < b:
+            trimmed.append((a, b))
+    return trimmed
+
+
+def _is_abbreviation(before: str, after: str) -> bool:
+    match = _WORD_BEFORE.search(before)
+    if match is None:
+        return False
+    word = match.group().lower().strip("/")
+    if len(word) == 1 and word.isalpha() and match.group().isupper():
+        return len(before) > 1 and after[:1].isalpha() and after[:1].isupper()  # initials, "L. hilar"
+    if word not in _ALWAYS_JOIN:
+        return False
+    return not (after[:1].isupper() and word in _NEVER_BEFORE_CAPITAL)
+
+
+def _label(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """"Right breast:" at the start of a line, unless it holds the value itself."""
+    match = _LABEL.match(text, start, end)
+    if match is None or _HAS_VALUE.search(match.group(1)):
+        return None
+    return match.span(1)
+
+
+def _is_title(text: str, start: int, end: int, item: bool) -> bool:
+    """A short line without a full stop, a number or a verb stands as a heading over the lines below."""
+    line = text[start:end].strip()
+    alone = text[end : end + 1] in ("\n", "")
+    return (
+        not item
+        and alone
+        and 2 < len(line) <= 40
+        and line[0].isupper()
+        and line[-1] not in ".!?,;"
+        and not any(c.isdigit() for c in line)
+        and not _HAS_VALUE.search(line)
+        and len(line.split()) <= 5
+    )
+
+
+def sentences_component(doc: Doc) -> Doc:
+    """Splits every section into sentences; uses `petground_sections` when it ran before."""
+    found = find_sentences(doc.text, doc._.petground_sections or None)
+    doc._.petground_sentences = found
+    for sentence in found:
+        span = doc.char_span(sentence.start, sentence.end, alignment_mode="expand")
+        if span is not None:
+            span[0].is_sent_start = True
+    return doc

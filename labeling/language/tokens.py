@@ -1,0 +1,91 @@
+"""Tokens of report text: numbers with their decimals, runs of letters, punctuation; nothing else is one token.
+
+One regular expression without nested repeats, so the time is linear in the text whatever the text.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+from spacy.tokens import Doc
+from spacy.vocab import Vocab
+
+__all__ = ["ReportTokenizer", "Words", "split_words", "words_of"]
+
+_TOKEN = r"\d+(?:[.,]\d+)?|[^\W\d_]+|([^\w\s])\1*|_+"
+_WORD = re.compile(_TOKEN)
+_PIECE = re.compile(r"(?:\d+(?:[.,]\d+)?|[^\W\d_]+|([^\w\s])\1*|_+|\s+)")
+_KEY = "petground_words"
+
+
+@dataclass
+class Words:
+    """Lower-case tokens of one text without white space, with the characters they stand at (end exclusive)."""
+
+    text: str
+    lower: list[str] = field(default_factory=list)
+    start: list[int] = field(default_factory=list)
+    end: list[int] = field(default_factory=list)
+
+    def at(self, char: int) -> int:
+        """Index of the first token that starts at or after the character."""
+        return bisect_left(self.start, char)
+
+    def glued(self, index: int) -> bool:
+        """Whether a token follows the one before without white space."""
+        return index > 0 and self.start[index] == self.end[index - 1]
+
+
+def split_words(text: str) -> Words:
+    """Tokens of a text. Never raises."""
+    words = Words(text)
+    for match in _WORD.finditer(text):
+        words.lower.append(match.group().lower())
+        words.start.append(match.start())
+        words.end.append(match.end())
+    return words
+
+
+def words_of(doc: Doc) -> Words:
+    """Tokens of a Doc, made once: every component reads the same ones."""
+    words: Words | None = doc.user_data.get(_KEY)
+    if words is None:
+        words = split_words(doc.text)
+        doc.user_data[_KEY] = words
+    return words
+
+
+class ReportTokenizer:
+    """spaCy tokenizer over the same expression; white space longer than one blank becomes a token of its own."""
+
+    def __init__(self, vocab: Vocab):
+        self.vocab = vocab
+
+    def __call__(self, text: str) -> Doc:
+        pieces: list[str] = []
+        spaces: list[bool] = []
+        for match in _PIECE.finditer(text):
+            piece = match.group()
+            if piece == " " and pieces and not spaces[-1]:
+                spaces[-1] = True
+            else:
+                pieces.append(piece)
+                spaces.append(False)
+        return Doc(self.vocab, words=pieces, spaces=spaces)
+
+    def to_bytes(self, **_: object) -> bytes:
+        """Nothing to save: the tokenizer has no state."""
+        return b""
+
+    def from_bytes(self, _data: bytes, **_kw: object) -> ReportTokenizer:
+        """Nothing to load."""
+        return self
+
+    def to_disk(self, _path: str, **_: object) -> None:
+        """Nothing to save."""
+
+    def from_disk(self, _path: str, **_: object) -> ReportTokenizer:
+        """Nothing to load."""
+        return self

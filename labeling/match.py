@@ -1,0 +1,179 @@
+"""From a reported SUVmax and slice to the voxel that is meant: candidates, their scores, and the joint choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cc3d
+import numpy as np
+from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
+
+from petground.labeling.body import right_of_midline_mm, towards_side_mm
+from petground.labeling.finding import Candidate, Finding
+from petground.labeling.maxima import box_around, component_at, dominance, local_maxima
+from petground.labeling.organs import organ_at
+from petground.labeling.site import Site
+from petground.labeling.volume import Volume
+
+__all__ = ["CHECK_TOLERANCE", "Choice", "assign", "find_candidates", "rounding_interval", "value_excess"]
+
+CHECK_TOLERANCE = 0.2  # label maximum against text [g/ml]; arXiv 2502.00528
+CLEARLY_BETTER = 0.8  # another candidate that reaches this part of the chosen one's score leaves the match ambiguous
+SAME_LESION = 0.85  # two maxima joined at this part of the lower one are one lesion
+REACH_MM = 60.0  # how far from the slice a lesion's maximum may lie when its body covers the slice
+MOST_CANDIDATES = 12
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the joint choice gave one finding: its candidate, and whether another was about as good."""
+
+    candidate: Candidate | None
+    runner_up: float  # best other score for this finding as part of the chosen one's, in [0, 1]
+    ambiguous: bool = False
+    taken: bool = False  # it had candidates, but other findings fit them better
+
+
+def rounding_interval(suv: float, decimals: int) -> tuple[float, float]:
+    """The values that print as `suv`: 5.2 with one decimal -> [5.15, 5.25), 3.14 with two -> [3.135, 3.145)."""
+    half = 0.5 * 10.0**-decimals
+    return suv - half, suv + half
+
+
+def value_excess(value: float, finding: Finding) -> float:
+    """How far a measured maximum lies outside of the printed number's rounding interval [g/ml]; 0 inside."""
+    low, high = rounding_interval(finding.suv, finding.suv_decimals)
+    return max(low - value, value - high, 0.0)
+
+
+def find_candidates(
+    pet: Volume,
+    finding: Finding,
+    ks: range,
+    site: Site,
+    *,
+    ct: Volume | None = None,
+    organs: Volume | None = None,
+    widen: float | None = None,
+) -> list[Candidate]:
+    """Maxima that the finding can mean, best first.
+
+    A local maximum of the printed value on the slice (within the site's tolerance of slices) or, scored lower, one
+    whose lesion at half its value covers the slice. `widen` replaces `site.suv_tolerance`.
+    """
+    tolerance = site.suv_tolerance if widen is None else widen
+    low, high = rounding_interval(finding.suv, finding.suv_decimals)
+    # float32 voxels: 5.15 is stored as 5.1500001
+    low, high = low - tolerance - 1e-5, high + tolerance + 1e-5
+    near = range(max(ks.start - site.slice_tolerance, 0), min(ks.stop + site.slice_tolerance, pet.shape[2]))
+    voxels = local_maxima(pet.array, near, low, high)
+    covering = [v for v in _covering(pet, ks, low, high) if v not in voxels]
+    scored = [_scored(pet, finding, v, ks, site, ct, organs, covers=False) for v in voxels[: 4 * MOST_CANDIDATES]]
+    scored += [_scored(pet, finding, v, ks, site, ct, organs, covers=True) for v in covering]
+    return _one_per_lesion(pet, sorted(scored, key=lambda c: -c.score))[:MOST_CANDIDATES]
+
+
+def assign(candidates: Sequence[Sequence[Candidate]]) -> list[Choice]:
+    """One maximum per finding, no maximum twice, with the highest sum of scores over the exam.
+
+    A finding is ambiguous when forcing it to another of its candidates costs the exam less than a fifth of its score.
+    """
+    voxels = sorted({c.voxel_ijk for row in candidates for c in row})
+    column = {v: n for n, v in enumerate(voxels)}
+    gain = np.zeros((len(candidates), len(voxels) + len(candidates)))  # the last columns: no label
+    for row, found in enumerate(candidates):
+        for c in found:
+            gain[row, column[c.voxel_ijk]] = c.score
+    total, chosen = _best(gain)
+    choices = []
+    for row, found in enumerate(candidates):
+        own = next((c for c in found if column[c.voxel_ijk] == chosen[row] and c.score > 0), None)
+        if own is None:
+            choices.append(Choice(None, 0.0, taken=bool(found)))
+            continue
+        loss = min((total - _best_with(gain, row, column[c.voxel_ijk]) for c in found if c is not own), default=np.inf)
+        runner_up = float(np.clip(1.0 - loss / own.score, 0.0, 1.0))
+        choices.append(Choice(own, runner_up, ambiguous=runner_up > CLEARLY_BETTER))
+    return choices
+
+
+def _best(gain: np.ndarray) -> tuple[float, np.ndarray]:
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    return float(gain[rows, columns].sum()), columns
+
+
+def _best_with(gain: np.ndarray, row: int, column: int) -> float:
+    rest = np.delete(np.delete(gain, row, axis=0), column, axis=1)
+    return float(gain[row, column]) + (_best(rest)[0] if len(rest) else 0.0)
+
+
+def _covering(pet: Volume, ks: range, low: float, high: float) -> list[tuple[int, int, int]]:
+    """Maxima of the wanted value off the slice, whose component at half the value reaches the slice."""
+    reach = int(REACH_MM / pet.spacing_ijk_mm[2])
+    first, last = max(ks.start - reach, 0), min(ks.stop + reach, pet.shape[2])
+    slab = pet.array[:, :, first:last]
+    labels = cc3d.connected_components(slab >= (low + high) / 4, connectivity=6)
+    here = np.unique(labels[:, :, ks.start - first : ks.stop - first])
+    here = here[here > 0]
+    found = []
+    for i, j, k in ndimage.maximum_position(slab, labels, here) if len(here) else ():
+        if low <= float(slab[i, j, k]) < high:
+            found.append((int(i), int(j), int(k) + first))
+    return found
+
+
+def _scored(
+    pet: Volume,
+    finding: Finding,
+    voxel: tuple[int, int, int],
+    ks: range,
+    site: Site,
+    ct: Volume | None,
+    organs: Volume | None,
+    *,
+    covers: bool,
+) -> Candidate:
+    value = float(pet.array[voxel])
+    excess = value_excess(value, finding)
+    distance = max(ks.start - voxel[2], voxel[2] - (ks.stop - 1), 0)
+    box = box_around(voxel, 30.0, pet.shape, pet.spacing_ijk_mm)
+    height = 1.0 - dominance(pet.array[box.slices], box.local(voxel))
+    evidence = {
+        "value": 1.0 if excess <= 1e-5 else 0.7 - 0.2 * min(excess / CHECK_TOLERANCE, 1.0),
+        "slice": 0.5 * 0.98**distance if covers and distance else 0.85**distance,
+        "prominence": float(np.clip(height / 0.25, 0.05, 1.0) ** 0.5),
+    }
+    side_mm = towards_side_mm(right_of_midline_mm(voxel, pet, ct), finding.laterality)
+    if side_mm is not None:
+        evidence["side_mm"] = side_mm
+        evidence["laterality"] = 0.05 + 0.95 / (1.0 + float(np.exp(-(side_mm + 10.0) / 10.0)))
+    if organs is not None:
+        organ = organ_at(organs, pet, voxel)
+        named = organ is not None and organ in (finding.site or "")
+        evidence["organ"] = 0.2 if organ is not None and not named else 1.0
+    score = float(np.prod([part for name, part in evidence.items() if name != "side_mm"]))
+    return Candidate(voxel, value, score, distance, evidence)
+
+
+def _one_per_lesion(pet: Volume, candidates: list[Candidate]) -> list[Candidate]:
+    """Drops maxima that are the same lesion as a better candidate; the hottest of a lesion stands for it."""
+    kept: list[Candidate] = []
+    for candidate in candidates:
+        twin = next((n for n, other in enumerate(kept) if _joined(pet, candidate, other)), None)
+        if twin is None:
+            kept.append(candidate)
+        elif candidate.suv > kept[twin].suv and candidate.evidence["value"] >= kept[twin].evidence["value"]:
+            kept[twin] = replace(candidate, score=max(candidate.score, kept[twin].score))
+    return kept
+
+
+def _joined(pet: Volume, a: Candidate, b: Candidate) -> bool:
+    lower, upper = sorted((a, b), key=lambda c: c.suv)
+    box = box_around(lower.voxel_ijk, 30.0, pet.shape, pet.spacing_ijk_mm)
+    there = box.local(upper.voxel_ijk)
+    crop = pet.array[box.slices]
+    if any(not 0 <= t < n for t, n in zip(there, crop.shape, strict=True)):
+        return False
+    return bool(component_at(crop, box.local(lower.voxel_ijk), SAME_LESION * lower.suv)[there])

@@ -1,0 +1,117 @@
+"""Local maxima of a PET: where a reported SUVmax can have been read off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Box", "box_around", "component_at", "dominance", "local_maxima"]
+
+Voxel = tuple[int, int, int]
+_OFFSETS = np.array([o for o in np.ndindex(3, 3, 3) if o != (1, 1, 1)]) - 1
+
+
+@dataclass(frozen=True)
+class Box:
+    """A crop of the PET: `slices` into the whole array, `origin` its first voxel."""
+
+    slices: tuple[slice, slice, slice]
+    origin: Voxel
+
+    def local(self, voxel: Voxel) -> Voxel:
+        return voxel[0] - self.origin[0], voxel[1] - self.origin[1], voxel[2] - self.origin[2]
+
+
+def box_around(voxel: Voxel, half_mm: float, shape: Voxel, spacing_ijk_mm: tuple[float, float, float]) -> Box:
+    """The voxels within half_mm of `voxel` along each axis, cut at the image's border."""
+    half = [max(2, int(np.ceil(half_mm / step))) for step in spacing_ijk_mm]
+    first = [max(0, v - h) for v, h in zip(voxel, half, strict=True)]
+    last = [min(n, v + h + 1) for v, h, n in zip(voxel, half, shape, strict=True)]
+    slices = (slice(first[0], last[0]), slice(first[1], last[1]), slice(first[2], last[2]))
+    return Box(slices, (first[0], first[1], first[2]))
+
+
+def local_maxima(array: NDArray[np.float32], ks: range, low: float, high: float) -> list[Voxel]:
+    """Voxels with low <= value < high on slices `ks` that no voxel of their 26-neighbourhood exceeds, hottest first.
+
+    A plateau of equal voxels is one maximum (its first voxel on `ks`), and none when a neighbour of any of its voxels
+    is higher.
+    """
+    first, last = max(ks.start - 2, 0), min(ks.stop + 2, array.shape[2])  # two more, so that plateaus are seen whole
+    slab = array[:, :, first:last]
+    index = np.argwhere((slab >= low) & (slab < high))
+    if len(index) == 0:
+        return []
+    index[:, 2] += first
+    around = index[:, None, :] + _OFFSETS  # [M, 26, 3]
+    inside = ((around >= 0) & (around < array.shape)).all(axis=2)
+    clipped = np.clip(around, 0, np.array(array.shape) - 1)
+    near = np.where(inside, array[tuple(np.moveaxis(clipped, 2, 0))], -np.inf)
+    value = array[tuple(index.T)]
+    top = (near <= value[:, None]).all(axis=1)
+    tied = top & (near == value[:, None]).any(axis=1)
+    found = [_voxel(v) for v in index[top & ~tied]]
+    found += _plateaus(array, index[tied])
+    return sorted((v for v in found if v[2] in ks), key=lambda v: -float(array[v]))
+
+
+def _plateaus(array: NDArray[np.float32], index: NDArray[np.int64]) -> list[Voxel]:
+    """One voxel of each plateau of which every voxel is a maximum."""
+    open_voxels = {_voxel(v) for v in index}
+    found: list[Voxel] = []
+    maxima = frozenset(open_voxels)
+    while open_voxels:
+        seed = min(open_voxels)
+        open_voxels.discard(seed)
+        todo, whole = [seed], True
+        while todo:
+            here = todo.pop()
+            for offset in _OFFSETS:
+                there = _voxel(np.asarray(here) + offset)
+                if min(there) < 0 or any(t >= n for t, n in zip(there, array.shape, strict=True)):
+                    continue
+                if array[there] != array[seed]:
+                    continue
+                whole = whole and there in maxima
+                if there in open_voxels:
+                    open_voxels.discard(there)
+                    todo.append(there)
+        if whole:
+            found.append(seed)
+    return found
+
+
+def component_at(crop: NDArray[np.float32], seed: Voxel, threshold: float, connectivity: int = 18) -> NDArray[np.bool_]:
+    """The connected voxels >= threshold that hold `seed`; all False when the seed itself is below."""
+    labels = cc3d.connected_components(crop >= threshold, connectivity=connectivity)
+    label = labels[seed]
+    return np.asarray(labels == label if label else np.zeros(crop.shape, bool), dtype=bool)
+
+
+def dominance(crop: NDArray[np.float32], seed: Voxel, floor: float = 0.3, steps: int = 5) -> float:
+    """The lowest fraction of its own value down to which `seed` is the maximum of its component, in [floor, 1].
+
+    0.4: a peak of its own; 0.95: a bump on the flank of something hotter, or noise. Found by bisection, so within
+    (1 - floor) / 2 ** steps.
+    """
+    value = float(crop[seed])
+
+    def is_top(fraction: float) -> bool:
+        inside = component_at(crop, seed, fraction * value)
+        return bool(crop[inside].max() <= value)
+
+    if is_top(floor):
+        return floor
+    low, high = floor, 1.0
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_top(middle) else (middle, high)
+    return high
+
+
+def _voxel(index: NDArray[np.int64]) -> Voxel:
+    i, j, k = index
+    return int(i), int(j), int(k)

@@ -1,0 +1,103 @@
+"""Where a lesion ends and its neighbour begins: hotter regions, separate peaks, organ plateaus."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+__all__ = ["WIDE_FWHM_MM", "hotter_foreign", "keep_to_basin", "noise_of", "off_the_plateau", "organ_plateau", "separate_peaks"]
+
+Voxel = tuple[int, int, int]
+WIDE_FWHM_MM = 8.0  # noise spots of a voxel or two do not survive it, lesions and organs do
+DEEP_VALLEY = 0.55  # saddle over peak, both above background: two equal touching spheres, blurred, have less
+PLATEAU_ML = 25.0  # what joins at once above this volume is an organ, not a part of the lesion
+PLATEAU_GROWTH = 2.0
+STANDS_OUT = 1.2  # a lesion is still above the organ after smoothing, a noise spot is not
+
+
+def noise_of(image: NDArray[np.float32]) -> float:
+    """Standard deviation of the noise [g/ml] where there is uptake, from differences of neighbours (median based)."""
+    uptake = image > max(float(np.median(image)), 1e-3)
+    uptake[-1] = False
+    step = (image - np.roll(image, -1, axis=0))[uptake]
+    return float(np.median(np.abs(step)) / 0.6745 / np.sqrt(2)) if len(step) else 0.0
+
+
+def hotter_foreign(
+    image: NDArray[np.float32], wide: NDArray[np.float32], seed: Voxel, noise: float
+) -> NDArray[np.bool_]:
+    """What is hotter than the seed, and not by noise alone: by definition no part of a lesion with that maximum.
+
+    wide: the image smoothed by WIDE_FWHM_MM.
+    """
+    value = image[seed]
+    hotter = image > value
+    if not hotter.any():
+        return hotter
+    return np.asarray(hotter & ((wide > wide[seed]) | (image > value + 5 * noise)), dtype=bool)
+
+
+def keep_to_basin(smooth: NDArray[np.float32], seed: Voxel, foreign: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The seed's side of the watershed between it and the foreign voxels."""
+    markers = np.where(foreign, 2, 0)
+    markers[seed] = 1
+    return np.asarray(watershed(-smooth, markers, connectivity=1) == 1, dtype=bool)
+
+
+def separate_peaks(
+    image: NDArray[np.float32],
+    level: NDArray[np.float32],
+    threshold: float,
+    background: float,
+    noise: float,
+    voxel_ml: float,
+) -> NDArray[np.bool_]:
+    """Other maxima of the component behind a deep valley: lesions of their own that merely touch."""
+    inside = level >= threshold
+    top = inside & (image == ndimage.maximum_filter(image, 3))
+    peak, saddle = image[top] - background, level[top] - background
+    deep = (saddle < DEEP_VALLEY * peak) & (peak - saddle > 4 * noise)
+    found = np.zeros(image.shape, dtype=bool)
+    found[tuple(index[deep] for index in np.nonzero(top))] = True
+    return found
+
+
+def organ_plateau(
+    level: NDArray[np.float32], seed_smooth: float, low: float, voxel_ml: float
+) -> tuple[float, float] | None:
+    """Thresholds (above, below) between which an organ joins the lesion all at once, or None.
+
+    level: see `contour`. seed_smooth: the seed's value after smoothing by WIDE_FWHM_MM; a noise spot on a plateau does
+    not stand out of it. low: the threshold down to which to look.
+    """
+    levels = np.sort(level[level >= low])[::-1]
+    above = 0.95 * float(level.max())
+    while above > low:
+        below = max(above * 0.93, low)
+        before, after = (np.searchsorted(-levels, -t, side="right") * voxel_ml for t in (above, below))
+        if after - before > PLATEAU_ML and after > PLATEAU_GROWTH * before and seed_smooth > STANDS_OUT * above:
+            return above, below
+        above = below
+    return None
+
+
+def off_the_plateau(
+    smooth: NDArray[np.float32],
+    level: NDArray[np.float32],
+    plateau: tuple[float, float],
+    spacing_mm: tuple[float, float, float],
+    reach_mm: float = 7.0,
+) -> NDArray[np.bool_]:
+    """The lesion's side of the steepest edge towards the organ it lies in or on.
+
+    The organ is what joined between the two thresholds, further than the blur reaches from what was there before.
+    """
+    above, below = plateau
+    lesion = level >= above
+    far = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm) > reach_mm
+    markers = np.where((level >= below) & far, 2, 0)
+    markers[lesion] = 1
+    steepness = ndimage.generic_gradient_magnitude(smooth, ndimage.sobel)
+    return np.asarray(watershed(steepness, markers, connectivity=1) == 1, dtype=bool)

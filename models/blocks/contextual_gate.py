@@ -1,0 +1,110 @@
+"""The fusion block of ConTEXTual Net 3D: voxels query the tokens of a sentence, the answer gates the features."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from petground.kernels.cross_attention import cross_attention
+
+__all__ = ["ContextualGate", "NoFusion", "voxel_coordinates"]
+
+
+def voxel_coordinates(grid_zyx: tuple[int, int, int], device: torch.device | None = None) -> Tensor:
+    """[Z*Y*X, 3] in -1..1, columns z, y, x: where each voxel lies in the whole grid (its ends, not its centres).
+
+    With n voxels on an axis voxel i is at (2 i + 1) / n - 1, so that the coordinate of a place does not
+    depend on the stage's resolution.
+    """
+    axes = [(2.0 * torch.arange(n, device=device, dtype=torch.float32) + 1.0) / n - 1.0 for n in grid_zyx]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+
+
+class ContextualGate(nn.Module):
+    """Gate of arXiv 2502.00528: `A = MHA(q = voxels, k = v = Linear(tokens))`, `out = x * tanh(A)`.
+
+    The defaults are the published block: one head, no residual, no norm, no position. One thing differs and is no
+    option: the padding mask is always passed (the published code lets voxels attend to padding).
+
+    Args:
+        channels: features of the voxels.
+        text_channels: features of the tokens.
+        num_heads: attention heads; must divide `channels`.
+        norm: layer norm on the queries (not on the features that are gated).
+        coordinates: what is added to the queries so that "left" can mean a place: "none", "linear" (z, y, x in
+            -1..1 through a linear layer) or "fourier" (with sine and cosine of pi, 2 pi and 4 pi times them).
+            Needs the whole body in the grid: on a patch the same place would get another coordinate.
+        form: "gate" is `x * tanh(A)`; "residual_gate" is `x * (1 + tanh(A)) + A`, with the output projection
+            starting at zero, so that it is the identity at the start.
+        dropout: on A.
+        backend: of the cross-attention.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        text_channels: int,
+        num_heads: int = 1,
+        norm: bool = False,
+        coordinates: Literal["none", "linear", "fourier"] = "none",
+        form: Literal["gate", "residual_gate"] = "gate",
+        dropout: float = 0.0,
+        backend: str = "auto",
+    ):
+        super().__init__()
+        if channels % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide channels={channels}")
+        self.num_heads = num_heads
+        self.form = form
+        self.coordinates = coordinates
+        self.backend = backend
+        self.text = nn.Linear(text_channels, channels)
+        self.norm = nn.LayerNorm(channels) if norm else nn.Identity()
+        self.position = nn.Linear(3 if coordinates == "linear" else 21, channels) if coordinates != "none" else None
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+        self.dropout = nn.Dropout(dropout)
+        if form == "residual_gate":
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool (True = a real token) -> [B, C, Z, Y, X]."""
+        batch, channels, *grid = x.shape
+        voxels = x.flatten(2).transpose(1, 2)
+        queries = self.norm(voxels)
+        if self.position is not None:
+            queries = queries + self.position(self._places((grid[0], grid[1], grid[2]), x.device)).to(queries.dtype)
+        text = self.text(tokens)
+        heads = [self._split(layer(h)) for layer, h in ((self.query, queries), (self.key, text), (self.value, text))]
+        attended = cross_attention(heads[0], heads[1], heads[2], mask=mask, backend=self.backend)
+        attended = attended.transpose(1, 2).reshape(batch, -1, channels)
+        answer = self.dropout(self.out(attended)).transpose(1, 2).reshape(x.shape)
+        if self.form == "gate":
+            return x * torch.tanh(answer)
+        return x * (1.0 + torch.tanh(answer)) + answer
+
+    def _split(self, h: Tensor) -> Tensor:
+        return h.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def _places(self, grid_zyx: tuple[int, int, int], device: torch.device) -> Tensor:
+        places = voxel_coordinates(grid_zyx, device)
+        if self.coordinates == "linear":
+            return places
+        angles = torch.cat([places * (torch.pi * 2.0**octave) for octave in range(3)], dim=-1)
+        return torch.cat([places, angles.sin(), angles.cos()], dim=-1)
+
+
+class NoFusion(nn.Module):
+    """Features pass unchanged: the network without text, the control that shows what the text is worth."""
+
+    def __init__(self, channels: int, text_channels: int):
+        super().__init__()
+
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """X [B, C, Z, Y, X] -> x; tokens [B, P, D] and mask [B, P] are not read."""
+        return x

@@ -1,0 +1,77 @@
+"""Token states of every distinct sentence, worked out once and kept on disk; content-addressed safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from petground.models.text.encoder import TextEncoder
+
+__all__ = ["TextBank"]
+
+
+class TextBank:
+    """States by sentence, in memory and (with a folder) as `<folder>/<encoder key>/<sentence hash>.safetensors`.
+
+    The file's name and content hold no text. Sentences are normalised by collapsing white space only.
+    """
+
+    def __init__(self, encoder: TextEncoder, folder: Path | None = None):
+        self.encoder = encoder
+        self.folder = folder / encoder.key if folder is not None else None
+        self._states: dict[str, Tensor] = {}
+
+    def __call__(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """S sentences -> token states [S, P, D] float32, zero where padded, and mask [S, P] bool."""
+        words = [" ".join(sentence.split()) for sentence in sentences]
+        self.add(words)
+        states = [self._states[self._key(word)] for word in words]
+        mask = torch.zeros(len(states), max(len(s) for s in states), dtype=torch.bool)
+        for row, state in zip(mask, states, strict=True):
+            row[: len(state)] = True
+        return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), mask
+
+    def add(self, sentences: Sequence[str], batch: int = 64) -> None:
+        """Encodes those sentences that are neither in memory nor on disk."""
+        words = dict.fromkeys(" ".join(sentence.split()) for sentence in sentences)
+        missing = sorted((w for w in words if not self._recall(self._key(w))), key=len)
+        for start in range(0, len(missing), batch):
+            chunk = missing[start : start + batch]
+            states, mask = self.encoder(chunk)
+            for word, state, keep in zip(chunk, states, mask, strict=True):
+                self._keep(self._key(word), state[keep].contiguous())
+
+    def _key(self, sentence: str) -> str:
+        return hashlib.sha256(sentence.encode()).hexdigest()[:40]
+
+    def _recall(self, key: str) -> bool:
+        if key in self._states:
+            return True
+        path = self.folder / f"{key}.safetensors" if self.folder is not None else None
+        if path is None or not path.is_file():
+            return False
+        try:
+            self._states[key] = load_file(path)["states"]
+        except (SafetensorError, KeyError, OSError):  # half a file from a full disk: work it out again
+            return False
+        return True
+
+    def _keep(self, key: str, states: Tensor) -> None:
+        self._states[key] = states
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f".{key}.{uuid.uuid4().hex}.part"
+        try:
+            save_file({"states": states}, part)
+            os.replace(part, self.folder / f"{key}.safetensors")
+        finally:
+            part.unlink(missing_ok=True)

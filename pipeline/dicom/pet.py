@@ -1,0 +1,132 @@
+"""The PET series of an exam: which one, and in SUVbw."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from petground.labeling.errors import GeometryError, InputError, PetgroundError, SuvError
+from petground.labeling.suv import refusal, suv_conversion
+from petground.labeling.volume import Volume
+from petground.pipeline.dicom.header import Slice, number, pet_header, text
+from petground.pipeline.dicom.pixels import read_stack
+from petground.pipeline.dicom.series import Series
+from petground.pipeline.dicom.stack import sort_slices, stack_affine, stack_normal
+
+__all__ = ["PetSeries", "choose_pet", "read_pet_series"]
+
+_NOT_CORRECTED = re.compile(
+    r"(?<![a-z])(nac|non?[ _-]?ac|non[ _-]?att\w*|no[ _-]att\w*|un[ _-]?corr\w*|uncorrected|w/?o[ _-]?ac)(?![a-z])",
+    re.I,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PetSeries:
+    """A PET in SUVbw. rule, factor: see `Exam`. planes are in k order."""
+
+    volume: Volume
+    rule: str
+    factor: float | None
+    planes: tuple[Slice, ...]
+
+
+def choose_pet(found: Sequence[Series]) -> tuple[Series, str]:
+    """The attenuation-corrected PET with the longest reach, and one line on what was chosen and what refused.
+
+    Raises InputError (reason "no_pet") without any PET, SuvError when every PET series is refused, each named with
+    its reason, and InputError when usable series stem from several studies.
+    """
+    pets = [series for series in found if series.modality == "PT"]
+    if not pets:
+        raise InputError(
+            "no PET image series in the folder", fix="an exam needs a PET as DICOM or as pet.nii.gz", reason="no_pet"
+        )
+    reasons = {id(series): _why_not(series) for series in pets}
+    usable = sorted((series for series in pets if reasons[id(series)] is None), key=_preference)
+    refused = [f"{series.name} refused: {why.message}" for series in pets if (why := reasons[id(series)]) is not None]
+    if not usable:
+        kind = SuvError if any(isinstance(why, SuvError) for why in reasons.values()) else GeometryError
+        raise kind(
+            "no PET series can be used: " + "; ".join(refused), fix="export the attenuation-corrected series in Bq/ml"
+        )
+    studies = {text(series.header, "StudyInstanceUID") for series in usable}
+    if len(studies) > 1:
+        raise InputError(
+            f"PET series of {len(studies)} studies in one folder: {', '.join(series.name for series in usable)}",
+            fix="one folder per exam",
+            reason="several_studies",
+        )
+    also = [f"{series.name} not needed" for series in usable[1:]]
+    return usable[0], "; ".join([f"{usable[0].name} chosen", *also, *refused])
+
+
+def read_pet_series(series: Series) -> PetSeries:
+    """Sorted, converted, on its grid. Raises SuvError, GeometryError, or InputError for files that cannot be read."""
+    planes = sort_slices(series.planes)
+    affine = stack_affine(planes)
+    _require_complete(series, planes)
+    for plane in planes:
+        if plane.slope is None or plane.slope <= 0:
+            raise SuvError(f"RescaleSlope is {plane.slope} in {plane.file.name}", fix="every slice needs its own")
+        if plane.intercept not in (None, 0.0):
+            raise SuvError(
+                f"RescaleIntercept is {plane.intercept} in {plane.file.name}", fix="PET has none; it must be 0"
+            )
+    header = pet_header(series.header)
+    conversion = suv_conversion(header, [plane.timing for plane in planes])
+    slopes = [float(plane.slope or 0) * factor for plane, factor in zip(planes, conversion.factors, strict=True)]
+    array = read_stack(planes, slopes, [0.0] * len(planes), np.float32)
+    numbers = tuple(plane.instance_number for plane in planes if plane.instance_number is not None)
+    volume = Volume(
+        array,
+        affine,
+        "SUVbw",
+        frame_of_reference=series.frame_of_reference,
+        instance_numbers=numbers if len(numbers) == len(planes) else None,
+    )
+    single = header.units == "BQML" and len(set(conversion.factors)) == 1
+    return PetSeries(volume, conversion.rule, conversion.factors[0] if single else None, tuple(planes))
+
+
+def _why_not(series: Series) -> PetgroundError | None:
+    if series.problem is not None:
+        return GeometryError(series.problem)
+    named = _NOT_CORRECTED.search(text(series.header, "SeriesDescription") or "")
+    if named:
+        return SuvError(f"named '{named.group(0)}', not attenuation corrected")
+    if "REPROJECTION" in (text(series.header, "SeriesType") or "").upper() or "MIP" in series.image_type:
+        return GeometryError("a projection, not a volume")
+    try:
+        stack_normal(series.planes[0])
+    except GeometryError as error:
+        return error
+    reason = refusal(pet_header(series.header))
+    return None if reason is None else SuvError(reason)
+
+
+def _preference(series: Series) -> tuple[int, float, int, float, str]:
+    """Sorts best first: made by the scanner itself, long reach, many slices, low series number."""
+    normal = stack_normal(series.planes[0])
+    places = [float(plane.position_lps_mm @ normal) for plane in series.planes]
+    return (
+        0 if "ORIGINAL" in series.image_type else 1,
+        -round((max(places) - min(places)) / 10.0),
+        -len(series.planes),
+        number(series.header, "SeriesNumber") or 0.0,
+        text(series.header, "SeriesInstanceUID") or "",
+    )
+
+
+def _require_complete(series: Series, planes: Sequence[Slice]) -> None:
+    """A stack cut off at an end has no gap to be seen, but slice numbers counted from that end would be wrong."""
+    stated = number(series.header, "NumberOfSlices")
+    if stated is not None and len(planes) < stated:
+        raise GeometryError(
+            f"{len(planes)} of {stated:.0f} slices (NumberOfSlices) are there",
+            fix="fetch the series anew",
+            reason="incomplete",
+        )

@@ -1,0 +1,140 @@
+"""What lies in an exam folder: headers read once, planes grouped into series, damaged files named."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from petground.labeling.errors import InputError
+from petground.pipeline.dicom.header import HEADER_TAGS, Slice, number, slice_of, text
+from petground.pipeline.dicom.multiframe import MULTIFRAME_CLASSES, frames_of
+
+__all__ = ["CT_CLASSES", "PET_CLASSES", "Series", "scan"]
+
+PET_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.128",  # PET Image Storage
+    "1.2.840.10008.5.1.4.1.1.130",  # Enhanced PET
+    "1.2.840.10008.5.1.4.1.1.128.1",  # Legacy Converted Enhanced PET
+)
+CT_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
+    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
+    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
+)
+MODALITIES = ("PT", "CT")
+
+
+@dataclass(eq=False)
+class Series:
+    """Planes of one series with one orientation and matrix; `header` is that of the first file met.
+
+    problem: why an image of the series has no place in the patient, so that the series cannot be used.
+    """
+
+    header: Any
+    planes: list[Slice] = field(default_factory=list)
+    problem: str | None = None
+
+    @property
+    def modality(self) -> str:
+        return text(self.header, "Modality") or ""
+
+    @property
+    def frame_of_reference(self) -> str | None:
+        return text(self.header, "FrameOfReferenceUID")
+
+    @property
+    def image_type(self) -> tuple[str, ...]:
+        return tuple((text(self.header, "ImageType") or "").upper().split("\\"))
+
+    @property
+    def name(self) -> str:
+        """For messages: description and number of slices."""
+        description = text(self.header, "SeriesDescription") or f"series {text(self.header, 'SeriesNumber')}"
+        return f"'{description}' ({len(self.planes)} slices)"
+
+
+def scan(path: Path) -> list[Series]:
+    """PET and CT series in a folder at any depth, or of one file; other files and modalities are passed over.
+
+    Raises InputError when nothing is there, and naming the file when a DICOM file cannot be read: it may be a slice.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist", fix="check the exam folder's name", reason="missing")
+    groups: dict[tuple[Any, ...], Series] = {}
+    problems: dict[str | None, str] = {}
+    for file in [path] if path.is_file() else sorted(_files(path)):
+        header = _read_header(file)
+        if header is None or text(header, "Modality") not in MODALITIES:
+            continue
+        if text(header, "SOPClassUID") not in PET_CLASSES + CT_CLASSES:
+            continue  # a secondary capture or a raw-data object made from a PET or CT
+        uid = text(header, "SeriesInstanceUID")
+        try:
+            header, planes = _planes(header, file)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            problems.setdefault(uid, f"{file.name}: {error.args[0] if error.args else error} is missing or unusable")
+            groups.setdefault((uid, None), Series(header))
+            continue
+        for plane in planes:
+            orientation = tuple(round(cosine, 3) + 0.0 for cosine in plane.orientation_lps)
+            key = (uid, orientation, plane.rows, plane.columns, plane.spacing_rc_mm)
+            groups.setdefault(key, Series(header)).planes.append(plane)
+    for key, series in groups.items():
+        series.problem = problems.get(key[0])
+    return list(groups.values())
+
+
+def _planes(header: Any, file: Path) -> tuple[Any, list[Slice]]:
+    if text(header, "SOPClassUID") in MULTIFRAME_CLASSES:
+        return frames_of(header, file)
+    if (number(header, "NumberOfFrames") or 1) > 1:
+        raise ValueError("NumberOfFrames")
+    return header, [slice_of(header, file)]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files that may be DICOM. Hidden ones are the file system's (resource forks, indexes)."""
+    for file in folder.rglob("*"):
+        if file.name.startswith(".") or file.name.upper() == "DICOMDIR" or not file.is_file():
+            continue
+        yield file
+
+
+def _read_header(file: Path) -> Any:
+    """Header without pixels, None for a file that is not DICOM. Raises InputError for damaged DICOM."""
+    named_dicom = file.suffix.lower() in (".dcm", ".ima", ".dicom")
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(132)
+        if start[128:] != b"DICM" and not named_dicom:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(
+                file, stop_before_pixels=True, specific_tags=HEADER_TAGS, force=start[128:] != b"DICM"
+            )
+            modality = header.get("Modality")
+    except PermissionError as error:
+        raise InputError(f"{file} may not be read", fix="grant read access", reason="unreadable") from error
+    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+        raise _unreadable(file, str(error)) from error
+    if modality is None and header.file_meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage:
+        return None
+    if modality is None or header.get("SOPClassUID") is None or header.get("SeriesInstanceUID") is None:
+        raise _unreadable(file, "the header breaks off or lacks Modality, SOPClassUID or SeriesInstanceUID")
+    return header
+
+
+def _unreadable(file: Path, why: str) -> InputError:
+    return InputError(
+        f"{file.name} is not readable as DICOM: {why}",
+        fix=f"copy it anew or take it out of {file.parent.name}",
+        reason="unreadable",
+    )

@@ -1,0 +1,115 @@
+"""DICOM Structured Reports (TID 1500, PS3.16) of what was measured in each label."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from pydicom.sr.coding import Code
+
+from petground.labeling.errors import InputError
+from petground.pipeline.dicom.codes import (
+    LESION,
+    LESION_CATEGORY,
+    MAXIMUM,
+    MILLILITRE,
+    SUV_BW,
+    SUV_BW_UNIT,
+    VOLUME,
+    side_code,
+    site_code,
+)
+from petground.pipeline.dicom.objects import DEVICE, Finding3D, SourcePet, device_uid, version
+from petground.pipeline.dicom.seg import tracking_uid
+
+__all__ = ["build_sr"]
+
+SERIES_NUMBER = 8002
+PET_CT = Code("44139-4", "LN", "PET whole body")  # CID 100, a procedure that needs no contrast or tracer
+
+
+def build_sr(
+    source: SourcePet,
+    seg: Any,
+    findings: Sequence[Finding3D],
+    *,
+    case: str,
+    reviewer: str | None = None,
+    value_map_uid: str | None = None,
+) -> Any:
+    """A measurement report with one group per finding: SUVbw maximum and volume of its segment in `seg`.
+
+    findings: those of `build_seg`, in its order. reviewer: "Family^Given" of the person observer, where one judged the
+    labels. value_map_uid: the Real World Value Mapping that turns the PET's pixels into SUVbw.
+    Raises InputError when `seg` has other segments than `findings`.
+    """
+    import highdicom as hd
+    from highdicom import sr
+
+    if len(seg.SegmentSequence) != len(findings):
+        raise InputError(f"SEG has {len(seg.SegmentSequence)} segments for {len(findings)} findings", case=case)
+    value_map = None if value_map_uid is None else sr.RealWorldValueMap(value_map_uid)
+    groups = [
+        _group(sr, source, seg, number, finding, case, value_map) for number, finding in enumerate(findings, start=1)
+    ]
+    observers = {
+        "observer_device_context": sr.ObserverContext(
+            observer_type=Code("121007", "DCM", "Device"),
+            observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+                uid=device_uid(), name=DEVICE, manufacturer_name=DEVICE, model_name=DEVICE, serial_number=version()
+            ),
+        )
+    }
+    if reviewer:
+        observers["observer_person_context"] = sr.ObserverContext(
+            observer_type=Code("121006", "DCM", "Person"),
+            observer_identifying_attributes=sr.PersonObserverIdentifyingAttributes(name=reviewer),
+        )
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(**observers),
+        procedure_reported=PET_CT,
+        imaging_measurements=groups,
+        title=Code("126000", "DCM", "Imaging Measurement Report"),
+        referenced_images=source.datasets,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd but harmless values of the source's patient and study attributes
+        return sr.Comprehensive3DSR(
+            evidence=[*source.datasets, seg],
+            content=report,
+            series_instance_uid=hd.UID(),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer=DEVICE,
+            is_complete=True,
+            is_final=False,
+            is_verified=False,
+            series_description="petground measurements",
+        )
+
+
+def _group(sr: Any, source: SourcePet, seg: Any, number: int, finding: Finding3D, case: str, value_map: Any) -> Any:
+    place = site_code(finding.site)
+    sites = None if place is None else [sr.FindingSite(place, laterality=side_code(finding.laterality))]
+    algorithm = sr.AlgorithmIdentification(name=f"{DEVICE} {finding.method}".strip(), version=version())
+    suv = sr.Measurement(
+        name=SUV_BW,
+        value=round(finding.suv_max, 4),
+        unit=SUV_BW_UNIT,
+        derivation=MAXIMUM,
+        referenced_real_world_value_map=value_map,
+    )
+    volume = sr.Measurement(name=VOLUME, value=round(finding.volume_ml, 4), unit=MILLILITRE)
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=tracking_uid(source, finding), identifier=f"{case} {finding.finding_id}"[:64]
+        ),
+        referenced_segment=sr.ReferencedSegment.from_segmentation(seg, segment_number=number),
+        finding_category=LESION_CATEGORY,
+        finding_type=LESION,
+        finding_sites=sites,
+        algorithm_id=algorithm,
+        measurements=[suv, volume],
+    )

@@ -1,0 +1,144 @@
+"""How cases are run: in processes of this machine, or on a Dask cluster. What is run knows nothing of it.
+
+A case that crashes its process, runs out of memory or of time is recorded, and the others go on: a plain
+`ProcessPoolExecutor` would lose every case in flight.
+"""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from petground.labeling.errors import ConfigError, PetgroundError
+
+__all__ = ["Engine", "Outcome", "default_workers", "run_cases"]
+
+Engine = Literal["local", "dask"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one case: a value, or the reason code and message of its failure."""
+
+    case: str
+    value: Any = None
+    reason: str | None = None
+    detail: str = ""
+
+
+def default_workers() -> int:
+    """Processes that this job may use: Slurm's word first, then the CPU affinity."""
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if slurm.isdigit():
+        return int(slurm)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_cases(
+    function: Callable[..., Any],
+    cases: Sequence[tuple[str, tuple[Any, ...]]],
+    *,
+    engine: Engine = "local",
+    workers: int | None = None,
+    timeout_s: float = 1800.0,
+    address: str | None = None,
+) -> Iterator[Outcome]:
+    """Calls `function(*args)` for every (case, args), yields outcomes as they come, in no order.
+
+    The function must be importable by name and its value picklable. PetgroundError ends a case with the error's own
+    reason; a dead process with `crashed`, a case over `timeout_s` with `timed_out`, any other error with `failed`.
+    """
+    if not cases:
+        return
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers is {workers}", fix="give 1 or more, or leave it out for one per core")
+    runner = _local if engine == "local" else _dask
+    yield from runner(function, cases, min(workers or default_workers(), len(cases)), timeout_s, address)
+
+
+def _local(
+    function: Callable[..., Any],
+    cases: Sequence[tuple[str, tuple[Any, ...]]],
+    workers: int,
+    timeout_s: float,
+    address: str | None,
+) -> Iterator[Outcome]:
+    from pebble import ProcessPool
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread per process; the processes are the parallelism
+    context = multiprocessing.get_context("spawn")  # forking a process that has threads can hang
+    pool = ProcessPool(max_workers=workers, context=context)
+    todo = iter(cases)
+    running: dict[Future[Any], str] = {}
+    try:
+        while True:
+            while len(running) < 2 * workers and (item := next(todo, None)) is not None:
+                running[pool.schedule(_guarded, args=(function, *item), timeout=timeout_s)] = item[0]
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield _outcome(running.pop(future), future)
+        pool.close()
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _dask(
+    function: Callable[..., Any],
+    cases: Sequence[tuple[str, tuple[Any, ...]]],
+    workers: int,
+    timeout_s: float,
+    address: str | None,
+) -> Iterator[Outcome]:
+    try:
+        from distributed import Client, LocalCluster, as_completed
+    except ImportError as error:
+        raise ConfigError("the Dask engine is not installed", fix="pip install 'petground[dask]'") from error
+    cluster = None if address else LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+    try:
+        with Client(address or cluster) as client:
+            futures = {client.submit(_guarded, function, case, args, pure=False): case for case, args in cases}
+            for future in as_completed(futures):
+                yield _outcome(futures[future], future)
+                future.release()
+    finally:
+        if cluster is not None:
+            cluster.close()
+
+
+def _guarded(function: Callable[..., Any], case: str, args: tuple[Any, ...]) -> Outcome:
+    """Runs one case where it runs, and turns its error into a row there: a traceback does not survive the trip.
+
+    The text of a foreign exception may quote its input, which may be a report: only its kind and place are kept.
+    """
+    try:
+        return Outcome(case, function(*args))
+    except PetgroundError as error:
+        return Outcome(case, reason=error.reason, detail=error.message + (f" ({error.fix})" if error.fix else ""))
+    except MemoryError:
+        return Outcome(case, reason="out_of_memory", detail="this case needs more memory than there is")
+    except Exception as error:
+        reason = "disk_full" if isinstance(error, OSError) and error.errno == errno.ENOSPC else "failed"
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{os.path.basename(frame.filename)}:{frame.lineno}"
+        return Outcome(case, reason=reason, detail=f"{type(error).__name__} at {place}")
+
+
+def _outcome(case: str, future: Any) -> Outcome:
+    """What `_guarded` said, or what became of the process that should have said it."""
+    try:
+        outcome = future.result()
+    except TimeoutError:
+        return Outcome(case, reason="timed_out", detail="over the time limit of one case")
+    except Exception as error:
+        if type(error).__name__ in ("ProcessExpired", "KilledWorker"):
+            return Outcome(case, reason="crashed", detail="its process died (out of memory, or a crash in a library)")
+        return Outcome(case, reason="failed", detail=type(error).__name__)
+    return outcome if isinstance(outcome, Outcome) else Outcome(case, reason="failed", detail="no outcome")

@@ -1,0 +1,124 @@
+"""Grids and resampling. SimpleITK counts in LPS+; the one turn between it and RAS+ is here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+
+from petground.labeling.errors import GeometryError
+from petground.labeling.volume import Unit, Volume
+
+__all__ = ["FILL", "Grid", "axial_last", "grid_around", "grid_of", "resample"]
+
+FILL: dict[Unit, float] = {"SUVbw": 0.0, "HU": -1024.0, "label": 0.0, "probability": 0.0}
+"""What lies outside an image: no uptake, air, no label."""
+
+_RAS_LPS = np.array([-1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Voxels without values: shape along i, j, k and the affine to RAS+ mm."""
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+
+def grid_of(volume: Volume) -> Grid:
+    """The grid that a volume lies on."""
+    return Grid(volume.shape, volume.affine)
+
+
+def grid_around(
+    volume: Volume,
+    *,
+    spacing_xyz_mm: Sequence[float],
+    shape_xyz: Sequence[int] | None = None,
+    centre_xyz_mm: Sequence[float] | None = None,
+) -> Grid:
+    """A grid along the patient's axes (i right, j anterior, k to the head) around a volume.
+
+    Without `shape_xyz` it just covers all of the volume; with it, that many voxels lie around `centre_xyz_mm`, the
+    volume's own centre when not given.
+    """
+    spacing = np.asarray(spacing_xyz_mm, dtype=np.float64)
+    if spacing.shape != (3,) or not (spacing > 0).all():
+        raise GeometryError(f"spacing {spacing_xyz_mm} is not three positive millimetres")
+    edges = [(-0.5, count - 0.5) for count in volume.shape]
+    corners = volume.to_world_mm(np.array(list(product(*edges))))
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    centre = (low + high) / 2 if centre_xyz_mm is None else np.asarray(centre_xyz_mm, dtype=np.float64)
+    if shape_xyz is None:
+        counts = np.ceil((2 * np.maximum(high - centre, centre - low)) / spacing - 1e-6).astype(int)
+    else:
+        counts = np.asarray(shape_xyz, dtype=int)
+    counts = np.maximum(counts, 1)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = centre - spacing * (counts - 1) / 2
+    return Grid((int(counts[0]), int(counts[1]), int(counts[2])), affine)
+
+
+def resample(
+    volume: Volume, like: Volume | Grid, order: Literal["linear", "nearest"] = "linear", fill: float | None = None
+) -> Volume:
+    """The volume's values at the voxel centres of `like`; outside the volume `fill` (default by unit, see FILL).
+
+    Linear results are float32; nearest keeps the type. Labels are only taken by nearest neighbour: GeometryError else.
+    """
+    if volume.unit == "label" and order != "nearest":
+        raise GeometryError("a label map cannot be interpolated", fix="use order='nearest'")
+    array = volume.array
+    kind = array.dtype
+    if order == "linear":
+        array = array.astype(np.float32, copy=False)
+    elif kind == np.bool_:
+        array = array.view(np.uint8)
+    elif kind == np.float16:
+        array = array.astype(np.float32)
+    moving = _image(array, volume.affine)
+    filter_ = sitk.ResampleImageFilter()
+    filter_.SetSize([int(count) for count in like.shape])
+    origin, spacing, direction = _lps(like.affine)
+    filter_.SetOutputOrigin(origin)
+    filter_.SetOutputSpacing(spacing)
+    filter_.SetOutputDirection(direction)
+    filter_.SetInterpolator(sitk.sitkLinear if order == "linear" else sitk.sitkNearestNeighbor)
+    filter_.SetDefaultPixelValue(FILL[volume.unit] if fill is None else float(fill))
+    values = sitk.GetArrayFromImage(filter_.Execute(moving)).transpose(2, 1, 0)
+    if order == "nearest":
+        values = values.astype(kind, copy=False)
+    return Volume(values, like.affine, volume.unit, frame_of_reference=volume.frame_of_reference)
+
+
+def axial_last(volume: Volume) -> Volume:
+    """The same image with the head-foot axis as the third; only the order of axes changes, nothing is flipped."""
+    along_z = np.abs(volume.affine[2, :3]) / np.linalg.norm(volume.affine[:3, :3], axis=0)
+    axis = int(along_z.argmax())
+    if axis == 2:
+        return volume
+    order = [other for other in range(3) if other != axis] + [axis]
+    affine = volume.affine.copy()
+    affine[:, :3] = volume.affine[:, order]
+    return replace(volume, array=volume.array.transpose(order), affine=affine, instance_numbers=None)
+
+
+def _image(array: NDArray[Any], affine: NDArray[np.float64]) -> Any:
+    image = sitk.GetImageFromArray(array.transpose(2, 1, 0))
+    origin, spacing, direction = _lps(affine)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
+    return image
+
+
+def _lps(affine: NDArray[np.float64]) -> tuple[list[float], list[float], list[float]]:
+    """Origin, spacing and row-major direction cosines in LPS+ of an affine to RAS+."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    direction = _RAS_LPS[:, None] * affine[:3, :3] / spacing
+    return (_RAS_LPS * affine[:3, 3]).tolist(), spacing.tolist(), direction.ravel().tolist()

@@ -1,0 +1,41 @@
+"""The whole body on a grid: its layers, then its shapes in order, as CT and PET see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from petground.pipeline.phantom.body import Body
+from petground.pipeline.phantom.canvas import Canvas, Shape, paint
+from petground.pipeline.phantom.skeleton import skeleton, skull
+from petground.pipeline.phantom.tissue import NAMES
+from petground.pipeline.phantom.trunk import paint_layers
+from petground.pipeline.phantom.viscera import abdomen, brown_fat, chest, head_and_neck, pelvis
+
+__all__ = ["make_canvas", "make_shapes", "paint_body"]
+
+BROWN_FAT = 0.07  # share of FDG exams; 5-10 % in winter: Cohade et al., Eur J Nucl Med Mol Imaging 2003;30:1406
+
+
+def make_shapes(rng: np.random.Generator, body: Body) -> list[Shape]:
+    """All organs of one patient, in painting order; the same list serves CT and PET."""
+    bones = skeleton(rng, body)
+    shapes = [*bones, *skull(), *head_and_neck(rng), *chest(rng), *abdomen(rng), *pelvis(rng, body.patient.sex)]
+    warm = brown_fat(rng) if rng.random() < BROWN_FAT else []
+    return shapes + (warm if body.patient.tracer == "FDG" else [])
+
+
+def make_canvas(
+    body: Body, shape_kji: tuple[int, int, int], affine: NDArray[np.float64], table: Mapping[str, float], moved: float
+) -> Canvas:
+    """An empty canvas for a grid whose axes run along the body's (diagonal affine, ijk -> RAS mm)."""
+    world = [affine[a, 3] + affine[a, a] * np.arange(n) for a, n in enumerate(shape_kji[::-1])]
+    x, y, z = (body.to_standard(a, axis) for a, axis in enumerate(world))
+    value = np.full(shape_kji, table["outside"], dtype=np.float32)
+    return Canvas(x, y, z, value, np.zeros(shape_kji, dtype=np.uint8), NAMES, table, moved)
+
+
+def paint_body(canvas: Canvas, body: Body, shapes: Sequence[Shape]) -> None:
+    paint_layers(canvas, body)
+    paint(canvas, shapes)

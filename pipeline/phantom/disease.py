@@ -1,0 +1,296 @@
+"""Putting lesions into the images: how hot each is, that its hottest voxel is its own, what it touches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from petground.pipeline.phantom.body import Body
+from petground.pipeline.phantom.canvas import Array, Canvas
+from petground.pipeline.phantom.lesions import Blob, Box, Vector, coverage, draw_blob, find_place
+from petground.pipeline.phantom.physics import Scanner, add_noise
+from petground.pipeline.phantom.sites import SITES, SiteOfDisease, choose_sites
+from scipy.ndimage import binary_dilation, gaussian_filter
+
+__all__ = ["Placed", "mask_of", "paint_ct", "place_lesions", "settle", "touched_organ"]
+
+COUNT = (0.07, 0.13, 0.2, 0.24, 0.2, 0.16)  # share of exams with 1, 2, ... 6 lesions
+SUV_MEDIAN = {"FDG": 6.8, "DOTATATE": 12.0, "DCFPyL": 8.0, "fluciclovine": 5.5}
+SUV_SPREAD, SUV_LOW, SUV_HIGH = 0.55, 2.7, 25.0
+HIGHEST_CONTRAST = 45.0  # true uptake over background; beyond it a small lesion would need impossible activity
+APART_MM = 9.0  # lesions that do not touch keep at least this distance
+TOUCHING, TWINS = 0.3, 0.06  # share of exams with a touching pair, with two lesions of one site
+MARGIN_MM = 12.0
+NEIGHBOURS: tuple[tuple[str, str], ...] = (
+    ("cervical level ii node", "cervical level iii node"),
+    ("cervical level iii node", "cervical level iv node"),
+    ("cervical level iv node", "supraclavicular node"),
+    ("lower paratracheal node", "hilar node"),
+    ("upper lobe nodule", "hilar node"),
+    ("lower lobe nodule", "hilar node"),
+    ("retroperitoneal node", "common iliac node"),
+    ("common iliac node", "external iliac node"),
+    ("iliac bone lesion", "sacral lesion"),
+    ("acetabular lesion", "iliac bone lesion"),
+    ("hepatic segment vii lesion", "hepatic segment viii lesion"),
+    ("hepatic segment v lesion", "hepatic segment vi lesion"),
+    ("5th rib lesion", "6th rib lesion"),
+)
+TELLTALE = (  # organs that a reader would name as touched
+    "heart_chambers", "myocardium", "blood", "liver", "spleen", "kidney_cortex", "kidney_pelvis", "bladder", "ureter",
+    "stomach_wall", "duodenum", "small_bowel", "colon", "bowel_focus", "pancreas", "parotid", "submandibular",
+    "thyroid", "tonsil", "esophagus", "prostate", "uterus", "brown_fat",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A lesion in the PET before noise: place in world mm, box on the grid (k, j, i), share of each voxel, its blurred
+    activity of height one and how much of that there is. touches: index of the lesion it was put against.
+    """
+
+    site: SiteOfDisease
+    side: str | None
+    blob: Blob
+    centre_mm: Vector
+    box: Box
+    share: Array
+    gain: Array
+    amount: float
+    touches: int | None = None
+
+
+def place_lesions(
+    rng: np.random.Generator,
+    body: Body,
+    canvas: Canvas,
+    image: Array,
+    scanner: Scanner,
+    axes_mm: tuple[Vector, Vector, Vector],
+) -> list[Placed]:
+    """Draws the lesions of an exam and adds them to `image`, the blurred PET without noise [K, J, I]."""
+    wanted = 1 + int(rng.choice(len(COUNT), p=COUNT))
+    queue = choose_sites(rng, wanted + 8, body.patient.tracer, body.patient.sex)
+    plan: list[tuple[SiteOfDisease, str | None, bool]] = [(site, side, False) for site, side in queue]
+    if wanted > 1 and rng.random() < TWINS:
+        plan.insert(1, (*queue[0], bool(rng.random() < 0.3)))
+    elif wanted > 1 and rng.random() < TOUCHING:
+        plan = _with_neighbour(rng, plan)
+    placed: list[Placed] = []
+    for site, side, against in plan:
+        if len(placed) == wanted:
+            break
+        for _ in range(10):
+            one = _try(rng, site, side, body, canvas, image, scanner, axes_mm, placed, against and bool(placed))
+            if one is not None:
+                image[one.box] += np.float32(one.amount) * one.gain
+                placed.append(one)
+                break
+    return placed
+
+
+def _with_neighbour(
+    rng: np.random.Generator, plan: list[tuple[SiteOfDisease, str | None, bool]]
+) -> list[tuple[SiteOfDisease, str | None, bool]]:
+    """Puts a site beside one that is planned anyway, so that the two can touch; the pair goes first."""
+    for index, (site, side, _) in enumerate(plan[:4]):
+        near = [b if a == site.name else a for a, b in NEIGHBOURS if site.name in (a, b)]
+        options = [other for other in SITES if other.name in near and side in other.sides]
+        if options:
+            other = options[int(rng.integers(len(options)))]
+            rest = [p for i, p in enumerate(plan) if i != index and (p[0].name, p[1]) != (other.name, side)]
+            return [plan[index], (other, side, True), *rest]
+    return plan
+
+
+def _try(
+    rng: np.random.Generator,
+    site: SiteOfDisease,
+    side: str | None,
+    body: Body,
+    canvas: Canvas,
+    image: Array,
+    scanner: Scanner,
+    axes_mm: tuple[Vector, Vector, Vector],
+    placed: Sequence[Placed],
+    against: bool,
+) -> Placed | None:
+    low, high = site.diameter_mm
+    blob = draw_blob(rng, low * (high / low) ** rng.random())
+    centre = find_place(rng, site, side, body, canvas, blob.diameter_mm)
+    if centre is None:
+        return None
+    if against:
+        centre = _beside(placed[-1], blob, centre)
+    others = placed[:-1] if against else placed
+    if any(_gap(blob, centre, other) < APART_MM for other in others):
+        return None
+    box, share, activity = coverage(blob, centre, axes_mm, MARGIN_MM)
+    if share.size == 0 or share.max() < 0.05 or (canvas.organ[box][share > 0.3] == 0).mean() > 0.05:
+        return None
+    gain = gaussian_filter(activity, scanner.sigma_kji(site.motion), truncate=3.5, mode="constant")
+    one = Placed(site, side, blob, centre, box, share, gain, 0.0, len(placed) - 1 if against else None)
+    amount = _amount(rng, one, image[box], SUV_MEDIAN[body.patient.tracer])
+    if amount is None:
+        return None
+    one = replace(one, amount=amount)
+    if against and not _keeps_maximum(placed[-1], one, image):
+        return None
+    return one
+
+
+def _amount(rng: np.random.Generator, one: Placed, background: Array, median: float) -> float | None:
+    """Activity that gives the wanted SUVmax over this background; None when the place is too hot for a lesion."""
+    own = one.share > 0.15
+    peak = np.unravel_index(int(np.argmax(np.where(own, one.gain, 0))), one.gain.shape)
+    height = float(one.gain[peak])
+    below = float(background[own].max())
+    low, high = max(SUV_LOW, 1.45 * below + 0.8), min(SUV_HIGH, float(background[peak]) + HIGHEST_CONTRAST * height)
+    if low >= high:
+        return None
+    target = float(median * np.exp(rng.normal(0.0, SUV_SPREAD)))
+    if not low <= target <= high:
+        target = float(rng.uniform(low, min(high, 1.7 * low)))
+    amount = (target - float(background[peak])) / height
+    return amount if _is_own_maximum(background + np.float32(amount) * one.gain, own) else None
+
+
+def _is_own_maximum(image: Array, own: NDArray[np.bool_]) -> bool:
+    """True when the hottest of the lesion's voxels is hotter, by a margin, than what borders on the lesion."""
+    rim = binary_dilation(own, np.ones((3, 3, 3), dtype=bool)) & ~own
+    return float(image[own].max()) > 1.06 * float(image[rim].max(initial=0.0))
+
+
+def _keeps_maximum(first: Placed, second: Placed, image: Array) -> bool:
+    """True when both lesions of a touching pair still have a maximum of their own."""
+    region = tuple(
+        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first.box, second.box, strict=True)
+    )
+    local = image[region].copy()
+    inner = tuple(slice(b.start - r.start, b.stop - r.start) for b, r in zip(second.box, region, strict=True))
+    local[inner] += np.float32(second.amount) * second.gain
+    masks = []
+    for one in (first, second):
+        mask = np.zeros(local.shape, dtype=bool)
+        at = tuple(slice(b.start - r.start, b.stop - r.start) for b, r in zip(one.box, region, strict=True))
+        mask[at] = one.share > 0.5
+        masks.append(mask)
+    peaks = [np.unravel_index(int(np.argmax(np.where(mask, local, -1))), local.shape) for mask in masks]
+    return all(_is_peak(local, peak) for peak in peaks) and peaks[0] != peaks[1]  # type: ignore[arg-type]
+
+
+def _is_peak(image: Array, at: tuple[int, ...]) -> bool:
+    """True when no neighbour of the voxel is as hot."""
+    around = image[tuple(slice(max(0, p - 1), p + 2) for p in at)]
+    return int((around >= image[at]).sum()) == 1
+
+
+def _radial(blob: Blob, direction: Vector) -> float:
+    """How far the lesion reaches from its centre along a unit vector [mm]."""
+    return max(float(offset @ direction) + 1.0 / float(np.linalg.norm(frame @ direction)) for offset, frame, _ in blob.parts)
+
+
+def _gap(blob: Blob, centre: Vector, other: Placed) -> float:
+    apart = centre - other.centre_mm
+    distance = float(np.linalg.norm(apart)) or 1e-6
+    direction = apart / distance
+    return distance - _radial(blob, -direction) - _radial(other.blob, direction)
+
+
+def _beside(other: Placed, blob: Blob, centre: Vector) -> Vector:
+    """The centre moved along its own direction until the lesion touches the other."""
+    apart = centre - other.centre_mm
+    direction = apart / (float(np.linalg.norm(apart)) or 1.0)
+    touching: Vector = other.centre_mm + direction * 0.97 * (_radial(other.blob, direction) + _radial(blob, -direction))
+    return touching
+
+
+def mask_of(one: Placed, pet: Array, taken: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
+    """True extent on the grid [K, J, I] and its hottest voxel k, j, i; voxels of earlier lesions are not taken again."""
+    mask = np.zeros(pet.shape, dtype=bool)
+    part = pet[one.box]
+    free = ~taken[one.box]
+    candidates = (one.share > 0.15) & free
+    if not candidates.any():
+        return mask, (-1, -1, -1)
+    peak = np.unravel_index(int(np.argmax(np.where(candidates, part, -1))), part.shape)
+    local = (one.share >= 0.5) & free
+    local[peak] = True
+    mask[one.box] = local
+    k, j, i = (int(p + b.start) for p, b in zip(peak, one.box, strict=True))
+    return mask, (k, j, i)
+
+
+def settle(
+    placed: Sequence[Placed], image: Array, noise: Array, scanner: Scanner
+) -> tuple[Array, list[tuple[Placed, NDArray[np.bool_], tuple[int, int, int]]]]:
+    """Adds noise; a lesion whose hottest voxel noise or a neighbour outdoes is made hotter, at last left out.
+
+    Returns the PET as written [K, J, I] and, per lesion that is in it, the mask and the hottest voxel (k, j, i).
+    """
+    kept = list(placed)
+    pet = add_noise(image, noise, scanner)
+    for round_ in range(12):
+        found = []
+        taken = np.zeros(pet.shape, dtype=bool)
+        weak: int | None = None
+        for index, one in enumerate(kept):
+            mask, peak = mask_of(one, pet, taken)
+            if peak[0] < 0 or not _is_peak(pet, peak) or pet[peak] < SUV_LOW - 0.15:
+                weak = index
+                break
+            taken |= mask
+            found.append((one, mask, peak))
+        if weak is None:
+            return pet, found
+        one = kept[weak]
+        change = 0.12 * one.amount if round_ % 4 < 3 and one.amount < HIGHEST_CONTRAST else -one.amount
+        image[one.box] += np.float32(change) * one.gain
+        pet[one.box] = add_noise(image[one.box], noise[one.box], scanner)
+        kept[weak] = replace(one, amount=one.amount + change)
+        if change < 0:
+            del kept[weak]
+            kept = [_released(other, weak) for other in kept]
+    return pet, found
+
+
+def _released(one: Placed, gone: int) -> Placed:
+    """Indices of touched lesions after the one at `gone` was left out."""
+    if one.touches is None or one.touches < gone:
+        return one
+    return replace(one, touches=None if one.touches == gone else one.touches - 1)
+
+
+def touched_organ(one: Placed, mask: NDArray[np.bool_], canvas: Canvas) -> str | None:
+    """The organ, other than the one it grows in, that borders on the lesion over a good part of its surface."""
+    box = tuple(slice(max(0, b.start), b.stop) for b in one.box)
+    local = mask[box]
+    rim = binary_dilation(local, np.ones((3, 3, 3), dtype=bool)) & ~local
+    at = canvas.organ[box]
+    own = canvas.names.index(one.site.host) if one.site.host else -1
+    seen = np.bincount(at[rim | local].ravel(), minlength=256)
+    options = [(int(seen[canvas.names.index(n)]), n) for n in TELLTALE if canvas.names.index(n) != own]
+    most, name = max(options)
+    return name.replace("_", " ") if most >= 0.12 * int(rim.sum()) else None
+
+
+def paint_ct(
+    rng: np.random.Generator,
+    canvas: Canvas,
+    body: Body,
+    lesions: Sequence[Placed],
+    axes_mm: tuple[Vector, Vector, Vector],
+) -> None:
+    """Draws the lesions into the CT where breathing has left them: nodes as soft tissue, bone lytic or sclerotic."""
+    for one in lesions:
+        down = one.site.motion * canvas.moved * body.scale_z(-550.0)
+        box, share, _ = coverage(one.blob, one.centre_mm - np.array([0.0, 0.0, down]), axes_mm, 4.0, fine=2)
+        if share.size == 0:
+            continue
+        hu = one.site.hu + rng.normal(0, 4)
+        if one.site.region == "musculoskeletal":
+            hu = float(rng.choice([70.0, 420.0, 850.0])) + rng.normal(0, 20)
+        part = canvas.value[box]
+        part += share * (np.float32(hu) - part)

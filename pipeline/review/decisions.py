@@ -1,0 +1,130 @@
+"""What a reviewer decided: the words, the file that carries it, and its way back into WORK."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petground.labeling.errors import InputError, SchemaError
+from petground.labeling.volume import Volume
+
+__all__ = ["COLUMNS", "DECISIONS", "label_hash", "merge_decisions", "read_decisions", "write_decisions"]
+
+DECISIONS: dict[str, str] = {
+    "accept": "right lesion, right outline",
+    "adjust": "right lesion, the outline needs an edit",
+    "wrong_lesion": "the outline lies on another lesion than the sentence tells of",
+    "not_lesion": "the outline lies on normal uptake or an artefact",
+    "unsure": "cannot be decided on these pictures",
+}
+
+COLUMNS = ("exam_id", "finding_id", "decision", "reason", "reviewer", "time", "version", "label_hash")
+
+
+def label_hash(mask: Volume | None) -> str:
+    """16 hex digits of what was judged: the mask's voxels and grid. "none" for a finding without a label."""
+    if mask is None:
+        return "none"
+    inside: NDArray[np.bool_] = np.asarray(mask.array) > 0
+    digest = hashlib.sha256(json.dumps([mask.shape, np.round(mask.affine, 3).tolist()]).encode())
+    digest.update(np.packbits(inside).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def read_decisions(path: Path, known: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """Decided rows of a CSV or JSONL file from a page; rows whose decision is empty are not decided yet.
+
+    `known` holds the (exam_id, finding_id) of the work folder. Raises InputError for a missing or unreadable file,
+    SchemaError naming file and row for an unknown id, an unknown word or a time that is none: then nothing is taken.
+    """
+    if not path.is_file():
+        raise InputError(f"no decisions at {path}", fix="download them from the review page first")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable as UTF-8 text", fix="save it as CSV UTF-8") from error
+    rows = _jsonl(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _csv(path, text)
+    ids = set(known)
+    return [_checked(path, number, row, ids) for number, row in rows if row["decision"]]
+
+
+def merge_decisions(old: Iterable[Mapping[str, str]], new: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Old rows as they are, then the new ones that are not among them yet: importing twice changes nothing."""
+    merged = [{c: row.get(c) or "" for c in COLUMNS} for row in old]
+    seen = {tuple(row.values()) for row in merged}
+    for row in new:
+        clean = {c: row.get(c) or "" for c in COLUMNS}
+        if tuple(clean.values()) not in seen:
+            seen.add(tuple(clean.values()))
+            merged.append(clean)
+    return merged
+
+
+def write_decisions(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Writes CSV under a temporary name, then renames."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _csv(path: Path, text: str) -> list[tuple[int, dict[str, str]]]:
+    first = text.split("\n", 1)[0]
+    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=";" if ";" in first and "," not in first else ",")
+    missing = [c for c in COLUMNS if c not in (reader.fieldnames or [])]
+    if missing:
+        raise SchemaError(f"{path} has no column {', '.join(missing)}", fix="keep the header of the downloaded file")
+    rows = []
+    for row in reader:
+        if None in row or None in row.values():
+            raise SchemaError(f"{path}, line {reader.line_num}: not {len(reader.fieldnames or [])} fields")
+        rows.append((reader.line_num, {c: row[c].strip() for c in COLUMNS}))
+    return rows
+
+
+def _jsonl(path: Path, text: str) -> list[tuple[int, dict[str, str]]]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row: Any = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise SchemaError(f"{path}, line {number}: not JSON", fix="download the file again") from error
+        if not isinstance(row, dict) or any(c not in row for c in COLUMNS):
+            raise SchemaError(f"{path}, line {number}: expected an object with {', '.join(COLUMNS)}")
+        rows.append((number, {c: str(row[c] if row[c] is not None else "").strip() for c in COLUMNS}))
+    return rows
+
+
+def _checked(path: Path, number: int, row: dict[str, str], ids: set[tuple[str, str]]) -> dict[str, str]:
+    where = f"{path}, line {number}"
+    if (row["exam_id"], row["finding_id"]) not in ids:
+        raise SchemaError(
+            f"{where}: no finding {row['finding_id']!r} of exam {row['exam_id']!r} in this work folder",
+            fix="import into the folder that the pages were exported from",
+        )
+    if row["decision"] not in DECISIONS:
+        raise SchemaError(f"{where}: unknown decision {row['decision']!r}", fix=f"one of {', '.join(DECISIONS)}")
+    if not row["reviewer"]:
+        raise SchemaError(f"{where}: no reviewer", fix="write who decided")
+    try:
+        datetime.fromisoformat(row["time"].replace("Z", "+00:00"))
+    except ValueError as error:
+        raise SchemaError(f"{where}: {row['time']!r} is no time", fix="ISO 8601, e.g. 2025-03-01T09:30:00Z") from error
+    return row

@@ -1,0 +1,161 @@
+"""Everything that a reviewer is given: a page per exam, an index, a sheet for decisions, DICOM SEG and SR."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import importlib.metadata
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from petground.labeling.errors import InputError, PetgroundError
+from petground.labeling.site import Site
+from petground.pipeline.review.decisions import COLUMNS, label_hash, write_decisions
+from petground.pipeline.review.judge import alarms
+from petground.pipeline.review.load import Case, Work, load_case
+from petground.pipeline.review.page import file_name, render_case, render_index
+
+__all__ = ["Outcome", "write_pack"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was written, and (exam_id, message) of what could not be."""
+
+    exams: int
+    labels: int
+    failures: tuple[tuple[str, str], ...]
+
+
+def write_pack(
+    work: Work,
+    out: Path,
+    site: Site,
+    exams: Sequence[str] | None = None,
+    dicom: Callable[[Case, Path], None] | None = None,
+    tick: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> Outcome:
+    """Writes OUT/index.html, OUT/<exam_id>.html, OUT/decisions.csv, and what `dicom(case, folder)` adds for DICOM.
+
+    An exam that fails is named in the index and stops no other. Decisions that someone wrote into an earlier
+    decisions.csv stay in it. Raises InputError for an unknown exam id or when `out` cannot be written.
+    """
+    chosen = _chosen(work, exams)
+    with _writable(out):
+        out.mkdir(parents=True, exist_ok=True)
+    version = importlib.metadata.version("petground")
+    exported = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    key = hashlib.sha256(str(work.folder.resolve()).encode()).hexdigest()[:12]
+    index, sheet, failures, labels = [], [], [], 0
+    for done, exam in enumerate(chosen, start=1):
+        exam_id = str(exam["exam_id"])
+        entry = _entry(work, exam)
+        index.append(entry)
+        if exam["status"] == "failed":
+            entry["note"] = f"failed: {exam.get('detail') or exam.get('reason')}"
+        elif entry["findings"]:
+            try:
+                case = load_case(work, exam, site)
+                text = render_case(case, site, version=version, exported=exported, key=key)
+            except PetgroundError as error:
+                entry["note"] = f"no page: {error}"
+                failures.append((exam_id, str(error)))
+            else:
+                with _writable(out):
+                    _write(out / f"{file_name(exam_id)}.html", text)
+                entry |= {"href": f"{file_name(exam_id)}.html", "alarms": _alarmed(case, site)}
+                labels += entry["labels"]
+                sheet += [_blank(case, item, version) for item in case.items]
+                entry["files"], problem = _dicom(case, out, dicom)
+                if problem is not None:
+                    entry["note"] = f"no SEG and SR: {problem}"
+                    failures.append((exam_id, f"no SEG and SR: {problem}"))
+        tick("review", done, len(chosen))
+    with _writable(out):
+        write_decisions(out / "decisions.csv", _with_earlier(out / "decisions.csv", sheet))
+        _write(out / "index.html", render_index(index, version=version, exported=exported))
+    return Outcome(sum(e["href"] is not None for e in index), labels, tuple(failures))
+
+
+def _chosen(work: Work, exams: Sequence[str] | None) -> list[dict[str, Any]]:
+    if not exams:
+        return work.exams
+    known = {str(e["exam_id"]): e for e in work.exams}
+    for exam_id in exams:
+        if exam_id not in known:
+            raise InputError(f"no exam '{exam_id}' in {work.folder}", fix="see exam_id in exams.parquet")
+    return [known[exam_id] for exam_id in dict.fromkeys(exams)]
+
+
+def _entry(work: Work, exam: dict[str, Any]) -> dict[str, Any]:
+    exam_id = exam["exam_id"]
+    findings = [r for r in work.findings if r["exam_id"] == exam_id]
+    judged = [r for r in findings if r["status"] == "positive" or r.get("stage") in ("match", "contour", "check")]
+    facts = [exam.get("tracer"), exam.get("study_date"), exam.get("source")]
+    return {
+        "exam_id": str(exam_id), "href": None, "facts": [f for f in facts if f], "findings": len(judged),
+        "labels": sum(r["exam_id"] == exam_id for r in work.labels), "alarms": 0,
+        "excluded": len(findings) - len(judged), "note": "" if judged else "nothing to judge", "files": [],
+    }  # fmt: skip
+
+
+def _alarmed(case: Case, site: Site) -> int:
+    return sum(bool(alarms(case, item, site)) for item in case.items if item.label is not None)
+
+
+def _blank(case: Case, item: Any, version: str) -> dict[str, str]:
+    blank = dict.fromkeys(COLUMNS, "")
+    return blank | {
+        "exam_id": case.exam_id, "finding_id": item.finding_id, "version": version, "label_hash": label_hash(item.mask)
+    }  # fmt: skip
+
+
+def _dicom(
+    case: Case, out: Path, dicom: Callable[[Case, Path], None] | None
+) -> tuple[list[tuple[str, str]], str | None]:
+    """Links to SEG and SR, and the reason why there are none."""
+    if dicom is None or case.source.get("source") != "dicom" or all(i.mask is None for i in case.items):
+        return [], None
+    folder = out / file_name(case.exam_id)
+    try:
+        dicom(case, folder)
+    except PetgroundError as error:
+        return [], str(error)
+    return [(name.upper(), f"{folder.name}/{name}.dcm") for name in ("seg", "sr")], None
+
+
+def _with_earlier(path: Path, sheet: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The blank sheet after every decided row that an earlier sheet at this place holds."""
+    if not path.is_file():
+        return sheet
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [{c: row.get(c) or "" for c in COLUMNS} for row in csv.DictReader(file)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not readable as CSV", fix="move it away; it may hold decisions") from error
+    decided = [row for row in rows if row["decision"]]
+    done = {(row["exam_id"], row["finding_id"], row["label_hash"]) for row in decided}
+    return decided + [r for r in sheet if (r["exam_id"], r["finding_id"], r["label_hash"]) not in done]
+
+
+@contextlib.contextmanager
+def _writable(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise InputError(f"cannot write to {out}: {error.strerror}", fix="choose another --out") from error
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,196 @@
+"""The review page of one exam and the index of all: one HTML file each, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from petground.labeling.site import Site
+from petground.pipeline.review.decisions import COLUMNS, DECISIONS, label_hash
+from petground.pipeline.review.judge import alarms, describe, provenance, side_of, site_slice, title
+from petground.pipeline.review.load import Case, Item, reason_text
+from petground.pipeline.review.marks import mark_sentences
+from petground.pipeline.review.panels import CT_WINDOW_HU, SUV_CEILING, Viewer
+from petground.pipeline.review.views import Album, axial_row, detail_row, projections
+
+__all__ = ["file_name", "render_case", "render_index"]
+
+FOLDER = Path(__file__).parent
+PAGE_BYTES = 3_000_000
+QUALITIES = (
+    (1.0, 82),
+    (1.4, 74),
+    (2.0, 65),
+    (3.0, 55),
+)  # CT pixel [mm] and JPEG quality, until the page is small enough
+WINDOWS = (5, 7, 10, 15, 20, 40)
+CAPTIONS = {
+    "accept": "Accept",
+    "adjust": "Adjust outline",
+    "wrong_lesion": "Wrong lesion",
+    "not_lesion": "Not a lesion",
+    "unsure": "Unsure",
+}
+SHOWN_CANDIDATES = 3
+TALL = 1.7  # projections higher than this stand side by side, not one above the other
+
+
+def render_case(case: Case, site: Site, *, version: str, exported: str, key: str) -> str:
+    """The page of one exam as HTML, below 3 MB for any usual number of findings.
+
+    `key` names where the browser keeps the decisions; it must differ between work folders.
+    """
+    keep = np.zeros(case.pet.shape, dtype=bool)
+    for item in case.items:
+        if item.mask is not None:
+            keep |= item.mask.array > 0
+    viewer = Viewer(case.pet, case.ct, keep)
+    text = ""
+    for pixel_mm, quality in QUALITIES:
+        album = Album(viewer, pixel_mm, quality)
+        items = [_item(case, item, album, site) for item in case.items]
+        text = _fill(case, items, album, version=version, exported=exported, key=key)
+        if len(text) < PAGE_BYTES:
+            break
+    return text
+
+
+def render_index(rows: Sequence[Mapping[str, Any]], *, version: str, exported: str) -> str:
+    """The list of exams: rows have exam_id, href (None: no page), facts, findings, labels, alarms, excluded, note."""
+    template = _environment().get_template("index.html")
+    totals = {name: sum(int(r[name]) for r in rows) for name in ("findings", "labels", "alarms", "excluded")}
+    return template.render(css=_asset("page.css"), rows=rows, totals=totals, version=version, exported=exported)
+
+
+def file_name(exam_id: str) -> str:
+    """A file-system-safe name; ids that had to be changed get a hash so that two never share one."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", exam_id).lstrip(".") or "exam"
+    return safe if safe == exam_id else f"{safe}_{hashlib.sha256(exam_id.encode()).hexdigest()[:8]}"
+
+
+def _fill(case: Case, items: list[dict[str, Any]], album: Album, *, version: str, exported: str, key: str) -> str:
+    exam = case.exam
+    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    setting = {
+        "exam_id": case.exam_id, "file": file_name(case.exam_id), "version": version, "ceiling": SUV_CEILING,
+        "key": f"petground.review.1/{key}/{case.exam_id}", "columns": COLUMNS, "captions": CAPTIONS,
+    }  # fmt: skip
+    pieces = mark_sentences(case.excluded)
+    excluded = [
+        {**row, "suv": _printed(row), "pieces": pieces[str(row["finding_id"])], "why": reason_text(row.get("reason")),
+         "reason": (row.get("reason") or "").replace("_", " ")}
+        for row in case.excluded
+    ]  # fmt: skip
+    facts = [exam.get("tracer"), exam.get("study_date"), f"{case.pet.shape[2]} slices", None if case.ct else "no CT"]
+    exam_facts = [exam.get("source"), exam.get("suv_rule"), exam.get("pet_series")]
+    return _environment().get_template("page.html").render(
+        exam_id=case.exam_id, css=_asset("page.css"), script=Markup(script), script_hash=f"sha256-{digest}",
+        setting_json=Markup(json.dumps(setting).replace("<", "\\u003c")), ramps=_ramps(10.0), windows=WINDOWS,
+        images=album.images, items=items, excluded=excluded, facts=[f for f in facts if f],
+        exam_facts=[f for f in exam_facts if f], version=version, exported=exported,
+        ct_window=f"{CT_WINDOW_HU[0]:.0f} to {CT_WINDOW_HU[1]:.0f}",
+    )  # fmt: skip
+
+
+def _item(case: Case, item: Item, album: Album, site: Site) -> dict[str, Any]:
+    pieces = mark_sentences([i.finding for i in case.items])
+    rest = item.candidates[1:] if item.label is not None else item.candidates
+    choices = [w for w in DECISIONS if item.label is not None or w in ("adjust", "not_lesion", "unsure")]
+    captions = (
+        CAPTIONS if item.label is not None else {**CAPTIONS, "adjust": "Needs a label", "not_lesion": "No lesion"}
+    )
+    return {
+        "id": item.finding_id,
+        "anchor": f"f-{file_name(item.finding_id)}",
+        "hash": label_hash(item.mask),
+        "title": title(item.finding),
+        "section": item.finding.get("section"),
+        "uncertain": bool(item.finding.get("uncertain")),
+        "label": item.label is not None,
+        "pieces": pieces[item.finding_id],
+        "alarms": alarms(case, item, site),
+        "mips": projections(album, item),
+        "tall": album.viewer.frame("coronal").height_mm > TALL * album.viewer.frame("coronal").width_mm,
+        "rows": _rows(case, item, album, site),
+        "candidates": [_candidate(case, item, row) for row in item.candidates] if rest else [],
+        "candidates_title": f"{len(item.candidates)} candidates" if item.label is None
+        else f"{len(rest)} other candidate{'' if len(rest) == 1 else 's'}",
+        "choices": [(w, DECISIONS[w], captions[w], number) for number, w in enumerate(choices, start=1)],
+        "provenance": provenance(item),
+        **describe(case, item),
+    }  # fmt: skip
+
+
+def _rows(case: Case, item: Item, album: Album, site: Site) -> list[dict[str, Any]]:
+    """Reported slice, hottest slice where it is another, and the detail; or the best candidates' slices."""
+    rows: list[dict[str, Any]] = []
+
+    def add(head: str, pictures: list[Any]) -> None:
+        rows.append({"title": head, "pictures": pictures})
+
+    if item.label is None:
+        for row in item.candidates[:SHOWN_CANDIDATES]:
+            ijk = (int(row["voxel_i"]), int(row["voxel_j"]), int(row["voxel_k"]))
+            where = f"candidate {int(row['rank']) + 1}, slice {site_slice(case, ijk[2], site)}"
+            add(f"{where[:1].upper()}{where[1:]} · SUV {row['suv']:.1f}", axial_row(album, item, ijk[2], ijk, where))
+        if not rows and item.reported_k is not None:
+            where = f"reported slice {item.finding['slice']}"
+            add(where.capitalize(), axial_row(album, item, item.reported_k, None, where))
+        return rows
+    ijk = item.voxel_ijk
+    assert ijk is not None
+    hottest = f"slice {site_slice(case, ijk[2], site)}"
+    if item.reported_k == ijk[2]:
+        add(f"Reported and hottest {hottest}", axial_row(album, item, ijk[2], ijk, hottest))
+    else:
+        if item.reported_k is not None:
+            where = f"reported slice {item.finding['slice']}"
+            add(where.capitalize(), axial_row(album, item, item.reported_k, None, where))
+        add(f"Hottest voxel, {hottest}", axial_row(album, item, ijk[2], ijk, f"hottest voxel, {hottest}"))
+    add(f"Detail around the hottest voxel, {hottest}", detail_row(album, item, ijk, f"detail, {hottest}"))
+    return rows
+
+
+def _candidate(case: Case, item: Item, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": int(row["rank"]) + 1, "suv": f"{row['suv']:.2f}", "distance": row["slice_distance"],
+        "side": side_of(case, row), "score": f"{row['score']:.2f}",
+        "chosen": item.label is not None and row is item.candidates[0],
+    }  # fmt: skip
+
+
+def _printed(row: Mapping[str, Any]) -> str:
+    decimals = row.get("suv_decimals")
+    return "–" if row.get("suv") is None else f"{row['suv']:.{1 if decimals is None else decimals}f}"
+
+
+def _ramps(top: float) -> dict[str, str]:
+    """Tables from the stored 8 bits to inverse grey and to the hot scale with its opacity, for SUV 0..top."""
+    level = np.minimum(1.0, (np.arange(256) / 255) ** 2 * SUV_CEILING / top)
+    ramps = {"grey": 1 - level, "red": 3 * level, "green": 3 * level - 1, "blue": 3 * level - 2,
+             "alpha": np.minimum(0.85, 1.6 * np.sqrt(level) - 0.3)}  # fmt: skip
+    return {name: " ".join(f"{v:.3f}" for v in np.clip(ramp, 0, 1)) for name, ramp in ramps.items()}
+
+
+def _asset(name: str) -> Markup:
+    return Markup((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,110 @@
+"""Content-addressed stages: a result is kept under the hash of all that it depends on.
+
+Key = hash of stage name, stage version, parameters and the hashes of the inputs. A stage writes into a folder with a
+temporary name and renames it last, so a result is whole or not there, and a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from petground.labeling.errors import InputError
+
+__all__ = ["content_hash", "folder_hash", "kept", "run_stage", "sweep", "write_json"]
+
+RECORD = "stage.json"
+
+
+def content_hash(value: Any) -> str:
+    """Hex digest of a JSON-like value; the same on every platform and in every run."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON under a temporary name, then renames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        part.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def folder_hash(folder: Path, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What lies in `folder`: {"listing": digest of names, sizes and times, "content": digest of names and bytes}.
+
+    Reading an archive only to find it unchanged costs as much as labelling it, so when `known` (an earlier answer)
+    has the same listing its content digest is taken over. Raises InputError when the folder is missing or empty.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"no folder '{folder.name}' among the exams", reason="no_exam", fix="check --exams and exam_id"
+        )
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    if not files:
+        raise InputError(f"folder '{folder.name}' is empty", reason="no_exam", fix="export the exam again")
+    stats = [(p, p.stat()) for p in files]
+    listing = content_hash([[p.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns] for p, s in stats])
+    if known and known.get("listing") == listing:
+        return dict(known)
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return {"listing": listing, "content": digest.hexdigest()}
+
+
+def kept(folder: Path) -> dict[str, Any] | None:
+    """The record of the result in `folder`, or None when there is none that is whole."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(record, dict) and all((folder / name).is_file() for name in record.get("files", ()))
+    return record if whole else None
+
+
+def run_stage(
+    folder: Path, key: str, work: Callable[[Path], dict[str, Any]], *, also: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], bool]:
+    """The stage's record, and whether it was made now (True) or found under the same key (False).
+
+    `work` gets an empty folder, writes its files there and returns the values to keep. `also` is kept beside them and
+    does not count for the key.
+    """
+    found = kept(folder)
+    if found is not None and found.get("key") == key:
+        return found["value"], False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    part.mkdir()
+    try:
+        value = work(part)
+        files = sorted(p.relative_to(part).as_posix() for p in part.rglob("*") if p.is_file())
+        write_json(part / RECORD, {"key": key, "files": files, "value": value, **(also or {})})
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return value, True
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed run left under temporary names."""
+    for part in folder.glob(".*.part"):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)

@@ -1,0 +1,244 @@
+"""SUV arithmetic against numbers worked by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import datetime, time, timedelta
+
+import pytest
+
+from petground.labeling.errors import SuvError
+from petground.labeling.suv import PetFrame, PetHeader, frame_average_gain, refusal, size_mass_kg, suv_conversion
+
+TEN = datetime(2024, 3, 5, 10, 0, 0)
+ELEVEN = TEN + timedelta(hours=1)
+HEADER = PetHeader(
+    units="BQML",
+    decay_correction="START",
+    corrections=frozenset({"ATTN", "DECY", "SCAT"}),
+    weight_kg=80.0,
+    height_m=1.80,
+    sex="M",
+    dose_bq=400e6,
+    half_life_s=3600.0,
+    injection_datetime=TEN,
+    series_datetime=ELEVEN,
+)
+FRAME = PetFrame(acquired=ELEVEN, reference_s=120.0, duration_s=240.0)
+
+
+def factor(header: PetHeader, *frames: PetFrame) -> float:
+    return suv_conversion(header, frames or (FRAME,)).factors[0]
+
+
+def refused(header: PetHeader, *frames: PetFrame) -> str:
+    with pytest.raises(SuvError) as error:
+        suv_conversion(header, frames or (FRAME,))
+    assert error.value.fix
+    return str(error.value)
+
+
+def test_start_decays_the_dose_to_the_series_time() -> None:
+    # one half-life between injection and scan leaves 200 MBq: 80000 g / 200e6 Bq = 4e-4
+    conversion = suv_conversion(HEADER, [FRAME, FRAME])
+    assert conversion.factors == pytest.approx((4e-4, 4e-4), rel=1e-12)
+    assert conversion.rule == "BQML/START"
+
+
+def test_admin_leaves_the_dose_and_needs_no_times() -> None:
+    header = replace(HEADER, decay_correction="ADMIN", injection_datetime=None, series_datetime=None, half_life_s=None)
+    assert factor(header) == pytest.approx(2e-4, rel=1e-12)
+
+
+def test_none_corrects_every_frame_for_itself() -> None:
+    header = replace(HEADER, decay_correction="NONE", corrections=frozenset({"ATTN"}))
+    later = PetFrame(acquired=ELEVEN + timedelta(hours=1), duration_s=3600.0)
+    short = PetFrame(acquired=ELEVEN, duration_s=1e-3)
+    first, second = suv_conversion(header, [short, later]).factors
+    assert first == pytest.approx(4e-4, rel=1e-6)  # no decay within the frame, one half-life before it
+    # two half-lives before the frame, one during it: mean of exp over one half-life is 0.5 / ln 2 of its start
+    assert second == pytest.approx(2e-4 * 4 * math.log(2) / 0.5, rel=1e-9)
+    assert "AcquisitionTime" in refused(header, PetFrame(duration_s=60.0))
+    assert "ActualFrameDuration" in refused(header, PetFrame(acquired=ELEVEN))
+
+
+def test_frame_average_gain_of_one_half_life() -> None:
+    assert frame_average_gain(math.log(2)) == pytest.approx(math.log(2) / 0.5)
+    assert frame_average_gain(1e-12) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("series", "injected", "expected"),
+    [
+        (ELEVEN, time(10, 0), 4e-4),
+        (datetime(2024, 3, 6, 0, 30), time(23, 30), 4e-4),  # injected before midnight
+        (datetime(2024, 3, 6, 0, 30), time(0, 30), 2e-4),
+    ],
+)
+def test_a_time_without_a_date_is_of_the_scan_day_or_just_before_midnight(
+    series: datetime, injected: time, expected: float
+) -> None:
+    header = replace(HEADER, injection_datetime=None, injection_time=injected, series_datetime=series)
+    assert factor(header, PetFrame(acquired=series)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_date_time_of_injection_goes_before_the_time() -> None:
+    header = replace(HEADER, injection_time=time(8, 0))
+    assert factor(header) == pytest.approx(4e-4)
+
+
+@pytest.mark.parametrize("injected", [ELEVEN + timedelta(minutes=1), TEN - timedelta(days=1), TEN + timedelta(days=30)])
+def test_injection_after_the_scan_or_days_before_is_an_error_with_both_times(injected: datetime) -> None:
+    message = refused(replace(HEADER, injection_datetime=injected))
+    assert str(injected) in message
+    assert str(ELEVEN) in message
+
+
+def test_injection_time_after_the_scan_in_daytime_is_no_midnight() -> None:
+    assert "12:00" in refused(replace(HEADER, injection_datetime=None, injection_time=time(12, 0)))
+
+
+def test_a_long_lived_nuclide_needs_a_date() -> None:
+    header = replace(HEADER, injection_datetime=None, injection_time=time(10, 0), half_life_s=282_276.0)  # Zr-89
+    assert "RadiopharmaceuticalStartDateTime" in refused(header)
+    assert "RadiopharmaceuticalStartTime" in refused(replace(HEADER, injection_datetime=None))
+
+
+def test_series_time_after_the_acquisition_is_not_the_scan_time() -> None:
+    made_anew = replace(HEADER, series_datetime=ELEVEN + timedelta(hours=5))
+    timeless = PetFrame(acquired=ELEVEN)
+    conversion = suv_conversion(made_anew, [PetFrame(acquired=ELEVEN + timedelta(minutes=9)), timeless])
+    assert conversion.factors[0] == pytest.approx(4e-4)
+    assert "earliest AcquisitionTime" in conversion.rule
+
+
+def test_the_private_scan_time_is_believed_only_when_it_fits() -> None:
+    made_anew = replace(HEADER, series_datetime=ELEVEN + timedelta(hours=5))
+    frame = PetFrame(acquired=ELEVEN + timedelta(minutes=3))
+    fitting = suv_conversion(replace(made_anew, private_scan_datetime=ELEVEN), [frame])
+    assert fitting.factors[0] == pytest.approx(4e-4)
+    assert "0009,100D" in fitting.rule
+    weeks_off = suv_conversion(replace(made_anew, private_scan_datetime=ELEVEN - timedelta(days=23)), [frame])
+    assert weeks_off.factors[0] == pytest.approx(4e-4 * 2 ** (3 / 60))
+    # and never where SeriesTime is in order
+    assert factor(replace(HEADER, private_scan_datetime=TEN)) == pytest.approx(4e-4)
+
+
+def test_scan_time_back_from_the_frame_reference_time() -> None:
+    made_anew = replace(HEADER, series_datetime=ELEVEN + timedelta(hours=5))
+    decay = math.log(2) / 3600.0
+    to_mean = math.log(decay * 240 / (1 - math.exp(-decay * 240))) / decay
+
+    def bed(number: int) -> PetFrame:
+        return PetFrame(ELEVEN + timedelta(seconds=240 * number), 240 * number + to_mean, 240.0)
+
+    conversion = suv_conversion(made_anew, [bed(2), bed(1)])  # the first bed lies outside this series
+    assert conversion.factors[0] == pytest.approx(4e-4, rel=1e-6)
+    assert "FrameReferenceTime" in conversion.rule
+
+
+def test_shifted_series_date_is_refused() -> None:
+    message = refused(replace(HEADER, series_datetime=ELEVEN - timedelta(days=7)))
+    assert "SeriesTime" in message
+    assert "AcquisitionTime" in message
+
+
+def test_an_explicit_decay_reference_goes_first() -> None:
+    header = replace(HEADER, reference_datetime=TEN, series_datetime=None)
+    assert factor(header) == pytest.approx(2e-4)  # corrected to injection
+
+
+def test_dose_in_megabecquerel_is_seen_and_said() -> None:
+    conversion = suv_conversion(replace(HEADER, dose_bq=400.0), [FRAME])
+    assert conversion.factors[0] == pytest.approx(4e-4)
+    assert "MBq" in conversion.rule
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"weight_kg": None}, "PatientWeight"),
+        ({"weight_kg": 0.0}, "PatientWeight"),
+        ({"weight_kg": 80_000.0}, "PatientWeight"),
+        ({"dose_bq": None}, "RadionuclideTotalDose"),
+        ({"dose_bq": 0.0}, "RadionuclideTotalDose"),
+        ({"dose_bq": 5e5}, "RadionuclideTotalDose"),
+        ({"half_life_s": None}, "RadionuclideHalfLife"),
+        ({"half_life_s": 0.0}, "RadionuclideHalfLife"),
+        ({"decay_correction": None}, "DecayCorrection"),
+        ({"decay_correction": "SOMETIMES"}, "DecayCorrection"),
+        ({"decay_correction": "NONE"}, "DECY"),
+        ({"corrections": frozenset({"DECY"})}, "ATTN"),
+        ({"corrections": frozenset({"ATTN"})}, "DECY"),
+        ({"units": "CPS"}, "CPS"),
+        ({"units": "PROPCPS"}, "PROPCPS"),
+        ({"units": ""}, "Units"),
+        ({"units": "CNTS"}, "7053,1000"),
+        ({"units": "CNTS", "philips_suv_factor": 0.0, "philips_bq_factor": 0.0}, "7053,1009"),
+    ],
+)
+def test_what_cannot_be_converted_names_the_attribute(change: dict[str, object], word: str) -> None:
+    assert word in refused(replace(HEADER, **change))  # type: ignore[arg-type]
+
+
+def test_no_reason_against_a_plain_series() -> None:
+    assert refusal(HEADER) is None
+
+
+def test_philips_counts_both_ways() -> None:
+    counts = replace(HEADER, units="CNTS", philips_suv_factor=5e-4, philips_bq_factor=2.0)
+    assert factor(counts) == pytest.approx(5e-4)
+    assert factor(replace(counts, philips_suv_factor=0.0)) == pytest.approx(2.0 * 4e-4)
+
+
+def test_gml_is_suv_already() -> None:
+    header = replace(HEADER, units="GML", weight_kg=None, dose_bq=None, injection_datetime=None)
+    assert factor(header) == 1.0
+    assert factor(replace(header, suv_type="BW")) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "sex", "mass"),
+    [
+        ("LBM", "M", 1.10 * 80 - 120 * (80 / 180) ** 2),  # 64.296
+        ("LBMJAMES128", "M", 1.10 * 80 - 128 * (80 / 180) ** 2),  # 62.716
+        ("LBM", "F", 1.07 * 80 - 148 * (80 / 180) ** 2),  # 56.365
+        ("LBMJAMES128", "F", 1.07 * 80 - 148 * (80 / 180) ** 2),
+        ("LBMJANMA", "M", 9270 * 80 / (6680 + 216 * 80 / 3.24)),  # 61.751
+        ("LBMJANMA", "F", 9270 * 80 / (8780 + 244 * 80 / 3.24)),
+        ("IBW", "M", 77.68),
+        ("IBW", "F", 70.98),
+        ("BSA", None, 19.96),  # DuBois: 1.996 m2
+    ],
+)
+def test_masses_of_other_size_corrections(kind: str, sex: str | None, mass: float) -> None:
+    assert size_mass_kg(kind, 80.0, 1.80, sex) == pytest.approx(mass, rel=1e-3)
+
+
+def test_lean_body_mass_is_turned_back_to_body_weight_and_named() -> None:
+    header = replace(HEADER, units="GML", suv_type="LBMJAMES128")
+    conversion = suv_conversion(header, [FRAME])
+    assert conversion.factors[0] == pytest.approx(80 / 62.7160, rel=1e-5)
+    assert "128" in conversion.rule
+    assert "120" in suv_conversion(replace(header, suv_type="LBM"), [FRAME]).rule
+
+
+def test_body_surface_area_is_turned_back() -> None:
+    # 1.996 m2 = 19960 cm2; 80000 g / 19960 cm2
+    assert factor(replace(HEADER, units="CM2ML")) == pytest.approx(80_000 / 19_960, rel=1e-3)
+    assert "SUVType" in refused(replace(HEADER, units="CM2ML", suv_type="BW"))
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"height_m": None}, "PatientSize"),
+        ({"height_m": 180.0}, "PatientSize"),
+        ({"sex": "O"}, "PatientSex"),
+        ({"weight_kg": None}, "PatientWeight"),
+        ({"suv_type": "NEW"}, "SUVType"),
+    ],
+)
+def test_other_size_corrections_need_size_and_sex(change: dict[str, object], word: str) -> None:
+    assert word in refused(replace(replace(HEADER, units="GML", suv_type="LBM"), **change))  # type: ignore[arg-type]

@@ -1,0 +1,288 @@
+"""The evaluation of a stand-in that reads sides and nothing else: every figure can be told beforehand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from petground.labeling.errors import ConfigError, GeometryError, InputError
+from petground.labeling.volume import Volume
+from petground.pipeline.nifti import write_nifti
+from petground.pipeline.schemas import read_table, write_table
+from petground.training.evaluate import evaluate
+from petground.training.figures import absent_sentences
+from petground.training.grid import GridSpec
+from petground.training.references import Reference, from_truth, link_truth
+
+SIDES = ("left", "right")
+SPLITS = {"train": ["exam0"], "val": ["exam1"]}
+PEAK = {"left": 8.0, "right": 6.0}
+
+
+class SideModule:
+    """Marks voxels with SUV above 4 on the side that the sentence names; an empty sentence gives the left one."""
+
+    def __init__(self) -> None:
+        self.grid = GridSpec(spacing_xyz_mm=(8.0, 8.0, 8.0), shape_zyx=(32, 24, 24))
+        self.calls: list[list[str]] = []
+        self.provenance: dict[str, Any] = {"splits": SPLITS}
+
+    def predict_probabilities(self, image: np.ndarray[Any, Any], sentences: list[str]) -> np.ndarray[Any, Any]:
+        self.calls.append(list(sentences))
+        hot = (np.asarray(image)[0] > 0.25).astype(np.float32)
+        right = np.arange(hot.shape[2]) >= hot.shape[2] // 2
+        return np.stack([0.9 * hot * (right if "right" in s else ~right)[None, None, :] for s in sentences])
+
+
+def pet_with_two_lesions() -> tuple[Volume, dict[str, np.ndarray[Any, Any]]]:
+    affine = np.diag([4.0, 4.0, 6.0, 1.0])
+    affine[:3, 3] = (-80.0, -70.0, 300.0)
+    pet = Volume(np.ones((40, 36, 40), dtype=np.float32), affine, "SUVbw")
+    world = pet.to_world_mm(np.stack(np.meshgrid(*map(np.arange, pet.shape), indexing="ij"), axis=-1))
+    masks = {}
+    for side, centre in (("left", (-40.0, 2.0, 360.0)), ("right", (36.0, 10.0, 480.0))):
+        masks[side] = np.linalg.norm(world - centre, axis=-1) < 18
+        pet.array[masks[side]] = 5.0
+        pet.array[tuple(np.rint(pet.to_index(centre)).astype(int))] = PEAK[side]
+    return pet, masks
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A labelling run of four exams of four patients, two labels each; the run trained on two of them."""
+    folder = tmp_path / "work"
+    pet, masks = pet_with_two_lesions()
+    exams, labels, findings = [], [], []
+    for n in range(4):
+        exam_id = f"exam{n}"
+        write_nifti(folder / "exams" / exam_id / "pet.nii.gz", pet)
+        about = {"patient_id": f"p{n}", "tracer": ("FDG", "DOTATATE")[n % 2]}
+        exams.append(
+            {"exam_id": exam_id, "status": "ok", "pet_path": f"exams/{exam_id}/pet.nii.gz", "slices": 40, **about}
+        )
+        for number, side in enumerate(SIDES, start=1):
+            finding_id = f"f{number:03d}"
+            path = f"labels/{exam_id}/{finding_id}.nii.gz"
+            write_nifti(folder / path, pet.like(masks[side].astype(np.uint8), "label"))
+            slice_number = 40 - int(np.argwhere(pet.array == PEAK[side])[0][2])
+            shared = {
+                "exam_id": exam_id, "finding_id": finding_id, "prompt": f"the {side} one", "laterality": side,
+                "site": "node", "sentence": f"the {side} one, SUVmax {PEAK[side]}, slice {slice_number}",
+            }  # fmt: skip
+            labels.append(
+                {**shared, "suv_reported": PEAK[side], "suv_measured": PEAK[side], "volume_ml": 24.0,
+                 "mask_path": path, **about}
+            )  # fmt: skip
+            findings.append(
+                {**shared, "suv": PEAK[side], "suv_decimals": 1, "slice": slice_number, "status": "positive",
+                 "stage": "check"}
+            )  # fmt: skip
+    for name, rows in (("exams", exams), ("labels", labels), ("findings", findings)):
+        write_table(folder / f"{name}.parquet", name, rows)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "best.ckpt").write_bytes(b"stand-in")
+    (run / "metrics.csv").write_text("epoch,step,train/loss,val/f1\n0,10,1.5,\n0,20,1.0,0.2\n1,30,0.7,0.4\n")
+    monkeypatch.setattr("petground.training.inference.load_module", lambda path, device: SideModule())
+    return run / "best.ckpt"
+
+
+def figures(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return found
+
+
+def test_figures_of_a_model_that_reads_the_side(work: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert evaluate(work, checkpoint, out, split="all") == 0
+    found = figures(out)
+    assert (found["references"], found["exams"], found["patients"]) == (8, 4, 4)
+    assert found["f1"]["right"]["paper"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 8}
+    # four sentences per side: shuffling that avoids the right words crosses all sides
+    assert found["f1"]["shuffled"]["paper"]["value"] == 0.0
+    # the empty sentence gives the left lesion: right for one of two references
+    assert found["f1"]["empty"]["overlap"]["value"] == pytest.approx(0.5)
+    assert found["runs"]["empty"]["recall"]["paper"]["value"] == 0.5
+    assert found["right_minus_shuffled"]["paper"]["value"] == 1.0
+    assert found["runs"]["right"]["mean_dice"]["value"] > 0.75
+    assert set(found["by"]["tracer"]) == {"FDG", "DOTATATE"}
+    assert found["by"]["uptake"]["5-10 SUV"]["n"] == 8
+    assert found["by"]["size"]["20-40 mm"]["f1"]["paper"]["value"] == 1.0
+    assert found["false_positives_per_empty_sentence"]["value"] == 1.0
+    for name in ("precision_recall.png", "dice.png", "training.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    with (out / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 8
+    assert {row["right_hit_paper"] for row in rows} == {"True"}
+    assert not any("the left one" in cell for row in rows for cell in row.values()), "no report text"
+
+
+def test_test_split_is_what_the_run_neither_trained_nor_validated_on(
+    work: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = read_table(work / "exams.parquet", "exams")
+    rows[3]["patient_id"] = "p0"  # a second exam of a patient that trained
+    write_table(work / "exams.parquet", "exams", rows)
+    for split, exams in (("test", {"exam2"}), ("val", {"exam1"}), ("train", {"exam0"})):
+        out = tmp_path / split
+        evaluate(work, checkpoint, out, split=split, controls=False)  # type: ignore[arg-type]
+        with (out / "predictions.csv").open(newline="") as stream:
+            assert {row["exam_id"] for row in csv.DictReader(stream)} == exams
+        assert set(figures(out)["f1"]) == {"right"}
+
+
+def test_one_exam_alone_cannot_be_shuffled_and_is_said_so(work: Path, checkpoint: Path, tmp_path: Path) -> None:
+    evaluate(work, checkpoint, tmp_path / "out", split="val")
+    assert set(figures(tmp_path / "out")["f1"]) == {"right", "empty"}
+    assert figures(tmp_path / "out")["f1"]["right"]["paper"]["low"] is None
+
+
+def test_an_exam_is_encoded_once_for_all_its_sentences(
+    work: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = SideModule()
+    monkeypatch.setattr("petground.training.inference.load_module", lambda path, device: module)
+    evaluate(work, checkpoint, tmp_path / "out", split="all")
+    assert len(module.calls) == 4
+    assert sorted(module.calls[0]) == ["", "the left one", "the right one"]
+
+
+def phantom_of(work: Path, folder: Path, *, unread: str | None = None) -> Path:
+    pet, masks = pet_with_two_lesions()
+    truth = []
+    for n in range(4):
+        for side in SIDES:
+            path = f"masks/exam{n}/{side}.nii.gz"
+            mask = masks[side] & (np.arange(40) > 5)[None, None, :]
+            write_nifti(folder / path, pet.like(mask.astype(np.uint8), "label"))
+            at = 40 - int(np.argwhere(pet.array == PEAK[side])[0][2])
+            truth.append(
+                {"exam_id": f"exam{n}", "lesion_id": f"l-{side}", "suv_max": PEAK[side] + 0.04,
+                 "slice": at + (30 if side == unread and n == 0 else 0), "volume_ml": 20.0, "reported": True,
+                 "laterality": side, "site": "node", "mask_path": path}
+            )  # fmt: skip
+    truth.append({**truth[0], "lesion_id": "untold", "reported": False})
+    write_table(folder / "truth.parquet", "truth", truth)
+    return folder
+
+
+def test_truth_is_measured_by_true_masks_and_lesions_never_read_are_missed(
+    work: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    phantom = phantom_of(work, tmp_path / "phantom", unread="right")
+    out = tmp_path / "out"
+    evaluate(work, checkpoint, out, truth=phantom, split="all")
+    found = figures(out)
+    assert found["measured_against"] == "truth"
+    assert found["references"] == 8
+    assert found["without_sentence"] == 1
+    assert found["runs"]["right"]["counts"]["paper"] == {"tp": 7, "fp": 0, "fn": 1}
+    assert found["f1"]["right"]["paper"]["value"] == pytest.approx(14 / 15)
+
+
+def test_truth_links_by_exam_rounding_and_slice_and_side() -> None:
+    def lesion(key: str, suv: float, k: int, side: str | None = None, exam: str = "a") -> dict[str, Any]:
+        return {"exam_id": exam, "lesion_id": key, "suv_max": suv, "slice": k, "laterality": side, "site": "rib"}
+
+    def finding(key: str, suv: float, k: int | None, side: str | None = None, **more: Any) -> dict[str, Any]:
+        row = {"exam_id": "a", "finding_id": key, "suv": suv, "suv_decimals": 1, "slice": k, "laterality": side}
+        return {**row, "site": "rib", "prompt": key, "stage": "check", **more}
+
+    truth = [
+        lesion("rounded", 5.249, 10),
+        lesion("other_slice", 5.2, 11),
+        lesion("left", 7.31, 20, "left"),
+        lesion("right", 7.33, 20, "right"),
+        lesion("two_decimals", 3.144, 30),
+        lesion("other_exam", 5.2, 10, exam="b"),
+        lesion("prior", 9.0, 40),
+    ]
+    findings = [
+        finding("one", 5.2, 10),
+        finding("R", 7.3, 20, "right"),
+        finding("L", 7.3, 20, "left"),
+        finding("rough", 3.15, 30, suv_decimals=2),
+        finding("fine", 3.14, 30, suv_decimals=2),
+        finding("no slice", 5.2, None),
+        finding("told as prior", 9.0, 40, stage="extract"),
+        finding("no label, but read", 5.2, 12, stage="match"),
+    ]
+    assert link_truth(truth, findings) == {
+        ("a", "rounded"): "one",
+        ("a", "left"): "L",
+        ("a", "right"): "R",
+        ("a", "two_decimals"): "fine",
+    }
+
+
+def test_two_lesions_alike_do_not_share_one_finding() -> None:
+    truth = [
+        {"exam_id": "a", "lesion_id": str(n), "suv_max": 5.0, "slice": 3, "laterality": None, "site": None}
+        for n in range(2)
+    ]
+    finding = {
+        "exam_id": "a", "finding_id": "f", "suv": 5.0, "suv_decimals": 1, "slice": 3, "laterality": None, "site": None,
+        "prompt": "p", "stage": "check",
+    }  # fmt: skip
+    assert len(link_truth(truth, [finding])) == 1
+
+
+def test_absent_sentences_name_a_place_where_the_exam_has_nothing() -> None:
+    def reference(exam: str, site: str | None, side: str | None) -> Reference:
+        return Reference(exam, site or "", exam, "FDG", "", 5.0, 1.0, side, site, Path())
+
+    references = [reference("a", "liver", None), reference("b", "rib", "left"), reference("c", "rib", "right")]
+    assert absent_sentences(references, [1, 0, 1]) == [0, 1, 2]
+    assert absent_sentences([*references, reference("a", "rib", "left")], [1, 0, 1, 2]) == [1, 2, 3]
+
+
+def test_label_on_another_grid_is_refused_by_name(work: Path, checkpoint: Path, tmp_path: Path) -> None:
+    moved = Volume(np.ones((40, 36, 40), dtype=np.uint8), np.diag([4.0, 4.0, 6.0, 1.0]), "label")
+    write_nifti(work / "labels" / "exam2" / "f001.nii.gz", moved)
+    with pytest.raises(GeometryError, match="exam2/f001"):
+        evaluate(work, checkpoint, tmp_path / "out", split="all")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_missing_mask_and_missing_table_are_named(work: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (work / "labels" / "exam3" / "f002.nii.gz").unlink()
+    with pytest.raises(InputError, match="exam3/f002"):
+        evaluate(work, checkpoint, tmp_path / "out", split="all")
+    (work / "labels.parquet").unlink()
+    with pytest.raises(InputError, match=r"labels\.parquet"):
+        evaluate(work, checkpoint, tmp_path / "out", split="all")
+
+
+def test_no_reference_and_unknown_split_are_told(
+    work: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "SPLITS", {"train": [f"exam{n}" for n in range(4)]})
+    with pytest.raises(InputError, match="split 'test'"):
+        evaluate(work, checkpoint, tmp_path / "out")
+    with pytest.raises(ConfigError, match="val"):
+        evaluate(work, checkpoint, tmp_path / "out", split="val")
+
+
+def test_exams_that_the_run_never_saw_are_all_measured(
+    work: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "SPLITS", {"train": ["x"], "val": ["y"]})
+    evaluate(work, checkpoint, tmp_path / "out", split="val", controls=False)
+    assert figures(tmp_path / "out")["references"] == 8
+
+
+def test_truth_of_exams_without_positive_findings_counts_as_missed(work: Path, tmp_path: Path) -> None:
+    phantom = phantom_of(work, tmp_path / "phantom")
+    write_table(work / "findings.parquet", "findings", [])
+    assert all(r.prompt is None for r in from_truth(work, phantom))

@@ -1,0 +1,110 @@
+"""Exams on the model's grid, kept on disk under a hash of all that they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petground.labeling.errors import PetgroundError
+from petground.labeling.volume import require_same_grid
+from petground.pipeline.nifti import read_nifti
+from petground.training.grid import GridSpec, mask_to_model_grid, to_model_grid
+from petground.training.work import Exam
+
+__all__ = ["GridExam", "cache_key", "load_exam"]
+
+_log = logging.getLogger(__name__)
+_VERSION = 1  # raise when preprocessing changes
+
+
+@dataclass(frozen=True, eq=False)
+class GridExam:
+    """image [2, Z, Y, X] float32 in 0..1; targets[n] the flat voxel indices of example n and their share in 0..1."""
+
+    image: NDArray[np.float32]
+    targets: tuple[tuple[NDArray[np.int64], NDArray[np.float32]], ...]
+
+    def target(self, number: int) -> NDArray[np.float32]:
+        """[Z, Y, X] in 0..1 of one example."""
+        dense = np.zeros(self.image.shape[1:], dtype=np.float32)
+        index, share = self.targets[number]
+        dense.reshape(-1)[index] = share
+        return dense
+
+
+def cache_key(work: Path, exam: Exam, spec: GridSpec) -> str:
+    """Hash of the files' contents, the grid and this module's version."""
+    digest = hashlib.sha256(json.dumps([_VERSION, asdict(spec)], sort_keys=True).encode())
+    for path in (exam.pet_path, exam.ct_path, *(example.mask_path for example in exam.examples)):
+        digest.update(b"\0")
+        if path:
+            with (work / path).open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+    return digest.hexdigest()[:32]
+
+
+def load_exam(work: Path, exam: Exam, spec: GridSpec, folder: Path, *, key: str | None = None) -> GridExam:
+    """From the cache, else made and put there (another name, then renamed: several processes may share a folder).
+
+    Raises GeometryError when a mask does not lie on its PET's grid.
+    """
+    path = folder / f"{key or cache_key(work, exam, spec)}.npz"
+    if path.is_file():
+        try:
+            return _read(path)
+        except (OSError, ValueError, KeyError, BadZipFile):
+            _log.warning("%s: the cached grid is damaged and made anew", exam.exam_id)
+    made = _make(work, exam, spec)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{path.name}.{uuid.uuid4().hex}.part"
+    try:
+        with part.open("wb") as file:
+            _write(file, made)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return _read(path)
+
+
+def _make(work: Path, exam: Exam, spec: GridSpec) -> GridExam:
+    try:
+        pet = read_nifti(work / exam.pet_path, "SUVbw")
+        ct = read_nifti(work / exam.ct_path, "HU") if exam.ct_path else None
+        image, template = to_model_grid(pet, ct, spec)
+        targets = []
+        for example in exam.examples:
+            mask = read_nifti(work / example.mask_path, "label")
+            require_same_grid(pet, mask)
+            dense = mask_to_model_grid(mask, template).reshape(-1)
+            if not dense.any():
+                _log.warning("%s: label %s lies outside the model's grid", exam.exam_id, example.finding_id)
+            index = np.flatnonzero(dense)
+            targets.append((index.astype(np.int64), dense[index].astype(np.float32)))
+    except PetgroundError as error:
+        error.case = error.case or exam.exam_id
+        raise
+    return GridExam(image, tuple(targets))
+
+
+def _write(file: object, exam: GridExam) -> None:
+    lengths = np.asarray([len(index) for index, _ in exam.targets], dtype=np.int64)
+    index = np.concatenate([index for index, _ in exam.targets]) if exam.targets else np.zeros(0, dtype=np.int64)
+    share = np.concatenate([share for _, share in exam.targets]) if exam.targets else np.zeros(0, dtype=np.float32)
+    np.savez(file, image=exam.image.astype(np.float16), lengths=lengths, index=index, share=share)  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> GridExam:
+    with np.load(path, allow_pickle=False) as file:
+        ends = np.cumsum(file["lengths"])[:-1]
+        targets = tuple(zip(np.split(file["index"], ends), np.split(file["share"], ends), strict=True))
+        return GridExam(file["image"].astype(np.float32), targets)

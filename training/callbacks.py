@@ -1,0 +1,121 @@
+"""What accompanies every training: checkpoints, progress lines, and the run's record."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
+
+from petground.training.module import GroundingModule
+from petground.training.runtime import native_bf16, reuse_memory, use_threads
+
+__all__ = ["PlainProgress", "RunRecord", "default_callbacks"]
+
+_log = logging.getLogger(__name__)
+
+
+def default_callbacks(root: Path) -> list[Callback]:
+    """Best (by val/f1) and last checkpoint, learning-rate log, progress for a terminal or for a log file."""
+    progress: ProgressBar = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
+    return [
+        ModelCheckpoint(
+            dirpath=root / "checkpoints",  # one place for all attempts, so that `--ckpt_path last` finds it
+            filename="best",
+            monitor="val/f1",
+            mode="max",
+            save_last=True,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+        ),
+        LearningRateMonitor("step"),
+        RunRecord(),
+        progress,
+    ]
+
+
+class PlainProgress(ProgressBar):
+    """A line every `seconds` seconds, and after each validation: for logs and pipes."""
+
+    def __init__(self, seconds: float = 30.0):
+        super().__init__()
+        self.seconds = seconds
+        self._said = 0.0
+        self._start: tuple[float, int] = (0.0, 0)
+
+    def disable(self) -> None:
+        self.seconds = float("inf")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = (time.monotonic(), trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if time.monotonic() - self._said >= self.seconds:
+            self._say(trainer, "train/loss")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._say(trainer, "train/loss", "val/loss", "val/f1")
+
+    def _say(self, trainer: pl.Trainer, *names: str) -> None:
+        if not trainer.is_global_zero or self.seconds == float("inf"):
+            return
+        now = time.monotonic()
+        self._said = now
+        began, first = self._start
+        done, total = trainer.global_step, int(trainer.estimated_stepping_batches)
+        each = (now - began) / max(1, done - first)
+        metrics = trainer.callback_metrics
+        figures = "".join(f"  {name} {float(metrics[name]):.3f}" for name in names if name in metrics)
+        left = max(0, total - done) * each
+        sys.stderr.write(f"step {done}/{total}{figures}  {each:.2f} s/step, {left / 60:.1f} min left\n")
+        sys.stderr.flush()
+
+
+class RunRecord(Callback):
+    """Writes run.json into the run's folder at the start and end: versions, splits, steps, seconds, the best score."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Sets the process up; here and not at import, so that a library user keeps his allocator."""
+        if pl_module.device.type == "cpu":
+            reuse_memory()
+            use_threads()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began = time.monotonic()
+        self._write(trainer, pl_module, finished=False)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer, pl_module, finished=True)
+
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule, *, finished: bool) -> None:
+        if not trainer.is_global_zero or not trainer.log_dir or not isinstance(module, GroundingModule):
+            return
+        best = getattr(trainer.checkpoint_callback, "best_model_score", None)
+        record = {
+            "finished": finished,
+            "steps": int(trainer.global_step),
+            "seconds": round(time.monotonic() - self._began, 1),
+            "best_val_f1": None if best is None else round(float(best), 4),
+            "best_checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", "") or None,
+            "precision": str(trainer.precision),
+            "native_bf16": native_bf16(module.device),
+            "parameters": sum(p.numel() for p in module.net.parameters()),
+            **module.made(),
+        }
+        path = Path(trainer.log_dir) / "run.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        os.replace(part, path)

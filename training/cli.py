@@ -1,0 +1,158 @@
+"""`petground train`: LightningCLI over the module and the data, typed and checked; every Lightning flag works."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from petground.labeling.errors import ConfigError
+from petground.models.registry import BlockError
+from petground.models.text.encoder import TextEncoderError
+from petground.training.callbacks import default_callbacks
+from petground.training.data import GroundingData
+from petground.training.module import GroundingModule
+from petground.training.runtime import native_bf16, reuse_memory, use_threads
+
+__all__ = ["TrainCLI", "main"]
+
+USAGE = 2
+_FLAG = re.compile(r"--([A-Za-z_][\w.]*)")
+_UNKNOWN = re.compile(r"(?:[Uu]nrecognized arguments:|Key '|Group '|option ')\s*'?(?:--)?([\w.]+)")
+
+
+class TrainCLI(LightningCLI):
+    """A run's folder is the trainer's default_root_dir: checkpoints/{best,last}.ckpt, and version_N for each attempt
+    with metrics.csv, TensorBoard events, config.yaml, splits.json and run.json."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The grid is the model's; the data follow it."""
+        parser.link_arguments("model.grid", "data.grid")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """As Lightning's; what is unknown is answered with the nearest names."""
+        said = io.StringIO()
+        # Lightning warns when it gets arguments while the process has some of its own
+        with mock.patch.object(sys, "argv", sys.argv[:1]):
+            try:
+                with contextlib.redirect_stderr(said):
+                    super().parse_arguments(parser, args)
+            except SystemExit:
+                sys.stderr.write(said.getvalue())
+                sys.stderr.write(_nearest(said.getvalue(), self._known_flags()))
+                raise
+        sys.stderr.write(said.getvalue())
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Adds loggers and callbacks that the user did not give or turn off."""
+        config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        root = Path(config.get("default_root_dir") or "runs")
+        kwargs["default_root_dir"] = root
+        dry = bool(config.get("fast_dev_run"))
+        if config.get("logger") in (None, True) and not dry:
+            table = CSVLogger(root, name="", flush_logs_every_n_steps=20)
+            kwargs["logger"] = [table, TensorBoardLogger(root, name="", version=f"version_{table.version}")]
+        given = config.get("callbacks") or []
+        given = list(given) if isinstance(given, (list, tuple)) else [given]
+        kwargs["callbacks"] = given + [one for one in default_callbacks(root) if _wanted(one, given, config)]
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Refuses to train over another training's checkpoints."""
+        config = self._get(self.config_init, "ckpt_path")
+        trainer = self.trainer
+        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        if config is None and last.is_file() and not getattr(trainer, "fast_dev_run", False):
+            raise ConfigError(
+                f"{trainer.default_root_dir} already holds a training",
+                fix="go on with --ckpt_path last, or give another --trainer.default_root_dir",
+            )
+
+    def _known_flags(self) -> list[str]:
+        parsers = [self.parser, *getattr(self, "_subcommand_parsers", {}).values()]
+        return sorted({name for parser in parsers for name in _FLAG.findall(parser.format_help())})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`petground train {fit,validate,test} --config FILE [--data.work DIR] [any Lightning flag]`.
+
+    Returns 0, or 2 for wrong usage. Raises PetgroundError for what the user can mend.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    reuse_memory()
+    use_threads()
+    try:
+        with _quiet():
+            TrainCLI(
+                GroundingModule,
+                GroundingData,
+                trainer_defaults={"precision": "bf16-mixed" if native_bf16() else "32-true"},
+                seed_everything_default=0,
+                save_config_kwargs={"overwrite": True},
+                args=arguments,
+            )
+    except (BlockError, TextEncoderError) as error:
+        raise ConfigError(str(error)) from error
+    except SystemExit as end:  # the parser's own way of saying help or wrong usage
+        return USAGE if end.code else 0
+    return 0
+
+
+def _wanted(callback: Callback, given: Sequence[Callback], config: dict[str, Any]) -> bool:
+    kind: type[Callback] = ProgressBar if isinstance(callback, ProgressBar) else type(callback)
+    if any(isinstance(one, kind) for one in given):
+        return False
+    off = {
+        ModelCheckpoint: config.get("enable_checkpointing") is False,
+        ProgressBar: config.get("enable_progress_bar") is False,
+        LearningRateMonitor: config.get("logger") is False or bool(config.get("fast_dev_run")),
+    }
+    return not off.get(kind, False)
+
+
+def _nearest(message: str, known: Sequence[str]) -> str:
+    """A line for each unknown name in the parser's message: which known ones look like it."""
+    lines = []
+    for word in dict.fromkeys(_UNKNOWN.findall(message)):
+        last = word.rsplit(".", 1)[-1]
+        near = difflib.get_close_matches(word, known, n=3, cutoff=0.6) or [
+            name
+            for part in difflib.get_close_matches(last, {k.rsplit(".", 1)[-1] for k in known}, n=2, cutoff=0.6)
+            for name in known
+            if name.rsplit(".", 1)[-1] == part
+        ]
+        lines.append(
+            f"'{word}' is unknown; {'did you mean ' + ' or '.join(near[:3]) + '?' if near else 'see --help'}\n"
+        )
+    return "".join(lines)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advertisements and hints that do not apply here."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*log_every_n_steps.*")
+        try:
+            yield
+        finally:
+            logger.setLevel(before)

@@ -1,0 +1,257 @@
+"""`petground evaluate`: does the model find what the sentence says, and does it read the sentence at all?"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from petground.labeling.errors import ConfigError, InputError, PetgroundError
+from petground.labeling.volume import Unit, Volume, require_same_grid
+from petground.pipeline.nifti import read_nifti
+from petground.pipeline.schemas import read_table
+from petground.training.controls import shuffled_among_exams
+from petground.training.figures import Answers, figures_of
+from petground.training.files import write_csv, write_json
+from petground.training.metrics import RULES, Component, Score, missed, score_component, size_class, uptake_class
+from petground.training.plots import log_of_run, plot_dice, plot_precision_recall, plot_training
+from petground.training.references import Reference, from_labels, from_truth
+
+__all__ = ["evaluate"]
+
+Prompts = Mapping[str, Sequence[str | None]]  # run -> the sentence each reference gets; None: there is none
+Split = Literal["train", "val", "test", "all"]
+
+
+def evaluate(
+    labels: Path,
+    checkpoint: Path,
+    out: Path,
+    *,
+    truth: Path | None = None,
+    split: Split = "test",
+    controls: bool = True,
+    device: str = "auto",
+    seed: int = 0,
+) -> int:
+    """Measures a checkpoint: F1, Dice, precision-recall, and two controls that show whether the text is used.
+
+    Writes OUT/metrics.json, predictions.csv (a row per reference), precision_recall.png, dice.png and, when the run's
+    metrics.csv lies beside the checkpoint, training.png.
+
+    Args:
+        labels: Folder of `petground label` (WORK): its labels are what the masks are measured against.
+        checkpoint: A .ckpt file of `petground train`.
+        out: Folder for figures, plots and the table.
+        truth: Folder of `petground phantom`: measure against its true masks instead of the weak labels.
+        split: Which exams: train or val of the run, test (those that the run never saw), or all.
+        controls: Also run with sentences shuffled among exams and with an empty sentence.
+        device: auto, cpu, cuda, mps.
+        seed: Of the shuffling and of the intervals' drawings.
+    """
+    from petground.training.inference import load_module
+
+    started = time.monotonic()
+    console = Console()
+    module = load_module(checkpoint, device=device)
+    exams = _exams_of(labels, module.provenance.get("splits") or {}, split, console)
+    references = from_truth(labels, truth, exams) if truth is not None else from_labels(labels, exams)
+    if not references:
+        raise InputError(
+            f"no {'reported lesion' if truth else 'label'} among the exams of split '{split}'",
+            fix="try --split all, or look into summary.json of the labelling run",
+        )
+    prompts, donors = _prompts(references, controls, seed)
+    answers = _answer_all(module, labels, references, prompts, console)
+    figures = {
+        "checkpoint": {"file": checkpoint.name, "sha256": _sha256(checkpoint)},
+        "split": split,
+        "measured_against": "truth" if truth is not None else "weak labels",
+        "references": len(references),
+        "exams": len({r.exam_id for r in references}),
+        "patients": len({r.patient_id for r in references}),
+        "without_sentence": sum(r.prompt is None for r in references),
+        **figures_of(references, answers, donors),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_json(out / "metrics.json", figures)
+    write_csv(out / "predictions.csv", _rows(references, answers))
+    drawn = _draw(out, checkpoint, references, answers["right"])
+    _show(console, figures, [out / "metrics.json", out / "predictions.csv", *drawn])
+    return 0
+
+
+def _exams_of(labels: Path, splits: Mapping[str, Sequence[str]], split: str, console: Console) -> set[str] | None:
+    """Exam ids of a split, or None for all: asked for, or the run saw none of these exams.
+
+    splits: the run's, as its checkpoint holds them. "test" is every exam of a patient that is in none of them.
+    """
+    patient_of = {r["exam_id"]: r["patient_id"] or r["exam_id"] for r in read_table(labels / "exams.parquet", "exams")}
+    if split == "all":
+        return None
+    seen = {exam for exams in splits.values() for exam in exams}
+    if seen.isdisjoint(patient_of):
+        console.print("The run saw none of these exams: all are measured.", highlight=False)
+        return None
+    if split in splits:
+        return set(splits[split])
+    if split != "test":
+        raise ConfigError(f"the run has no split '{split}'", fix=f"one of {', '.join([*splits, 'test', 'all'])}")
+    known = {patient_of[exam] for exam in seen if exam in patient_of}
+    return {exam for exam, patient in patient_of.items() if patient not in known}
+
+
+def _prompts(references: Sequence[Reference], controls: bool, seed: int) -> tuple[Prompts, list[int] | None]:
+    """What is asked for each reference in each run, and whose sentence it gets when shuffled."""
+    right = [r.prompt for r in references]
+    if not controls:
+        return {"right": right}, None
+    prompts: dict[str, list[str | None]] = {"right": right}
+    known = [i for i, prompt in enumerate(right) if prompt is not None]
+    drawn = shuffled_among_exams([references[i].exam_id for i in known], [right[i] or "" for i in known], seed=seed)
+    donors = None
+    if drawn is not None:
+        donors = list(range(len(references)))
+        for i, donor in zip(known, drawn, strict=True):
+            donors[i] = known[donor]
+        prompts["shuffled"] = [right[donors[i]] for i in range(len(references))]
+    prompts["empty"] = [None if prompt is None else "" for prompt in right]
+    return prompts, donors
+
+
+def _answer_all(
+    module: Any, work: Path, references: Sequence[Reference], prompts: Prompts, console: Console
+) -> dict[str, list[Score]]:
+    """Every run's score of every reference; an exam is read and encoded once for all its sentences."""
+    files = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
+    answers: dict[str, list[Score]] = {run: [missed()] * len(references) for run in prompts}
+    by_exam: dict[str, list[int]] = {}
+    for i, reference in enumerate(references):
+        by_exam.setdefault(reference.exam_id, []).append(i)
+    for exam_id, members in track(
+        by_exam.items(), "exams", total=len(by_exam), console=console, disable=not console.is_terminal
+    ):
+        row = files[exam_id]
+        if row["pet_path"] is None:
+            continue  # the labelling run could not read this exam: its lesions are missed
+        pet = _read(work / row["pet_path"], "SUVbw", exam_id)
+        ct = _read(work / row["ct_path"], "HU", exam_id) if row["ct_path"] else None
+        for run, i, score in _answer_exam(module, pet, ct, [(i, references[i]) for i in members], prompts):
+            answers[run][i] = score
+    return answers
+
+
+def _answer_exam(
+    module: Any, pet: Volume, ct: Volume | None, references: Sequence[tuple[int, Reference]], prompts: Prompts
+) -> Iterator[tuple[str, int, Score]]:
+    """(run, reference's number, score) of one exam; each distinct sentence is decoded once."""
+    from petground.training.inference import ground_volumes
+
+    masks = {i: _reference_mask(pet, reference) for i, reference in references}
+    asked: dict[str, list[tuple[str, int]]] = {}
+    for run, sentences in prompts.items():
+        for i, _ in references:
+            sentence = sentences[i]
+            if sentence is not None:
+                asked.setdefault(sentence, []).append((run, i))
+    suv = {i: r.suv for i, r in references}
+    for answer in ground_volumes(module, pet, ct, list(asked)):
+        component = Component(answer.mask, answer.presence)
+        for run, i in asked[answer.sentence]:
+            score = score_component(component, masks[i], pet.array, suv_reference=suv[i], voxel_ml=pet.voxel_ml)
+            yield run, i, score
+
+
+def _reference_mask(pet: Volume, reference: Reference) -> NDArray[np.bool_]:
+    case = f"{reference.exam_id}/{reference.key}"
+    mask = _read(reference.mask_path, "label", case)
+    require_same_grid(pet, mask, case=case)
+    if not mask.array.any():
+        raise InputError("the reference mask is empty", case=case, fix="label this exam again")
+    inside: NDArray[np.bool_] = mask.array > 0
+    return inside
+
+
+def _read(path: Path, unit: Unit, case: str) -> Volume:
+    try:
+        return read_nifti(path, unit)
+    except PetgroundError as error:
+        error.case = error.case or case
+        raise
+
+
+def _rows(references: Sequence[Reference], answers: Answers) -> list[dict[str, Any]]:
+    """A row per reference, without report text."""
+    rows = []
+    for i, reference in enumerate(references):
+        row: dict[str, Any] = {
+            "exam_id": reference.exam_id,
+            "key": reference.key,
+            "patient_id": reference.patient_id,
+            "tracer": reference.tracer,
+            "suv": round(reference.suv, 3),
+            "volume_ml": round(reference.volume_ml, 4),
+            "size": size_class(reference.volume_ml),
+            "uptake": uptake_class(reference.suv),
+            "laterality": reference.laterality,
+            "has_sentence": reference.prompt is not None,
+        }
+        for run, scores in answers.items():
+            score = scores[i]
+            row |= {
+                f"{run}_answered": score.answered,
+                f"{run}_presence": round(score.presence, 4),
+                f"{run}_dice": round(score.dice, 4),
+                f"{run}_suv": round(score.suv, 3) if score.answered else None,
+                f"{run}_volume_ml": round(score.volume_ml, 4),
+                **{f"{run}_hit_{rule}": score.hit(rule) for rule in RULES},
+            }
+        rows.append(row)
+    return rows
+
+
+def _draw(out: Path, checkpoint: Path, references: Sequence[Reference], right: Sequence[Score]) -> list[Path]:
+    plot_precision_recall(out / "precision_recall.png", references, right)
+    plot_dice(out / "dice.png", references, right)
+    drawn = [out / "precision_recall.png", out / "dice.png"]
+    log = log_of_run(checkpoint)
+    if log is not None and plot_training(out / "training.png", log):
+        drawn.append(out / "training.png")
+    return drawn
+
+
+def _show(console: Console, figures: Mapping[str, Any], files: Sequence[Path]) -> None:
+    """The table a person wants to see first."""
+    of = f"{figures['references']} references of {figures['exams']} exams, {figures['measured_against']}"
+    table = Table(title=of, title_justify="left")
+    for name in ("sentence", "F1 (paper)", "F1 (overlap)", "mean Dice", "answered"):
+        table.add_column(name, justify="left" if name == "sentence" else "right")
+    for run, values in figures["runs"].items():
+        cells = (values["f1"]["paper"], values["f1"]["overlap"], values["mean_dice"], values["answered"])
+        table.add_row(run, *(_cell(c) for c in cells))
+    console.print(table)
+    for path in files:
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+
+
+def _cell(estimate: Mapping[str, float | None]) -> str:
+    if estimate["value"] is None:
+        return "-"
+    interval = "" if estimate["low"] is None else f" ({estimate['low']:.2f}-{estimate['high']:.2f})"
+    return f"{estimate['value']:.2f}{interval}"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""From scores to figures: F1 with intervals, controls, and the same by tracer, size and uptake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from petground.training.bootstrap import Estimate, estimate, mean_of
+from petground.training.metrics import RULES, Score, counts, f1, precision_recall, size_class, uptake_class
+from petground.training.references import Reference
+
+__all__ = ["absent_sentences", "figures_of"]
+
+Answers = Mapping[str, Sequence[Score]]  # run -> one score per reference
+
+
+def figures_of(references: Sequence[Reference], answers: Answers, donors: Sequence[int] | None) -> dict[str, Any]:
+    """All figures of an evaluation as JSON.
+
+    answers: "right" and, with controls, "shuffled" and "empty"; donors: whose sentence each reference got when
+    shuffled. Every estimate is {value, low, high, n}: 95 % bootstrap interval over patients, n references.
+    """
+    patients = [r.patient_id for r in references]
+
+    def of(members: Sequence[int], run: str = "right") -> dict[str, Any]:
+        return _run_figures([answers[run][i] for i in members], [patients[i] for i in members])
+
+    everything = range(len(references))
+    runs = {run: of(everything, run) for run in answers}
+    groups: dict[str, Callable[[Reference], str]] = {
+        "tracer": lambda r: r.tracer,
+        "size": lambda r: size_class(r.volume_ml),
+        "uptake": lambda r: uptake_class(r.suv),
+        "laterality": lambda r: r.laterality or "midline or not told",
+    }
+    by: dict[str, Any] = {}
+    for name, key in groups.items():
+        keys = [key(r) for r in references]
+        by[name] = {value: of([i for i in everything if keys[i] == value]) for value in sorted(set(keys), key=_rank)}
+    figures: dict[str, Any] = {
+        "f1": {run: values["f1"] for run, values in runs.items()},
+        "runs": runs,
+        "by": by,
+        "average_precision": {rule: precision_recall(answers["right"], rule).average_precision for rule in RULES},
+    }
+    if "shuffled" in answers:
+        figures["right_minus_shuffled"] = {
+            rule: _difference(answers["right"], answers["shuffled"], patients, rule) for rule in RULES
+        }
+        absent = absent_sentences(references, donors or [])
+        figures["false_positives_per_absent_sentence"] = _answered(answers["shuffled"], patients, absent)
+    if "empty" in answers:
+        figures["false_positives_per_empty_sentence"] = _answered(answers["empty"], patients, list(everything))
+    return figures
+
+
+def absent_sentences(references: Sequence[Reference], donors: Sequence[int]) -> list[int]:
+    """References whose shuffled sentence names a place and side at which their own exam has no reference.
+
+    Only what the reports tell is known: a lesion that no report mentions may still lie there.
+    """
+    present = {(r.exam_id, r.site, r.laterality) for r in references}
+    absent = []
+    for i, donor in enumerate(donors):
+        told = references[donor]
+        if told.site is not None and (references[i].exam_id, told.site, told.laterality) not in present:
+            absent.append(i)
+    return absent
+
+
+def _run_figures(scores: Sequence[Score], patients: Sequence[str]) -> dict[str, Any]:
+    rules = {rule: counts(scores, rule) for rule in RULES}
+    answered = np.array([s.answered for s in scores], dtype=float)
+    ones = np.ones(len(scores))
+    dices = np.array([s.dice for s in scores])
+    found = [i for i, s in enumerate(scores) if s.overlap]
+    return {
+        "n": len(scores),
+        "f1": {rule: estimate(c, patients, f1).as_json() for rule, c in rules.items()},
+        "precision": {rule: estimate(c[:, [0, 1]], patients, _share).as_json() for rule, c in rules.items()},
+        "recall": {rule: estimate(c[:, [0, 2]], patients, _share).as_json() for rule, c in rules.items()},
+        "mean_dice": estimate(np.stack([dices, ones], axis=1), patients, mean_of).as_json(),
+        "median_dice_of_overlapping": float(np.median(dices[found])) if found else None,
+        "answered": estimate(np.stack([answered, ones], axis=1), patients, mean_of).as_json(),
+        "counts": {
+            rule: dict(zip(("tp", "fp", "fn"), map(int, c.sum(axis=0)), strict=True)) for rule, c in rules.items()
+        },
+    }
+
+
+def _share(sums: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Columns (hits, misses) -> hits / (hits + misses)."""
+    return mean_of(np.stack([sums[..., 0], sums[..., 0] + sums[..., 1]], axis=-1))
+
+
+def _difference(a: Sequence[Score], b: Sequence[Score], patients: Sequence[str], rule: str) -> dict[str, Any]:
+    """F1 of a minus F1 of b over the same drawings of patients."""
+    both = np.concatenate([counts(a, rule), counts(b, rule)], axis=1)
+    return estimate(both, patients, lambda sums: f1(sums[..., :3]) - f1(sums[..., 3:])).as_json()
+
+
+def _answered(scores: Sequence[Score], patients: Sequence[str], members: Sequence[int]) -> dict[str, Any]:
+    if not members:
+        return Estimate(None, None, None, 0).as_json()
+    rows = np.array([[float(scores[i].answered), 1.0] for i in members])
+    return estimate(rows, [patients[i] for i in members], mean_of).as_json()
+
+
+def _rank(name: str) -> tuple[float, str]:
+    """Classes by their lower edge ("<10 mm", "10-20 mm", ">=40 mm"), names by the alphabet."""
+    number = name.lstrip("<>=").split("-")[0].split(" ")[0]
+    return (float(number) - 0.5 * name.startswith("<") if number.isdigit() else 0.0, name)

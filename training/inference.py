@@ -1,0 +1,102 @@
+"""A whole report on one exam: the image encoded once, every sentence decoded from the same features."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petground.labeling.errors import ConfigError, InputError, SuvError
+from petground.labeling.volume import Volume
+from petground.training.grid import to_model_grid, to_pet_grid
+from petground.training.metrics import PROBABILITY, best_component
+
+__all__ = ["Grounding", "ground_volumes", "load_module"]
+
+
+@dataclass(frozen=True, eq=False)
+class Grounding:
+    """What the model says to one sentence.
+
+    probability: on the PET grid. mask: [I, J, K] bool there, one connected component, empty when the model says no.
+    presence: mean probability inside the mask, or the highest anywhere when it is empty. voxel_ijk, suv_max [g/ml]:
+    the PET's hottest voxel inside the mask; None when it is empty.
+    """
+
+    sentence: str
+    probability: Volume
+    mask: NDArray[np.bool_]
+    presence: float
+    voxel_ijk: tuple[int, int, int] | None
+    suv_max: float | None
+    volume_ml: float
+
+    @property
+    def found(self) -> bool:
+        return self.voxel_ijk is not None
+
+
+def load_module(checkpoint: Path, *, device: str = "auto") -> Any:
+    """The trained GroundingModule of a checkpoint, in evaluation mode on its device.
+
+    device: "auto" (a GPU when there is one), "cpu", "cuda", "mps". Raises InputError when the file is missing or no
+    checkpoint of this project, ConfigError for a device that is not there.
+    """
+    import torch
+
+    from petground.training.module import GroundingModule
+
+    if not checkpoint.is_file():
+        raise InputError(f"no checkpoint at {checkpoint}", fix="train first, or name a .ckpt file of the run")
+    try:
+        # weights_only: a checkpoint comes from elsewhere, and a pickle may run anything
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        module = GroundingModule(**content["hyper_parameters"])
+        module.on_load_checkpoint(content)
+        module.load_state_dict(content["state_dict"])
+    except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{checkpoint.name} is not a whole checkpoint of this release ({type(error).__name__})",
+            fix="use the run's last.ckpt, or train anew with this release",
+        ) from error
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        return module.to(torch.device(place)).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device '{device}' cannot be used here", fix="try --device cpu") from error
+
+
+def ground_volumes(
+    module: Any, pet: Volume, ct: Volume | None, sentences: Sequence[str], *, threshold: float = PROBABILITY
+) -> Iterator[Grounding]:
+    """Answers to `sentences`, in order, one at a time: only one full-resolution map is held at once.
+
+    module: from `load_module`. pet in SUVbw, ct in HU on its own grid, or None. The image is encoded once; equal
+    sentences are decoded once. Raises SuvError when the PET is not SUVbw.
+    """
+    if pet.unit != "SUVbw":
+        raise SuvError(f"the PET counts in {pet.unit}, the model reads SUVbw", fix="convert it to SUVbw first")
+    if not sentences:
+        return
+    distinct = list(dict.fromkeys(sentences))
+    image, template = to_model_grid(pet, ct, module.grid)
+    probabilities = module.predict_probabilities(image, distinct)
+    for sentence in sentences:
+        coarse = np.asarray(probabilities[distinct.index(sentence)], dtype=np.float32)
+        yield _answer(sentence, to_pet_grid(coarse, template, pet), pet, threshold)
+
+
+def _answer(sentence: str, probability: Volume, pet: Volume, threshold: float) -> Grounding:
+    component = best_component(probability.array, threshold=threshold)
+    voxel, suv = None, None
+    if not component.empty:
+        inside = np.where(component.mask, pet.array, -np.inf)
+        i, j, k = (int(v) for v in np.unravel_index(int(inside.argmax()), pet.shape))
+        voxel, suv = (i, j, k), float(pet.array[i, j, k])
+    volume_ml = float(np.count_nonzero(component.mask)) * pet.voxel_ml
+    return Grounding(sentence, probability, component.mask, component.presence, voxel, suv, volume_ml)

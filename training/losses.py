@@ -1,0 +1,57 @@
+"""Losses for masks of which most are small and some are empty on purpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from petground.labeling.errors import ConfigError
+
+__all__ = ["LossConfig", "grounding_loss"]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Dice plus weighted cross-entropy.
+
+    Args:
+        dice: weight of the soft Dice of sentences whose finding is in the image.
+        ce: weight of the cross-entropy, over all sentences.
+        positive_weight: a lesion voxel counts so many times a background voxel.
+        ce_floor_voxels: the cross-entropy of a sentence is divided by its lesion's weighted size plus this number.
+    """
+
+    dice: float = 1.0
+    ce: float = 1.0
+    positive_weight: float = 10.0
+    ce_floor_voxels: float = 50.0
+
+    def __post_init__(self) -> None:
+        if min(self.dice, self.ce) < 0 or self.dice + self.ce == 0 or self.positive_weight <= 0:
+            raise ConfigError("loss weights must not be negative, nor all zero")
+        if self.ce_floor_voxels <= 0:
+            raise ConfigError(f"ce_floor_voxels is {self.ce_floor_voxels}", fix="a positive number of voxels")
+
+
+def grounding_loss(logits: Tensor, target: Tensor, config: LossConfig) -> dict[str, Tensor]:
+    """Logits and target [B, S, Z, Y, X], target in 0..1 -> {"loss", "dice", "ce"}, scalars in float32.
+
+    Dice (Milletari et al. 2016, denominators not squared) is undefined on an empty target: such sentences are
+    left out of it and judged by cross-entropy alone. The mean cross-entropy over all voxels would nearly vanish, as a
+    lesion has a few of some hundred thousand; each sentence's sum is divided by its lesion's size instead.
+    """
+    logits, target = logits.float(), target.float()
+    axes = (2, 3, 4)
+    probability = logits.sigmoid()
+    size = target.sum(axes)
+    present = (size > 0).float()
+    overlap = (probability * target).sum(axes)
+    dice = 1.0 - (2.0 * overlap + 1.0) / (probability.sum(axes) + size + 1.0)
+    dice = (dice * present).sum() / present.sum().clamp(min=1.0)
+    weight = torch.as_tensor(config.positive_weight, device=logits.device)
+    ce = binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="none").sum(axes)
+    ce = (ce / (size * config.positive_weight + config.ce_floor_voxels)).mean()
+    return {"loss": config.dice * dice + config.ce * ce, "dice": dice, "ce": ce}

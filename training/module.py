@@ -1,0 +1,238 @@
+"""The Lightning module: a grounding network, its text encoder, how it is trained, and how it predicts."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from numpy.typing import NDArray
+from torch import Tensor
+
+from petground.labeling.errors import ConfigError, InputError, PetgroundError
+from petground.models.grounding import GroundingNet
+from petground.models.text.bank import TextBank
+from petground.models.text.encoder import TextConfig, TextEncoder
+from petground.models.unet import NetConfig
+from petground.training.grid import GridSpec
+from petground.training.hits import Hits, count_hits
+from petground.training.losses import LossConfig, grounding_loss
+from petground.training.runtime import native_bf16
+
+__all__ = ["GroundingModule", "OptimizerConfig"]
+
+CHECKPOINT_KEY = "petground"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and cosine decay over the whole training.
+
+    Args:
+        lr: peak learning rate.
+        weight_decay: of weights; biases and norms have none.
+        warmup_steps: optimizer steps from zero to the peak.
+        final: the learning rate ends at this share of the peak.
+    """
+
+    lr: float = 5e-5
+    weight_decay: float = 0.01
+    warmup_steps: int = 500
+    final: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.weight_decay < 0 or self.warmup_steps < 0 or not 0 <= self.final <= 1:
+            raise ConfigError(f"optimizer settings out of range: {self}")
+
+    def factor(self, step: int, total: int) -> float:
+        """Learning rate at a step as a share of the peak."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        done = min(1.0, (step - self.warmup_steps) / max(1, total - self.warmup_steps))
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + float(np.cos(np.pi * done)))
+
+
+class GroundingModule(pl.LightningModule):
+    """A network that marks in a PET/CT what a sentence tells of.
+
+    Args:
+        net: the network; the defaults are those of ConTEXTual Net 3D.
+        text: the frozen text encoder.
+        grid: size, spacing and windows of the input.
+        loss: weights of Dice and cross-entropy.
+        optimizer: learning rate and schedule.
+    """
+
+    def __init__(
+        self,
+        net: NetConfig = NetConfig(),  # noqa: B008 (frozen)
+        text: TextConfig = TextConfig(),  # noqa: B008 (frozen)
+        grid: GridSpec = GridSpec(),  # noqa: B008 (frozen)
+        loss: LossConfig = LossConfig(),  # noqa: B008 (frozen)
+        optimizer: OptimizerConfig = OptimizerConfig(),
+    ):
+        super().__init__()
+        # a checkpoint hands back plain mappings
+        self.net_config = _typed(NetConfig, net)
+        self.text_config = _typed(TextConfig, text)
+        self.grid = _typed(GridSpec, grid)
+        self.loss_config = _typed(LossConfig, loss)
+        self.optimizer_config = _typed(OptimizerConfig, optimizer)
+        if any(n % self.net_config.divisor for n in self.grid.shape_zyx):
+            raise ConfigError(
+                f"grid shape_zyx {tuple(self.grid.shape_zyx)} and {len(self.net_config.features)} stages do not fit",
+                fix=f"every axis must be a multiple of {self.net_config.divisor}",
+            )
+        encoder = TextEncoder(self.text_config)
+        self.net = GroundingNet(self.net_config, encoder.channels)
+        self.bank = TextBank(encoder)
+        self.provenance: dict[str, Any] = {}
+        self._hits = Hits()
+
+    # --- use ---
+
+    def embed(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """S sentences -> token states [S, P, D] and mask [S, P] bool on the module's device."""
+        tokens, mask = self.bank(sentences)
+        return tokens.to(self.device), mask.to(self.device)
+
+    @torch.inference_mode()
+    def predict_probabilities(
+        self, image: NDArray[np.float32], sentences: Sequence[str], *, chunk: int = 8
+    ) -> NDArray[np.float32]:
+        """Image [2, Z, Y, X] in 0..1 from `to_model_grid`, S sentences -> probabilities [S, Z, Y, X].
+
+        The image is encoded once; `chunk` sentences are decoded at a time.
+        """
+        if image.shape != (self.net_config.in_channels, *self.grid.shape_zyx):
+            raise InputError(f"image {image.shape} is not on the model's grid {tuple(self.grid.shape_zyx)}")
+        training = self.training
+        self.eval()
+        out = np.empty((len(sentences), *self.grid.shape_zyx), dtype=np.float32)
+        tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None].to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=native_bf16(self.device)):
+            features = self.net.encode(tensor)
+            for start in range(0, len(sentences), chunk):
+                tokens, mask = self.embed(sentences[start : start + chunk])
+                logits = self.net.decode(features, tokens[None], mask[None])[0]
+                out[start : start + chunk] = logits.float().sigmoid().cpu().numpy()
+        self.train(training)
+        return out
+
+    # --- training ---
+
+    def setup(self, stage: str) -> None:
+        """Reads every sentence once, before the first step."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and hasattr(data, "prompts"):
+            self.bank = TextBank(self.bank.encoder, Path(data.cache) / "text")
+            self.bank.add(data.prompts())
+            self.bank.encoder.unload()
+            self.provenance["splits"] = dict(data.split)
+
+    def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
+        losses = self._losses(batch)
+        if not torch.isfinite(losses["loss"]):
+            raise PetgroundError(
+                f"the loss is {float(losses['loss'])} at step {self.global_step}",
+                case=", ".join(batch["exam_id"]),
+                fix="lower the learning rate, or look at this exam's image and labels",
+                reason="not_finite",
+            )
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=1)
+        return losses["loss"]
+
+    def on_validation_epoch_start(self) -> None:
+        self._hits = Hits()
+
+    def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
+        logits = self._logits(batch)
+        losses = grounding_loss(logits, batch["target"], self.loss_config)
+        self.log("val/loss", losses["loss"], batch_size=1, sync_dist=True)
+        probability = logits.float().sigmoid().flatten(0, 1).cpu().numpy()
+        self._hits += count_hits(probability, batch["target"].flatten(0, 1).cpu().numpy() > 0.5)
+
+    def on_validation_epoch_end(self) -> None:
+        counts = torch.tensor([self._hits.true, self._hits.predicted, self._hits.wanted], dtype=torch.float32)
+        true, predicted, wanted = self.trainer.strategy.reduce(counts.to(self.device), reduce_op="sum").tolist()
+        self.log("val/f1", Hits(int(true), int(predicted), int(wanted)).f1, prog_bar=True)
+
+    test_step = validation_step
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        config = self.optimizer_config
+        decayed = [p for p in self.net.parameters() if p.ndim > 1]
+        plain = [p for p in self.net.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.lr,
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: config.factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Everything needed to build the model again, as plain values that `weights_only` loading accepts."""
+        checkpoint["hyper_parameters"] = {
+            "net": asdict(self.net_config),
+            "text": asdict(self.text_config),
+            "grid": {name: list(value) for name, value in asdict(self.grid).items()},
+            "loss": asdict(self.loss_config),
+            "optimizer": asdict(self.optimizer_config),
+        }
+        checkpoint[CHECKPOINT_KEY] = self.made()
+
+    def made(self) -> dict[str, Any]:
+        """How this model came to be: versions, text encoder, splits, steps; goes with checkpoint and run folder."""
+        return {
+            **self.provenance,
+            "versions": _versions(),
+            "text_key": self.bank.encoder.key,
+            "step": int(self.global_step),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what the checkpoint says of its making. Raises ConfigError when the text encoder is another."""
+        self.provenance = dict(checkpoint.get(CHECKPOINT_KEY, {}))
+        made_with = self.provenance.get("text_key")
+        if made_with is not None and made_with != self.bank.encoder.key:
+            raise ConfigError(
+                f"the text encoder '{self.text_config.name}' is not the one this checkpoint was trained with",
+                fix="install the same version of it, or name its folder",
+            )
+
+    def _losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        return grounding_loss(self._logits(batch), batch["target"], self.loss_config)
+
+    def _logits(self, batch: Mapping[str, Any]) -> Tensor:
+        exams, sentences = batch["target"].shape[:2]
+        tokens, mask = self.embed([sentence for one in batch["sentences"] for sentence in one])
+        tokens, mask = tokens.unflatten(0, (exams, sentences)), mask.unflatten(0, (exams, sentences))
+        logits: Tensor = self.net(batch["image"], tokens, mask)
+        return logits
+
+
+def _typed(kind: type[T], value: T | Mapping[str, Any]) -> T:
+    if not isinstance(value, Mapping):
+        return value
+    return kind(**{name: tuple(v) if kind is GridSpec else v for name, v in value.items()})
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("petground", "torch", "lightning", "monai", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

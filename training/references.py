@@ -1,0 +1,130 @@
+"""What a model is measured against: the weak labels of a labelling run, or the truth of a phantom."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from petground.pipeline.schemas import read_table
+
+__all__ = ["Reference", "from_labels", "from_truth", "link_truth"]
+
+_ROUNDING = 1e-4  # truth is float32, print is decimal: 5.25 may be held as 5.2499995
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One lesion that a sentence points at.
+
+    key: finding id, or the lesion's id of the phantom. prompt: the sentence without SUV and slice, or None when the
+    report told of the lesion but no finding was read: it counts as missed. suv: SUVmax [g/ml]. mask_path: file of the
+    mask on the PET grid.
+    """
+
+    exam_id: str
+    key: str
+    patient_id: str
+    tracer: str
+    prompt: str | None
+    suv: float
+    volume_ml: float
+    laterality: str | None
+    site: str | None
+    mask_path: Path
+
+
+def from_labels(work: Path, exams: Collection[str] | None = None) -> list[Reference]:
+    """References from WORK/labels.parquet, of the named exams or of all.
+
+    Raises InputError and SchemaError as `read_table` does.
+    """
+    rows = read_table(work / "labels.parquet", "labels")
+    return [
+        Reference(
+            exam_id=row["exam_id"],
+            key=row["finding_id"],
+            patient_id=row["patient_id"] or row["exam_id"],
+            tracer=row["tracer"] or "unknown",
+            prompt=row["prompt"],
+            suv=row["suv_measured"] if row["suv_measured"] is not None else row["suv_reported"],
+            volume_ml=row["volume_ml"],
+            laterality=row["laterality"],
+            site=row["site"],
+            mask_path=work / row["mask_path"],
+        )
+        for row in rows
+        if exams is None or row["exam_id"] in exams
+    ]
+
+
+def from_truth(work: Path, phantom: Path, exams: Collection[str] | None = None) -> list[Reference]:
+    """References from the true masks of the lesions that the reports state with SUVmax and slice.
+
+    work: the labelling run over the phantom's reports, for the sentences. phantom: folder of `petground phantom`.
+    Raises InputError and SchemaError as `read_table` does.
+    """
+    about = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
+    findings = read_table(work / "findings.parquet", "findings")
+    truth = [
+        row
+        for row in read_table(phantom / "truth.parquet", "truth")
+        if row["reported"] and row["exam_id"] in about and (exams is None or row["exam_id"] in exams)
+    ]
+    prompts = link_truth(truth, findings)
+    references = []
+    for row in truth:
+        exam = about[row["exam_id"]]
+        references.append(
+            Reference(
+                exam_id=row["exam_id"],
+                key=row["lesion_id"],
+                patient_id=exam["patient_id"] or row["exam_id"],
+                tracer=exam["tracer"] or "unknown",
+                prompt=prompts.get((row["exam_id"], row["lesion_id"])),
+                suv=row["suv_max"],
+                volume_ml=row["volume_ml"],
+                laterality=row["laterality"],
+                site=row["site"],
+                mask_path=phantom / row["mask_path"],
+            )
+        )
+    return references
+
+
+def link_truth(truth: Sequence[Mapping[str, Any]], findings: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """(exam_id, lesion_id) -> prompt of the finding that tells of it; lesions that no finding tells of are absent.
+
+    A finding tells of a lesion when it is of the same exam, its printed SUV stands for the lesion's SUVmax (5.2 for
+    5.15 to 5.25) and its slice is the lesion's. Findings whose text was read as no current lesion do not count. Of
+    several, one on the lesion's side, then one with words of its site goes first; each finding is used once.
+    """
+    told = defaultdict(list)
+    for finding in findings:
+        if finding["stage"] != "extract" and finding["slice"] is not None:
+            told[finding["exam_id"], finding["slice"]].append(finding)
+    pairs = []
+    for number, lesion in enumerate(truth):
+        for finding in told[lesion["exam_id"], lesion["slice"]]:
+            half = 0.5 * 10.0 ** -(finding["suv_decimals"] if finding["suv_decimals"] is not None else 1)
+            off = abs(finding["suv"] - lesion["suv_max"])
+            if off <= half + _ROUNDING:
+                other_side = finding["laterality"] != lesion["laterality"]
+                pairs.append((other_side, -_common_words(finding["site"], lesion["site"]), off, number, finding))
+    prompts: dict[tuple[str, str], str] = {}
+    used: set[tuple[str, str]] = set()
+    for *_, number, finding in sorted(pairs, key=lambda pair: pair[:4]):
+        lesion_key = (truth[number]["exam_id"], truth[number]["lesion_id"])
+        finding_key = (finding["exam_id"], finding["finding_id"])
+        if lesion_key not in prompts and finding_key not in used:
+            prompts[lesion_key] = finding["prompt"] or ""
+            used.add(finding_key)
+    return prompts
+
+
+def _common_words(a: str | None, b: str | None) -> float:
+    first, second = set((a or "").lower().split()), set((b or "").lower().split())
+    return len(first & second) / math.sqrt(len(first) * len(second)) if first and second else 0.0

@@ -1,0 +1,107 @@
+"""What `petground label` left in WORK, as training reads it: exams with the sentences that have a mask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from petground.labeling.errors import InputError
+from petground.pipeline.schemas import read_table
+
+__all__ = ["Exam", "Example", "leaks", "read_exams"]
+
+_LEAK = re.compile(
+    r"\bSUV|\b(?:slices?|images?|img|im)\s*(?:no\.?|number|#|:)?\s*\d|\(\s*\d+\s*[:/]\s*\d+\s*\)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sentence and its mask. prompt: without SUV and slice. place: site and side, to tell what is absent."""
+
+    finding_id: str
+    prompt: str
+    mask_path: str
+    site: str | None
+    laterality: str | None
+    confidence: float
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return (self.site or "").lower(), self.laterality or ""
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One exam with at least one label; paths are relative to WORK."""
+
+    exam_id: str
+    patient_id: str
+    tracer: str | None
+    pet_path: str
+    ct_path: str | None
+    examples: tuple[Example, ...]
+
+
+def read_exams(work: Path, *, min_confidence: float = 0.0) -> list[Exam]:
+    """Exams of WORK with a label at or above the confidence, by exam id.
+
+    Raises InputError when WORK has none, a file it names is missing, or a prompt still tells SUV or slice.
+    """
+    exams = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
+    labels: dict[str, list[dict[str, Any]]] = {}
+    for row in read_table(work / "labels.parquet", "labels"):
+        if (row["confidence"] if row["confidence"] is not None else 1.0) >= min_confidence:
+            labels.setdefault(row["exam_id"], []).append(row)
+    found = [_exam(exams.get(exam_id), rows) for exam_id, rows in sorted(labels.items())]
+    if not found:
+        raise InputError(
+            f"{work} has no labels of confidence {min_confidence:g} or more",
+            fix="run `petground label` on exams whose reports state SUVmax and slice",
+        )
+    for exam in found:
+        _present(work, exam)
+    return found
+
+
+def leaks(prompt: str) -> bool:
+    """True when the words that a model may read still tell an SUV or an axial index."""
+    return _LEAK.search(prompt) is not None
+
+
+def _exam(row: dict[str, Any] | None, labels: Sequence[dict[str, Any]]) -> Exam:
+    exam_id = labels[0]["exam_id"]
+    if row is None or not row["pet_path"]:
+        raise InputError("labels without a PET in exams.parquet", case=exam_id, fix="run `petground label` again")
+    for label in labels:
+        if not label["prompt"]:
+            raise InputError(f"label {label['finding_id']} has no prompt", case=exam_id, fix="run `petground label`")
+        if leaks(label["prompt"]):
+            raise InputError(
+                f"the prompt of {label['finding_id']} still tells an SUV or a slice: the model would learn to read it",
+                case=exam_id,
+                fix="label again with this release; if it persists, report the form of the sentence",
+            )
+    examples = tuple(
+        Example(
+            finding_id=label["finding_id"],
+            prompt=label["prompt"],
+            mask_path=label["mask_path"],
+            site=label["site"],
+            laterality=label["laterality"],
+            confidence=1.0 if label["confidence"] is None else label["confidence"],
+        )
+        for label in sorted(labels, key=lambda one: str(one["finding_id"]))
+    )
+    patient = row["patient_id"] or exam_id  # without patient ids every exam is its own patient
+    return Exam(exam_id, patient, row["tracer"], row["pet_path"], row["ct_path"], examples)
+
+
+def _present(work: Path, exam: Exam) -> None:
+    paths: Iterable[str | None] = (exam.pet_path, exam.ct_path, *(example.mask_path for example in exam.examples))
+    for path in paths:
+        if path and not (work / path).is_file():
+            raise InputError(f"{path} is missing in {work}", case=exam.exam_id, fix="run `petground label` again")
