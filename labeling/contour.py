@@ -24,11 +24,12 @@ from skimage.morphology import reconstruction
 
 from petground.labeling.maxima import Box, box_around
 from petground.labeling.organs import physiologic_in
-from petground.labeling.threshold import BLOB_ML, blob, settle
+from petground.labeling.threshold import Fixpoint, settle
 from petground.labeling.valleys import (
     WIDE_FWHM_MM,
     hotter_foreign,
     keep_to_basin,
+    largest_step,
     noise_of,
     off_the_plateau,
     organ_plateau,
@@ -41,6 +42,10 @@ __all__ = ["Outline", "outline"]
 Voxel = tuple[int, int, int]
 FIRST_BOX_MM, LARGEST_BOX_MM = 45.0, 400.0
 SMOOTH_FWHM_MM = 5.0
+MORE_THAN_BLUR_MM = 2.5  # blur of 6 mm FWHM lies between the even and the uneven threshold with less
+GRADUAL_STEP = 1.3  # volume gained by lowering the threshold by 5 %; joining an organ or the body gains more
+TISSUE_BELOW = 0.6
+NOISE_SPOT = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,22 +122,18 @@ def _outline_in(crop: _Crop, box: Box, others: list[Voxel], blocked: NDArray[np.
     if foreign.any():
         domain &= keep_to_basin(smooth, seed, foreign)
     level = _levels(image, seed, domain)
-    fixed = settle(image, level, domain, crop.voxel_ml, 0.41)
-    plateau = organ_plateau(level, float(wide[seed]), fixed.threshold, crop.voxel_ml)
+    method, fixed, plateau = _fitting(crop, level, wide, domain)
     if plateau is not None:
         notes.append("on_organ")
         domain &= off_the_plateau(smooth, level, plateau, crop.spacing_mm)
         level = _levels(image, seed, domain)
-        fixed = settle(image, level, domain, crop.voxel_ml, 0.41)
-    peaks = separate_peaks(image, level, fixed.threshold, fixed.background, noise, crop.voxel_ml)
+        method, fixed, _ = _fitting(crop, level, wide, domain)
+    peaks = separate_peaks(image, wide, level, fixed.threshold, fixed.background)
     if peaks.any():
         notes.append("touches_other")
         domain &= keep_to_basin(smooth, seed, peaks | foreign)
         level = _levels(image, seed, domain)
-        fixed = settle(image, level, domain, crop.voxel_ml, 0.41)
-    method = "isodata"
-    if fixed.volume_ml < BLOB_ML:
-        method, fixed = "blob", blob(image, level, domain, crop.voxel_ml, fixed)
+        method, fixed, _ = _fitting(crop, level, wide, domain)
     mask = level >= fixed.threshold
     if not mask.any() or fixed.threshold >= image[seed]:
         return None
@@ -141,6 +142,46 @@ def _outline_in(crop: _Crop, box: Box, others: list[Voxel], blocked: NDArray[np.
     mask = np.asarray(mask | (level >= fixed.threshold), dtype=bool)
     stability = float(max(tight, 1) / max(loose, 1))
     return Outline(box, mask, fixed.threshold, fixed.background, method, stability, tuple(notes))
+
+
+def _fitting(
+    crop: _Crop, level: NDArray[np.float32], wide: NDArray[np.float32], domain: NDArray[np.bool_]
+) -> tuple[str, Fixpoint, tuple[float, float] | None]:
+    """Method and threshold that suit the lesion, and the plateau of an organ it runs into with them, if it does.
+
+    The even lesion is the default. The uneven one, which takes in what the hottest spot lies in, is believed when it
+    adds more than blur, adds it gradually, and the spot's surroundings are not tissue above its threshold; or when
+    the spot does not stand out of the noise of what it lies in.
+    """
+    image, seed, voxel_ml = crop.image, crop.seed, crop.voxel_ml
+    even = settle(image, level, domain, voxel_ml, even=True)
+    uneven = settle(image, level, domain, voxel_ml, even=False)
+    grown_mm = _radius_mm(uneven.volume_ml) - _radius_mm(even.volume_ml)
+    if grown_mm > MORE_THAN_BLUR_MM:
+        gradual = largest_step(level, even.threshold, uneven.threshold) < GRADUAL_STEP
+        apart = even.background < TISSUE_BELOW * uneven.threshold
+        if (gradual and apart) or _is_noise_spot(image, wide, level, even, uneven):
+            return "uneven", uneven, None
+    plateau = organ_plateau(level, float(wide[seed]), even.threshold, voxel_ml)
+    return "even", even, plateau
+
+
+def _is_noise_spot(
+    image: NDArray[np.float32],
+    wide: NDArray[np.float32],
+    level: NDArray[np.float32],
+    even: Fixpoint,
+    uneven: Fixpoint,
+) -> bool:
+    around = (level >= uneven.threshold) & (level < even.threshold)
+    if not around.any():
+        return False
+    noise = float((image - wide)[around].std())
+    return bool(float(level.max()) - even.background < NOISE_SPOT * noise)
+
+
+def _radius_mm(volume_ml: float) -> float:
+    return float((3000.0 * volume_ml / (4 * np.pi)) ** (1 / 3))
 
 
 def _levels(image: NDArray[np.float32], seed: Voxel, domain: NDArray[np.bool_]) -> NDArray[np.float32]:

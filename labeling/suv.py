@@ -37,7 +37,8 @@ class PetHeader:
     units, decay_correction, corrections: (0054,1001), (0054,1102), (0028,0051). dose_bq is the number as written in
     (0018,1074). injection_datetime is (0018,1078), injection_time (0018,1072). reference_datetime is an explicit
     decay reference (enhanced PET, (0018,9701)); private_scan_datetime GE's (0009,100D). philips_suv_factor
-    is (7053,1000) [g/ml per unit], philips_bq_factor (7053,1009) [Bq/ml per unit].
+    is (7053,1000) [g/ml per unit], philips_bq_factor (7053,1009) [Bq/ml per unit]. injections counts the items of the
+    radiopharmaceutical sequence.
     """
 
     units: str
@@ -56,6 +57,7 @@ class PetHeader:
     private_scan_datetime: datetime | None = None
     philips_suv_factor: float | None = None
     philips_bq_factor: float | None = None
+    injections: int = 1
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,11 @@ def _from_suv(header: PetHeader) -> tuple[float, str]:
 
 def _from_activity(header: PetHeader, frames: Sequence[PetFrame]) -> tuple[list[float], str]:
     """Factors per Bq/ml: weight [g] over the dose at the time the image is corrected to."""
+    if header.injections > 1:
+        raise SuvError(
+            f"RadiopharmaceuticalInformationSequence has {header.injections} items",
+            fix="which injection the image shows is not known; keep that one",
+        )
     dose, dose_note = _dose_bq(header)
     per_bq = 1000.0 * _weight_kg(header) / dose
     if header.decay_correction == "ADMIN":
@@ -243,7 +250,7 @@ def _seconds_since_injection(header: PetHeader, at: datetime, half_life_s: float
                 fix="add RadiopharmaceuticalStartDateTime (0018,1078)",
             )
         injected = datetime.combine(at.date(), header.injection_time)
-        if injected > at and at + timedelta(days=1) - injected <= MIDNIGHT_MAX:
+        if at + timedelta(days=1) - injected <= MIDNIGHT_MAX:
             injected -= timedelta(days=1)
     if injected is None:
         raise SuvError(

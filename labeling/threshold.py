@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-__all__ = ["BLOB_ML", "Fixpoint", "blob", "settle"]
+__all__ = ["Fixpoint", "blob", "settle"]
 
 
 FWHM_MM = 6.0  # blur of today's scanners and reconstructions: NEMA NU 2, 4 to 7 mm in the patient
-BLOB_ML = 4.0  # about 20 mm: below, the blur makes the edge; above, the lesion's own uptake
+MAXIMUM_BIAS = 0.96  # noise makes the hottest voxel hotter than the lesion's plateau
+MEAN_FRACTION = 0.4
 
 
 def _blurred_sphere(radius_mm: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -44,21 +45,27 @@ def settle(
     level: NDArray[np.float32],
     domain: NDArray[np.bool_],
     voxel_ml: float,
-    start: float,
+    *,
+    even: bool,
     steps: int = 25,
 ) -> Fixpoint:
-    """Iterates threshold -> component -> mean, background, volume -> threshold.
+    """Iterates threshold -> component -> background, volume, mean -> threshold until it reproduces itself.
 
-    start: first threshold as a fraction of the maximum. From above (0.8) it stops at the smallest blob that explains
-    itself; from 0.41 (EANM guideline, Boellaard et al. 2015) it takes in what the hottest spot lies in.
+    even: takes the lesion for an evenly filled sphere, whose true edge lies at a known part of its maximum, and comes
+    from above, so that it stops at the smallest blob that explains itself. Otherwise the threshold lies between the
+    background and the component's mean (Ridler and Calvard 1978), from 0.41 of the maximum (EANM guideline, Boellaard
+    et al. 2015) on, and takes in what the hottest spot lies in.
     """
     top = float(level.max())
-    threshold, background, volume = start * top, 0.0, 0.0
+    threshold, background, volume = (0.8 if even else 0.41) * top, 0.0, 0.0
     for _ in range(steps):
         mask = level >= threshold
         volume = float(mask.sum()) * voxel_ml
         background = _background(image, mask, domain)
-        new = _rule(top, float(image[mask].mean()), background, volume)
+        if even:
+            new = background + MAXIMUM_BIAS * float(np.interp(volume, _VOLUMES_ML, _EDGES)) * (top - background)
+        else:
+            new = background + MEAN_FRACTION * (float(image[mask].mean()) - background)
         new = float(np.clip(new, 0.05 * top, 0.95 * top))
         if abs(new - threshold) < 0.01 * threshold:
             break
@@ -86,16 +93,6 @@ def blob(
     volume = float(np.interp(ratio_ml, _VOLUMES_ML / _CENTRES, _VOLUMES_ML))
     edge = float(np.interp(volume, _VOLUMES_ML, _EDGES))
     return Fixpoint(rough.background + edge * height, volume, rough.background)
-
-
-def _rule(top: float, mean: float, background: float, volume_ml: float) -> float:
-    """Threshold [g/ml] for a component of this maximum, mean, surrounding and volume."""
-    height, mean_height = max(top - background, 1e-6), max(mean - background, 1e-6)
-    # An even lesion (mean 0.75 of the maximum) is cut at half its height, an uneven one lower.
-    small = float(np.interp(volume_ml, _VOLUMES_ML, _EDGES))
-    large = mean_height / height * float(np.clip(0.40 + 0.4 * (mean_height / height - 0.55), 0.40, 0.50))
-    share = float(np.clip(np.log(max(volume_ml, 1e-3) / 1.5) / np.log(4.0 / 1.5), 0.0, 1.0))
-    return background + height * ((1 - share) * small + share * large)
 
 
 def _background(image: NDArray[np.float32], mask: NDArray[np.bool_], domain: NDArray[np.bool_]) -> float:

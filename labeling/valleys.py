@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-__all__ = ["WIDE_FWHM_MM", "hotter_foreign", "keep_to_basin", "noise_of", "off_the_plateau", "organ_plateau", "separate_peaks"]
+__all__ = ["WIDE_FWHM_MM", "hotter_foreign", "keep_to_basin", "largest_step", "noise_of", "off_the_plateau", "organ_plateau", "separate_peaks"]
 
 Voxel = tuple[int, int, int]
 WIDE_FWHM_MM = 8.0  # noise spots of a voxel or two do not survive it, lesions and organs do
@@ -48,20 +48,30 @@ def keep_to_basin(smooth: NDArray[np.float32], seed: Voxel, foreign: NDArray[np.
 
 def separate_peaks(
     image: NDArray[np.float32],
+    wide: NDArray[np.float32],
     level: NDArray[np.float32],
     threshold: float,
     background: float,
-    noise: float,
-    voxel_ml: float,
 ) -> NDArray[np.bool_]:
-    """Other maxima of the component behind a deep valley: lesions of their own that merely touch."""
+    """Other maxima of the component behind a deep valley: lesions of their own that merely touch.
+
+    They stand out of the valley after smoothing (`wide`, by WIDE_FWHM_MM) too; noise spots do not.
+    """
     inside = level >= threshold
     top = inside & (image == ndimage.maximum_filter(image, 3))
     peak, saddle = image[top] - background, level[top] - background
-    deep = (saddle < DEEP_VALLEY * peak) & (peak - saddle > 4 * noise)
+    deep = (saddle < DEEP_VALLEY * peak) & (wide[top] > STANDS_OUT * level[top])
     found = np.zeros(image.shape, dtype=bool)
     found[tuple(index[deep] for index in np.nonzero(top))] = True
     return found
+
+
+def largest_step(level: NDArray[np.float32], high: float, low: float) -> float:
+    """Largest factor by which the component grows when the threshold is lowered by 5 %, between `high` and `low`."""
+    thresholds = high * 0.95 ** np.arange(max(2, int(np.log(high / low) / -np.log(0.95)) + 1))
+    levels = np.sort(level[level >= min(low, float(thresholds[-1]))])
+    volumes = len(levels) - np.searchsorted(levels, thresholds)
+    return float((volumes[1:] / np.maximum(volumes[:-1], 1)).max())
 
 
 def organ_plateau(

@@ -32,10 +32,7 @@ class Shown:
 
 def finding_picture(pet: Volume, ct: Volume | None, shown: Shown) -> Rgb:
     """Projections with the mask outlined, beside PET, CT and fused at the slice; headline and sentence above."""
-    columns = [
-        mip(pet, "coronal", shown.mask, k=shown.k, crop=True),
-        mip(pet, "sagittal", shown.mask, k=shown.k, crop=True),
-    ]
+    columns = _projections(pet, shown.mask, shown.k)
     if shown.k is not None:
         panels = axial(pet, ct, shown.mask, shown.k, pixel_mm=1.25, crop=True)
         columns.append(stacked([p for p in panels if p is not None]))
@@ -46,8 +43,7 @@ def finding_picture(pet: Volume, ct: Volume | None, shown: Shown) -> Rgb:
 
 def overview_picture(pet: Volume, shown: Sequence[Shown]) -> Rgb:
     """Projections of the exam with every mask in its colour, and what each is."""
-    masks = [one.mask for one in shown]
-    projections = side_by_side([mip(pet, "coronal", masks, crop=True), mip(pet, "sagittal", masks, crop=True)])
+    projections = side_by_side(_projections(pet, [one.mask for one in shown], None))
     lines = []
     for number, one in enumerate(shown):
         tint = OUTLINES[number % len(OUTLINES)] if one.mask.any() else (120, 120, 120)
@@ -55,6 +51,12 @@ def overview_picture(pet: Volume, shown: Sequence[Shown]) -> Rgb:
     legend = _text(lines, 520)
     both = side_by_side([projections, legend], gap=14)
     return stacked([both, _text([(NOTE, (120, 120, 120))], both.shape[1], size=11)])
+
+
+def _projections(pet: Volume, masks: NDArray[np.bool_] | Sequence[NDArray[np.bool_]], k: int | None) -> list[Rgb]:
+    """Coronal and sagittal, about as tall as three axial pictures, be it a head or a whole body."""
+    pixel_mm = float(np.clip(pet.shape[2] * pet.spacing_ijk_mm[2] / 900, 0.6, 2.2))
+    return [mip(pet, view, masks, k=k, pixel_mm=pixel_mm, crop=True) for view in ("coronal", "sagittal")]
 
 
 def _text(lines: Sequence[tuple[str, tuple[int, int, int]]], width: int, *, size: int = 14) -> Rgb:

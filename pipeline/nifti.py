@@ -95,12 +95,6 @@ def write_nifti(path: Path, volume: Volume) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         nib.save(image, temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}",
-            fix="check free space and access",
-            reason="write_failed",
-        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

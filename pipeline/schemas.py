@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from petground.labeling.errors import InputError, SchemaError
+from petground.pipeline.files import write_bytes
 
 __all__ = ["TABLES", "read_table", "table_from_rows", "write_table"]
 
@@ -152,14 +151,9 @@ def table_from_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 def write_table(path: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes Parquet under a temporary name, then renames: a reader sees the old table or the new one, never half."""
-    table = table_from_rows(name, rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        pq.write_table(table, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    content = pa.BufferOutputStream()
+    pq.write_table(table_from_rows(name, rows), content)
+    write_bytes(path, content.getvalue().to_pybytes())
 
 
 def read_table(path: Path, name: str) -> list[dict[str, Any]]:

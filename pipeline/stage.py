@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from petground.labeling.errors import InputError
+from petground.pipeline.files import write_bytes
 
 __all__ = ["content_hash", "folder_hash", "kept", "run_stage", "sweep", "write_json"]
 
@@ -30,13 +31,7 @@ def content_hash(value: Any) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON under a temporary name, then renames."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        part.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
 def folder_hash(folder: Path, known: Mapping[str, Any] | None = None) -> dict[str, Any]:

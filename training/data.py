@@ -1,4 +1,4 @@
-"""Exams and their sentences for training: one encoder pass serves several sentences, some of them about nothing there."""
+"""Exams and their sentences for training: one encoder pass serves several sentences, some about nothing there."""
 
 from __future__ import annotations
 

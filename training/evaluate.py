@@ -22,7 +22,7 @@ from petground.training.controls import shuffled_among_exams
 from petground.training.figures import Answers, figures_of
 from petground.training.files import write_csv, write_json
 from petground.training.metrics import RULES, Component, Score, missed, score_component, size_class, uptake_class
-from petground.training.plots import log_of_run, plot_dice, plot_precision_recall, plot_training
+from petground.training.plots import logs_of_run, plot_dice, plot_precision_recall, plot_training
 from petground.training.references import Reference, from_labels, from_truth
 
 __all__ = ["evaluate"]
@@ -222,8 +222,7 @@ def _draw(out: Path, checkpoint: Path, references: Sequence[Reference], right: S
     plot_precision_recall(out / "precision_recall.png", references, right)
     plot_dice(out / "dice.png", references, right)
     drawn = [out / "precision_recall.png", out / "dice.png"]
-    log = log_of_run(checkpoint)
-    if log is not None and plot_training(out / "training.png", log):
+    if plot_training(out / "training.png", logs_of_run(checkpoint)):
         drawn.append(out / "training.png")
     return drawn
 

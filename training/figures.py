@@ -20,7 +20,8 @@ def figures_of(references: Sequence[Reference], answers: Answers, donors: Sequen
     """All figures of an evaluation as JSON.
 
     answers: "right" and, with controls, "shuffled" and "empty"; donors: whose sentence each reference got when
-    shuffled. Every estimate is {value, low, high, n}: 95 % bootstrap interval over patients, n references.
+    shuffled. `f1` are plain numbers by the paper's rule, `f1_overlap` by overlap alone; everything else is an estimate
+    {value, low, high, n}: 95 % bootstrap interval over patients, n references.
     """
     patients = [r.patient_id for r in references]
 
@@ -40,7 +41,8 @@ def figures_of(references: Sequence[Reference], answers: Answers, donors: Sequen
         keys = [key(r) for r in references]
         by[name] = {value: of([i for i in everything if keys[i] == value]) for value in sorted(set(keys), key=_rank)}
     figures: dict[str, Any] = {
-        "f1": {run: values["f1"] for run, values in runs.items()},
+        "f1": {run: values["f1"]["paper"]["value"] for run, values in runs.items()},
+        "f1_overlap": {run: values["f1"]["overlap"]["value"] for run, values in runs.items()},
         "runs": runs,
         "by": by,
         "average_precision": {rule: precision_recall(answers["right"], rule).average_precision for rule in RULES},

@@ -14,7 +14,9 @@ from petground.training.files import write_bytes
 from petground.training.metrics import RULES, Score, precision_recall
 from petground.training.references import Reference
 
-__all__ = ["curves_of_run", "log_of_run", "plot_dice", "plot_precision_recall", "plot_training"]
+__all__ = ["curves_of_run", "logs_of_run", "plot_dice", "plot_precision_recall", "plot_training"]
+
+Curves = dict[str, tuple[list[float], list[float]]]
 
 RULE_NAMES = {"paper": "overlap and SUVmax within 0.1", "overlap": "overlap", "dice50": "Dice above 0.5"}
 COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8d6a9f", "#c77d00", "#5a5a5a", "#17a2a2", "#a23b72")
@@ -49,6 +51,8 @@ def plot_precision_recall(path: Path, references: Sequence[Reference], scores: S
 
 def plot_dice(path: Path, references: Sequence[Reference], scores: Sequence[Score]) -> None:
     """Dice against the reference's volume and SUVmax, a point per lesion, coloured by tracer, with running medians."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure = _figure(11, 4.6)
     values = np.array([s.dice for s in scores])
     panels = (
@@ -63,27 +67,29 @@ def plot_dice(path: Path, references: Sequence[Reference], scores: Sequence[Scor
             axes.scatter(x[of], values[of], s=22, alpha=0.65, color=colour, edgecolors="none", label=tracer)
         _running_median(axes, x, values)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel=title, ylim=(-0.04, 1.04))
         axes.set_ylabel("Dice with the reference (missing = 0)" if panel == 1 else "")
-        axes.grid(alpha=0.3, which="both")
+        axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
     _save(path, figure)
 
 
-def plot_training(path: Path, metrics_csv: Path) -> bool:
-    """Losses and scores of a run over its steps from Lightning's metrics.csv; False when there is nothing to draw."""
-    curves = curves_of_run(metrics_csv)
-    losses = {name: c for name, c in curves.items() if "loss" in name}
-    scores = {name: c for name, c in curves.items() if name not in losses and not name.startswith("lr")}
-    rates = {name: c for name, c in curves.items() if name.startswith("lr")}
-    groups = [(title, g) for title, g in (("loss", losses), ("score", scores), ("learning rate", rates)) if g]
+def plot_training(path: Path, logs: Sequence[Path]) -> bool:
+    """Losses and scores of a run over its steps from its metrics.csv files; False when there is nothing to draw."""
+    groups: dict[str, Curves] = {"loss": {}, "score": {}, "learning rate": {}}
+    for name, curve in sorted(curves_of_run(logs).items()):
+        is_loss = "loss" in name or name.startswith("train/")
+        groups["learning rate" if name.startswith("lr") else "loss" if is_loss else "score"][name] = curve
+    groups = {title: group for title, group in groups.items() if group}
     if not groups:
         return False
     figure = _figure(4.8 * len(groups), 3.8)
-    for panel, (title, group) in enumerate(groups, start=1):
+    for panel, (title, group) in enumerate(groups.items(), start=1):
         axes = figure.add_subplot(1, len(groups), panel)
-        for (name, (steps, values)), colour in zip(sorted(group.items()), _colours(len(group)), strict=True):
+        for (name, (steps, values)), colour in zip(group.items(), _colours(len(group)), strict=True):
             axes.plot(steps, values, color=colour, linewidth=1.5, label=name, marker="o" if len(steps) < 20 else None)
         axes.set(xlabel="optimiser step", title=title)
         axes.grid(alpha=0.3)
@@ -92,29 +98,37 @@ def plot_training(path: Path, metrics_csv: Path) -> bool:
     return True
 
 
-def curves_of_run(metrics_csv: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Column -> (steps, values) of every numeric column of Lightning's metrics.csv; empty cells are left out."""
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    with metrics_csv.open(newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            step = _number(row.get("step"))
+def curves_of_run(logs: Sequence[Path]) -> Curves:
+    """Column -> (steps, values) of every numeric column of Lightning's metrics.csv files; empty cells are left out.
+
+    logs: one file per attempt, oldest first. What an attempt did after the step at which the next one took up the
+    run again is not part of the run.
+    """
+    curves: Curves = {}
+    for log in logs:
+        with log.open(newline="", encoding="utf-8") as stream:
+            rows = [(step, row) for row in csv.DictReader(stream) if (step := _number(row.get("step"))) is not None]
+        first = min((step for step, _ in rows), default=float("inf"))
+        for steps, values in curves.values():
+            kept = sum(step < first for step in steps)
+            del steps[kept:], values[kept:]
+        for step, row in rows:
             for name, cell in row.items():
                 value = _number(cell)
-                if name in (None, "step", "epoch") or value is None or step is None:
-                    continue
-                steps, values = curves.setdefault(name, ([], []))
-                steps.append(step)
-                values.append(value)
+                if name not in (None, "step", "epoch") and value is not None:
+                    steps, values = curves.setdefault(name, ([], []))
+                    steps.append(step)
+                    values.append(value)
     return curves
 
 
-def log_of_run(checkpoint: Path) -> Path | None:
-    """The newest metrics.csv of Lightning's CSV logger in the folder of the checkpoint or the one above, or None."""
+def logs_of_run(checkpoint: Path) -> list[Path]:
+    """The metrics.csv files of Lightning's CSV logger in the checkpoint's folder, else the one above, oldest first."""
     for folder in list(checkpoint.resolve().parents)[:2]:
-        found = [p for pattern in ("metrics.csv", "*/metrics.csv", "*/*/metrics.csv") for p in folder.glob(pattern)]
+        found = {p for pattern in ("metrics.csv", "*/metrics.csv", "*/*/metrics.csv") for p in folder.glob(pattern)}
         if found:
-            return max(found, key=lambda p: p.stat().st_mtime)
-    return None
+            return sorted(found, key=lambda p: p.stat().st_mtime)
+    return []
 
 
 def _number(cell: Any) -> float | None:

@@ -44,29 +44,32 @@ def rule_words(file: str, kind: str) -> frozenset[str]:
 
 
 class PhraseIndex:
-    """Longest phrase first, left to right; time is linear in the number of tokens."""
+    """Longest phrase first, left to right; a phrase may have several kinds. Linear in the number of tokens."""
 
     def __init__(self, entries: list[tuple[str, str, str]]):
-        self._first: dict[str, list[tuple[tuple[str, ...], str, str]]] = {}
+        phrases: dict[tuple[str, ...], dict[str, str]] = {}
         for phrase, kind, label in entries:
             words = tuple(split_words(phrase).lower)
             if words:
-                self._first.setdefault(words[0], []).append((words, kind, label))
+                phrases.setdefault(words, {})[kind] = label
+        self._first: dict[str, list[tuple[tuple[str, ...], dict[str, str]]]] = {}
+        for words, kinds in phrases.items():
+            self._first.setdefault(words[0], []).append((words, kinds))
         for options in self._first.values():
             options.sort(key=lambda option: -len(option[0]))
 
-    def find(self, words: Words, begin: int, stop: int) -> list[tuple[int, int, str, str]]:
-        """(first token, end token, kind, label) of every phrase between two tokens, without overlap."""
+    def find(self, words: Words, begin: int, stop: int) -> list[tuple[int, int, dict[str, str]]]:
+        """(first token, end token, label by kind) of every phrase between two tokens, without overlap."""
         found = []
         lower, first, index = words.lower, self._first, begin
         while index < stop:
             options = first.get(lower[index])
             step = 1
             if options:
-                for phrase, kind, label in options:
+                for phrase, kinds in options:
                     size = len(phrase)
                     if index + size <= stop and (size == 1 or tuple(lower[index : index + size]) == phrase):
-                        found.append((index, index + size, kind, label))
+                        found.append((index, index + size, kinds))
                         step = size
                         break
             index += step
@@ -74,8 +77,13 @@ class PhraseIndex:
 
 
 @lru_cache(maxsize=None)
-def phrase_index(name: str) -> PhraseIndex:
-    """The index over all rules of a file."""
+def phrase_index(name: str, without: tuple[str, ...] = ()) -> PhraseIndex:
+    """The index over the rules of a file, some kinds left out."""
     return PhraseIndex(
-        [(p, rule["kind"], rule.get("label", "")) for rule in load_rules(name) for p in phrases_of(rule)]
+        [
+            (p, rule["kind"], rule.get("label", ""))
+            for rule in load_rules(name)
+            if rule["kind"] not in without
+            for p in phrases_of(rule)
+        ]
     )

@@ -12,7 +12,7 @@ __all__ = ["FREE_NEXT", "Mention", "Scan", "is_integer", "is_number"]
 FREE_NEXT = frozenset(
     ". .. ... , ; : ) ] } ( [ / ! ? * - -- – — → -> > and & or vs versus v on in at of to from with the previously prior "
     "formerly before earlier today now currently respectively compared was is are were has which while whereas but plus "
-    "series se ser for there it this that each both then if as by than".split()
+    "series se ser for there it this that each both then if as by than have had with show shows demonstrate".split()
 )
 """What may follow a bare whole number that stands for an SUV or an index; a noun there means that it counts things."""
 

@@ -50,7 +50,7 @@ def find_sections(text: str) -> list[Section]:
     places = sorted(heads)
     if not places or places[0] > 0:
         sections.append(Section(None, 0, 0, places[0] if places else len(text)))
-    for place, after in zip(places, [*places[1:], len(text)], strict=True):
+    for place, after in zip(places, [*places[1:], len(text)], strict=False):
         end, name = heads[place]
         sections.append(Section(name, place, min(end, after), after))
     return sections

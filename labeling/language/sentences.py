@@ -67,7 +67,7 @@ def find_sentences(text: str, sections: list[Section] | None = None) -> list[Sen
             if label is not None and not text[label[1] + 1 : end].strip() or _is_title(text, start, end, item):
                 group = (start, end)
                 continue
-            if label is not None and not item and text[:start].endswith("\n\n"):
+            if label is not None and not item and text[max(start - 2, 0) : start] == "\n\n":
                 group = None
             found.extend(
                 Sentence(a, b, section.name, number, item, label, group) for a, b in _split(text, start, end)

@@ -34,7 +34,8 @@ def _qualifiers() -> dict[str, str]:
 def find_heads(scan: Scan) -> list[Mention]:
     """SUV words with the qualifier before or after: "max SUV", "SUV-max", "SUV (max)", "standardized uptake value (SUVmax)"."""
     heads: list[Mention] = []
-    for first, last, _, label in _heads().find(scan.words, scan.begin, scan.stop):
+    for first, last, kinds in _heads().find(scan.words, scan.begin, scan.stop):
+        label = kinds["suv"]
         if any(i in scan.taken for i in range(first, last)):
             continue
         kind, lean = ("unqualified", True) if label == "lean" else (label, False)

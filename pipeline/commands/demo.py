@@ -19,12 +19,14 @@ from rich.table import Table
 
 from petground.labeling.errors import PetgroundError
 from petground.pipeline.phantom.score import score_labels
+from petground.pipeline.reports import read_reports
 from petground.pipeline.schemas import read_table
 from petground.pipeline.stage import content_hash, write_json
 
 __all__ = ["demo"]
 
 GIB = 1 << 30
+GROUNDED = "phantom-2-0000"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def demo(out: Path = Path("demo"), exams: int = 60, test_exams: int = 15, fresh:
             continue
         console.print(title, highlight=False, markup=False)
         console.print(f"      petground {' '.join(step.arguments)}", style="dim", highlight=False, markup=False)
+        if step.name == "ground":
+            _write_report(out / "phantom_test" / "reports.csv", GROUNDED, out / "report.txt")
         seconds, peak_gib = _run(console, step, out / "logs" / f"{step.name}.log")
         console.print(f"      {seconds:.0f} s, {peak_gib:.1f} GiB", style="dim", highlight=False)
         marks[step.name] = {"key": key, "seconds": round(seconds, 1), "peak_gib": round(peak_gib, 2)}
@@ -75,7 +79,6 @@ def demo(out: Path = Path("demo"), exams: int = 60, test_exams: int = 15, fresh:
 def _steps(out: Path, exams: int, test_exams: int) -> list[Step]:
     train, test, work, work_test = out / "phantom", out / "phantom_test", out / "work", out / "work_test"
     run, model = out / "run", out / "run" / "checkpoints" / "best.ckpt"
-    one = "phantom-2-0000"
     learn = ("train", "fit", "--config", "demo", "--data.work", str(work), "--run_dir", str(run))
     pack = ("review", "export", str(work_test), "--out", str(out / "review"))
     return [
@@ -106,8 +109,8 @@ def _steps(out: Path, exams: int, test_exams: int) -> list[Step]:
             "a whole report on one held-out exam",
             _words(
                 "ground",
-                exam=test / "exams" / one,
-                report=test / "reports" / f"{one}.txt",
+                exam=test / "exams" / GROUNDED,
+                report=out / "report.txt",
                 checkpoint=model,
                 out=out / "grounded",
             ),
@@ -154,6 +157,11 @@ def _run(console: Console, step: Step, log: Path) -> tuple[float, float]:
         tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:])
         raise PetgroundError(f"step '{step.name}' failed with exit code {code}:\n{tail}\n", fix=f"see {log}")
     return time.monotonic() - start, peak[0] / GIB
+
+
+def _write_report(reports: Path, exam_id: str, path: Path) -> None:
+    text = next(report.text for report in read_reports(reports) if report.exam_id == exam_id)
+    path.write_text(text, encoding="utf-8")
 
 
 def _watch(pid: int, peak: list[int]) -> None:

@@ -64,11 +64,11 @@ def read_ct_series(series: Series) -> Volume:
         if plane.slope is None or plane.intercept is None:
             raise InputError(f"{plane.file.name}: RescaleSlope or RescaleIntercept is missing", fix="CT needs both")
     slopes, intercepts = zip(*((float(p.slope or 0), float(p.intercept or 0)) for p in planes), strict=True)
-    array = read_stack(planes, slopes, intercepts, np.float32 if _fractional(slopes) else np.int32)
-    np.clip(array, AIR_HU, HIGHEST_HU, out=array)
+    dtype = np.float32 if _fractional(slopes) else np.int16
+    array = read_stack(planes, slopes, intercepts, dtype, limits=(AIR_HU, HIGHEST_HU))
     numbers = tuple(plane.instance_number for plane in planes if plane.instance_number is not None)
     return Volume(
-        array.astype(np.int16) if array.dtype == np.int32 else array,
+        array,
         affine,
         "HU",
         frame_of_reference=series.frame_of_reference,

@@ -97,6 +97,7 @@ def pet_header(header: Any) -> PetHeader:
         private_scan_datetime=parse_datetime(_private(header, 0x0009100D), zone),
         philips_suv_factor=_as_float(_private(header, 0x70531000)),
         philips_bq_factor=_as_float(_private(header, 0x70531009)),
+        injections=len(sequence),
     )
 
 
@@ -130,11 +131,11 @@ def number(header: Any, keyword: str) -> float | None:
 def parse_time(value: str | None) -> time | None:
     """DICOM TM: HHMMSS.FFFFFF, of which all after HH may be absent; colons of ACR-NEMA are let through."""
     digits, _, fraction = (value or "").replace(":", "").strip().partition(".")
-    if not digits.isdigit() or len(digits) not in (2, 4, 6):
+    if not digits.isdecimal() or len(digits) not in (2, 4, 6):
         return None
     try:
         padded = digits.ljust(6, "0")
-        micro = int(fraction[:6].ljust(6, "0")) if fraction.isdigit() else 0
+        micro = int(fraction[:6].ljust(6, "0")) if fraction.isdecimal() else 0
         return time(int(padded[:2]), int(padded[2:4]), min(int(padded[4:6]), 59), micro)  # 60 is a leap second
     except ValueError:
         return None
@@ -156,20 +157,25 @@ def parse_datetime(value: str | None, zone: str | None = None) -> datetime | Non
     local = _zone(zone)
     if parsed is None or offset is None or local is None:
         return parsed
-    return parsed.replace(tzinfo=offset).astimezone(local).replace(tzinfo=None)
+    try:
+        return parsed.replace(tzinfo=offset).astimezone(local).replace(tzinfo=None)
+    except OverflowError:  # the first or last day of the calendar
+        return None
 
 
 def _zone(value: str | None) -> timezone | None:
-    if not value or len(value) != 5 or value[0] not in "+-" or not value[1:].isdigit():
+    if not value or len(value) != 5 or value[0] not in "+-" or not value[1:].isdecimal():
         return None
     minutes = int(value[1:3]) * 60 + int(value[3:5])
+    if minutes >= 24 * 60:
+        return None
     return timezone(timedelta(minutes=-minutes if value[0] == "-" else minutes))
 
 
 def _joined(date_text: str | None, time_text: str | None) -> datetime | None:
     clock = parse_time(time_text)
     day = (date_text or "").replace(".", "")
-    if clock is None or len(day) != 8 or not day.isdigit():
+    if clock is None or len(day) != 8 or not day.isdecimal():
         return None
     try:
         return datetime(

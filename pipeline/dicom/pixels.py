@@ -17,9 +17,13 @@ __all__ = ["read_stack"]
 
 
 def read_stack(
-    planes: Sequence[Slice], slopes: Sequence[float], intercepts: Sequence[float], dtype: DTypeLike
+    planes: Sequence[Slice],
+    slopes: Sequence[float],
+    intercepts: Sequence[float],
+    dtype: DTypeLike,
+    limits: tuple[float, float] | None = None,
 ) -> NDArray[Any]:
-    """[columns, rows, slices] of stored * slope + intercept; slopes and intercepts one per plane.
+    """[columns, rows, slices] of stored * slope + intercept, held within `limits`; slopes and intercepts one per plane.
 
     Pixel data are decoded once per file (JPEG-LS, RLE and the like through pydicom's plug-ins).
     Raises InputError naming the file that cannot be decoded.
@@ -35,6 +39,8 @@ def read_stack(
         if stored.shape != (plane.rows, plane.columns):
             raise _undecodable(plane, f"pixel data of shape {stored.shape}, header says {plane.rows}x{plane.columns}")
         values = stored.astype(np.float64) * slopes[k] + intercepts[k]
+        if limits is not None:
+            values = np.clip(values, *limits)
         out[:, :, k] = (np.rint(values) if integral else values).T
     return out
 

@@ -28,11 +28,13 @@ CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
 )
 MODALITIES = ("PT", "CT")
+UNIFORM = ("FrameOfReferenceUID", "Units", "SUVType", "DecayCorrection", "PatientWeight")
+"""What all slices of a series must agree on; where they do not they are taken for several series."""
 
 
 @dataclass(eq=False)
 class Series:
-    """Planes of one series with one orientation and matrix; `header` is that of the first file met.
+    """Planes of one series with one orientation, matrix and meaning; `header` is that of the first file met.
 
     problem: why an image of the series has no place in the patient, so that the series cannot be used.
     """
@@ -83,12 +85,17 @@ def scan(path: Path) -> list[Series]:
             groups.setdefault((uid, None), Series(header))
             continue
         for plane in planes:
-            orientation = tuple(round(cosine, 3) + 0.0 for cosine in plane.orientation_lps)
-            key = (uid, orientation, plane.rows, plane.columns, plane.spacing_rc_mm)
+            key = (uid, *_grid_key(plane), *(text(header, keyword) for keyword in UNIFORM))
             groups.setdefault(key, Series(header)).planes.append(plane)
     for key, series in groups.items():
         series.problem = problems.get(key[0])
     return list(groups.values())
+
+
+def _grid_key(plane: Slice) -> tuple[Any, ...]:
+    orientation = [round(cosine, 3) + 0.0 for cosine in plane.orientation_lps]  # + 0.0: a negative zero is a zero
+    spacing = [round(step, 4) for step in plane.spacing_rc_mm]
+    return (*orientation, *spacing, plane.rows, plane.columns)
 
 
 def _planes(header: Any, file: Path) -> tuple[Any, list[Slice]]:

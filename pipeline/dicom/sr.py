@@ -26,7 +26,7 @@ from petground.pipeline.dicom.seg import tracking_uid
 __all__ = ["build_sr"]
 
 SERIES_NUMBER = 8002
-PET_CT = Code("44139-4", "LN", "PET whole body")  # CID 100, a procedure that needs no contrast or tracer
+PROCEDURE = Code("44136-0", "LN", "PET unspecified body region")  # CID 100
 
 
 def build_sr(
@@ -36,12 +36,12 @@ def build_sr(
     *,
     case: str,
     reviewer: str | None = None,
-    value_map_uid: str | None = None,
+    value_map: Any = None,
 ) -> Any:
     """A measurement report with one group per finding: SUVbw maximum and volume of its segment in `seg`.
 
     findings: those of `build_seg`, in its order. reviewer: "Family^Given" of the person observer, where one judged the
-    labels. value_map_uid: the Real World Value Mapping that turns the PET's pixels into SUVbw.
+    labels. value_map: the Real World Value Mapping of `build_value_map`, where there is one.
     Raises InputError when `seg` has other segments than `findings`.
     """
     import highdicom as hd
@@ -49,9 +49,9 @@ def build_sr(
 
     if len(seg.SegmentSequence) != len(findings):
         raise InputError(f"SEG has {len(seg.SegmentSequence)} segments for {len(findings)} findings", case=case)
-    value_map = None if value_map_uid is None else sr.RealWorldValueMap(value_map_uid)
+    mapped = None if value_map is None else sr.RealWorldValueMap(value_map.SOPInstanceUID)
     groups = [
-        _group(sr, source, seg, number, finding, case, value_map) for number, finding in enumerate(findings, start=1)
+        _group(sr, source, seg, number, finding, case, mapped) for number, finding in enumerate(findings, start=1)
     ]
     observers = {
         "observer_device_context": sr.ObserverContext(
@@ -68,7 +68,7 @@ def build_sr(
         )
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(**observers),
-        procedure_reported=PET_CT,
+        procedure_reported=PROCEDURE,
         imaging_measurements=groups,
         title=Code("126000", "DCM", "Imaging Measurement Report"),
         referenced_images=source.datasets,
@@ -76,7 +76,7 @@ def build_sr(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd but harmless values of the source's patient and study attributes
         return sr.Comprehensive3DSR(
-            evidence=[*source.datasets, seg],
+            evidence=[*source.datasets, seg, *([] if value_map is None else [value_map])],
             content=report,
             series_instance_uid=hd.UID(),
             series_number=SERIES_NUMBER,
@@ -90,7 +90,7 @@ def build_sr(
         )
 
 
-def _group(sr: Any, source: SourcePet, seg: Any, number: int, finding: Finding3D, case: str, value_map: Any) -> Any:
+def _group(sr: Any, source: SourcePet, seg: Any, number: int, finding: Finding3D, case: str, mapped: Any) -> Any:
     place = site_code(finding.site)
     sites = None if place is None else [sr.FindingSite(place, laterality=side_code(finding.laterality))]
     algorithm = sr.AlgorithmIdentification(name=f"{DEVICE} {finding.method}".strip(), version=version())
@@ -99,14 +99,19 @@ def _group(sr: Any, source: SourcePet, seg: Any, number: int, finding: Finding3D
         value=round(finding.suv_max, 4),
         unit=SUV_BW_UNIT,
         derivation=MAXIMUM,
-        referenced_real_world_value_map=value_map,
+        referenced_real_world_value_map=mapped,
     )
     volume = sr.Measurement(name=VOLUME, value=round(finding.volume_ml, 4), unit=MILLILITRE)
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
             uid=tracking_uid(source, finding), identifier=f"{case} {finding.finding_id}"[:64]
         ),
-        referenced_segment=sr.ReferencedSegment.from_segmentation(seg, segment_number=number),
+        referenced_segment=sr.ReferencedSegment(
+            sop_class_uid=seg.SOPClassUID,
+            sop_instance_uid=seg.SOPInstanceUID,
+            segment_number=number,
+            source_series=sr.SourceSeriesForSegmentation(source.datasets[0].SeriesInstanceUID),
+        ),
         finding_category=LESION_CATEGORY,
         finding_type=LESION,
         finding_sites=sites,

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
 from petground.pipeline.phantom.body import Body
-from petground.pipeline.phantom.canvas import Canvas, Shape, paint
+from petground.pipeline.phantom.canvas import Canvas, Shape, capsule, paint
 from petground.pipeline.phantom.skeleton import skeleton, skull
 from petground.pipeline.phantom.tissue import NAMES
 from petground.pipeline.phantom.trunk import paint_layers
@@ -17,13 +18,23 @@ __all__ = ["make_canvas", "make_shapes", "paint_body"]
 
 BROWN_FAT = 0.07  # share of FDG exams; 5-10 % in winter: Cohade et al., Eur J Nucl Med Mol Imaging 2003;30:1406
 
+SPILL = 0.2  # share of exams with some tracer left where it was injected
+
 
 def make_shapes(rng: np.random.Generator, body: Body) -> list[Shape]:
     """All organs of one patient, in painting order; the same list serves CT and PET."""
     bones = skeleton(rng, body)
     shapes = [*bones, *skull(), *head_and_neck(rng), *chest(rng), *abdomen(rng), *pelvis(rng, body.patient.sex)]
     warm = brown_fat(rng) if rng.random() < BROWN_FAT else []
-    return shapes + (warm if body.patient.tracer == "FDG" else [])
+    spill = _injection(rng, body) if rng.random() < SPILL and body.arms != "none" else []
+    return shapes + (warm if body.patient.tracer == "FDG" else []) + spill
+
+
+def _injection(rng: np.random.Generator, body: Body) -> list[Shape]:
+    """Tracer left at the injection site in one elbow: no lesion, though as hot as one."""
+    x, y, z = {"up": (193.0, 24.0, -62.0), "down": (222.0, 6.0, -640.0)}[body.arms]
+    side = -1.0 if rng.random() < 0.5 else 1.0
+    return [capsule("injection", (side * x, y, z), (side * (x + 2), y - 4, z + rng.uniform(8, 40)), 3.5)]
 
 
 def make_canvas(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from petground.pipeline.phantom.records import Patient
 
 __all__ = ["Body", "contour", "make_body", "make_patient"]
@@ -78,8 +79,10 @@ class Body:
         """World coordinates of one axis (0 x, 1 y, 2 z) -> standard space."""
         if axis == 2:
             order = slice(None, None, -1)  # np.interp wants rising abscissae
-            return np.interp(world_mm, self.knots_z[order], LANDMARKS_Z[order]).astype(np.float32)
-        return ((world_mm - self.shift_xy[axis]) / self.scale_xy[axis]).astype(np.float32)
+            place = np.interp(world_mm, self.knots_z[order], LANDMARKS_Z[order])
+        else:
+            place = (world_mm - self.shift_xy[axis]) / self.scale_xy[axis]
+        return np.asarray(place, dtype=np.float32)
 
     def to_world(self, point: tuple[float, float, float] | NDArray[np.float64]) -> NDArray[np.float64]:
         """A standard-space point [3] -> world."""

@@ -7,6 +7,7 @@ standard space, so one list of shapes fits every patient and every grid, and no 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -140,7 +141,7 @@ def capsule(
 def tube(organ: str, points: Iterable[Point], radius_mm: float, **options: object) -> list[Shape]:
     """Capsules from point to point."""
     path = [_point(p) for p in points]
-    return [capsule(organ, a, b, radius_mm, **options) for a, b in zip(path, path[1:], strict=False)]  # type: ignore[arg-type]
+    return [capsule(organ, a, b, radius_mm, **options) for a, b in itertools.pairwise(path)]  # type: ignore[arg-type]
 
 
 def worm(rng: np.random.Generator, points: Iterable[Point], wobble_mm: float) -> list[Point]:

@@ -47,6 +47,8 @@ def write_dicom(exam: PhantomExam, folder: Path, *, uncorrected: bool | None = N
     of the order; InstanceNumber counts from the head, from 1. uncorrected: None for every second exam (by the
     parity of a digest of its id). Raises GeometryError when a grid is sheared, which DICOM images cannot state.
     """
+    for volume in (exam.pet, exam.ct):
+        _cosines(volume)
     clock = clock_of(exam)
     study = uid_of(exam, "study")
     frame = exam.pet.frame_of_reference or uid_of(exam, "frame of reference")
@@ -133,17 +135,22 @@ def _encoded(header: Dataset) -> Dataset:
 
 
 def _describe_grid(header: Dataset, volume: Volume) -> None:
-    """Matrix, spacing and cosines [DICOM: LPS]; Raises GeometryError for axes that are not perpendicular."""
-    spacing = volume.spacing_ijk_mm
-    cosines = volume.affine[:3, :3] / np.array(spacing) * LPS[:, None]
-    if np.abs(cosines.T @ cosines - np.eye(3)).max() > 1e-4:
-        raise GeometryError("the phantom's grid is sheared", fix="DICOM slices need perpendicular axes")
+    """Matrix, spacing and cosines."""
+    spacing, cosines = volume.spacing_ijk_mm, _cosines(volume)
     header.Rows, header.Columns = volume.shape[1], volume.shape[0]
     header.PixelSpacing = [ds(spacing[1]), ds(spacing[0])]
     header.SliceThickness = ds(spacing[2])
     header.ImageOrientationPatient = [ds(value) for value in (*cosines[:, 0], *cosines[:, 1])]
     header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
     header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
+
+
+def _cosines(volume: Volume) -> NDArray[np.float64]:
+    """[3, 3] unit vectors along i, j, k as columns, in LPS. Raises GeometryError when they are not perpendicular."""
+    cosines: NDArray[np.float64] = volume.affine[:3, :3] / np.array(volume.spacing_ijk_mm) * LPS[:, None]
+    if np.abs(cosines.T @ cosines - np.eye(3)).max() > 1e-4:
+        raise GeometryError("the phantom's grid is sheared", fix="DICOM slices need perpendicular axes")
+    return cosines
 
 
 def _without_attenuation(pet: Volume) -> NDArray[np.float32]:

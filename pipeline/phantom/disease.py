@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, gaussian_filter
+
 from petground.pipeline.phantom.body import Body
 from petground.pipeline.phantom.canvas import Array, Canvas
 from petground.pipeline.phantom.lesions import Blob, Box, Vector, coverage, draw_blob, find_place
-from petground.pipeline.phantom.physics import Scanner, add_noise
+from petground.pipeline.phantom.physics import Scanner
 from petground.pipeline.phantom.sites import SITES, SiteOfDisease, choose_sites
-from scipy.ndimage import binary_dilation, gaussian_filter
 
-__all__ = ["Placed", "mask_of", "paint_ct", "place_lesions", "settle", "touched_organ"]
+__all__ = ["SUV_HIGH", "SUV_LOW", "Placed", "is_peak", "place_lesions"]
 
 COUNT = (0.07, 0.13, 0.2, 0.24, 0.2, 0.16)  # share of exams with 1, 2, ... 6 lesions
 SUV_MEDIAN = {"FDG": 6.8, "DOTATATE": 12.0, "DCFPyL": 8.0, "fluciclovine": 5.5}
 SUV_SPREAD, SUV_LOW, SUV_HIGH = 0.55, 2.7, 25.0
 HIGHEST_CONTRAST = 45.0  # true uptake over background; beyond it a small lesion would need impossible activity
 APART_MM = 9.0  # lesions that do not touch keep at least this distance
-TOUCHING, TWINS = 0.3, 0.06  # share of exams with a touching pair, with two lesions of one site
+TOUCHING, TWINS = 0.22, 0.06  # share of exams with a touching pair, with two lesions of one site
 MARGIN_MM = 12.0
 NEIGHBOURS: tuple[tuple[str, str], ...] = (
     ("cervical level ii node", "cervical level iii node"),
@@ -38,11 +39,6 @@ NEIGHBOURS: tuple[tuple[str, str], ...] = (
     ("hepatic segment v lesion", "hepatic segment vi lesion"),
     ("5th rib lesion", "6th rib lesion"),
 )
-TELLTALE = (  # organs that a reader would name as touched
-    "heart_chambers", "myocardium", "blood", "liver", "spleen", "kidney_cortex", "kidney_pelvis", "bladder", "ureter",
-    "stomach_wall", "duodenum", "small_bowel", "colon", "bowel_focus", "pancreas", "parotid", "submandibular",
-    "thyroid", "tonsil", "esophagus", "prostate", "uterus", "brown_fat",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,10 +174,10 @@ def _keeps_maximum(first: Placed, second: Placed, image: Array) -> bool:
         mask[at] = one.share > 0.5
         masks.append(mask)
     peaks = [np.unravel_index(int(np.argmax(np.where(mask, local, -1))), local.shape) for mask in masks]
-    return all(_is_peak(local, peak) for peak in peaks) and peaks[0] != peaks[1]  # type: ignore[arg-type]
+    return all(is_peak(local, peak) for peak in peaks) and peaks[0] != peaks[1]  # type: ignore[arg-type]
 
 
-def _is_peak(image: Array, at: tuple[int, ...]) -> bool:
+def is_peak(image: Array, at: tuple[int, ...]) -> bool:
     """True when no neighbour of the voxel is as hot."""
     around = image[tuple(slice(max(0, p - 1), p + 2) for p in at)]
     return int((around >= image[at]).sum()) == 1
@@ -189,7 +185,9 @@ def _is_peak(image: Array, at: tuple[int, ...]) -> bool:
 
 def _radial(blob: Blob, direction: Vector) -> float:
     """How far the lesion reaches from its centre along a unit vector [mm]."""
-    return max(float(offset @ direction) + 1.0 / float(np.linalg.norm(frame @ direction)) for offset, frame, _ in blob.parts)
+    return max(
+        float(offset @ direction) + 1.0 / float(np.linalg.norm(frame @ direction)) for offset, frame, _ in blob.parts
+    )
 
 
 def _gap(blob: Blob, centre: Vector, other: Placed) -> float:
@@ -205,92 +203,3 @@ def _beside(other: Placed, blob: Blob, centre: Vector) -> Vector:
     direction = apart / (float(np.linalg.norm(apart)) or 1.0)
     touching: Vector = other.centre_mm + direction * 0.97 * (_radial(other.blob, direction) + _radial(blob, -direction))
     return touching
-
-
-def mask_of(one: Placed, pet: Array, taken: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
-    """True extent on the grid [K, J, I] and its hottest voxel k, j, i; voxels of earlier lesions are not taken again."""
-    mask = np.zeros(pet.shape, dtype=bool)
-    part = pet[one.box]
-    free = ~taken[one.box]
-    candidates = (one.share > 0.15) & free
-    if not candidates.any():
-        return mask, (-1, -1, -1)
-    peak = np.unravel_index(int(np.argmax(np.where(candidates, part, -1))), part.shape)
-    local = (one.share >= 0.5) & free
-    local[peak] = True
-    mask[one.box] = local
-    k, j, i = (int(p + b.start) for p, b in zip(peak, one.box, strict=True))
-    return mask, (k, j, i)
-
-
-def settle(
-    placed: Sequence[Placed], image: Array, noise: Array, scanner: Scanner
-) -> tuple[Array, list[tuple[Placed, NDArray[np.bool_], tuple[int, int, int]]]]:
-    """Adds noise; a lesion whose hottest voxel noise or a neighbour outdoes is made hotter, at last left out.
-
-    Returns the PET as written [K, J, I] and, per lesion that is in it, the mask and the hottest voxel (k, j, i).
-    """
-    kept = list(placed)
-    pet = add_noise(image, noise, scanner)
-    for round_ in range(12):
-        found = []
-        taken = np.zeros(pet.shape, dtype=bool)
-        weak: int | None = None
-        for index, one in enumerate(kept):
-            mask, peak = mask_of(one, pet, taken)
-            if peak[0] < 0 or not _is_peak(pet, peak) or pet[peak] < SUV_LOW - 0.15:
-                weak = index
-                break
-            taken |= mask
-            found.append((one, mask, peak))
-        if weak is None:
-            return pet, found
-        one = kept[weak]
-        change = 0.12 * one.amount if round_ % 4 < 3 and one.amount < HIGHEST_CONTRAST else -one.amount
-        image[one.box] += np.float32(change) * one.gain
-        pet[one.box] = add_noise(image[one.box], noise[one.box], scanner)
-        kept[weak] = replace(one, amount=one.amount + change)
-        if change < 0:
-            del kept[weak]
-            kept = [_released(other, weak) for other in kept]
-    return pet, found
-
-
-def _released(one: Placed, gone: int) -> Placed:
-    """Indices of touched lesions after the one at `gone` was left out."""
-    if one.touches is None or one.touches < gone:
-        return one
-    return replace(one, touches=None if one.touches == gone else one.touches - 1)
-
-
-def touched_organ(one: Placed, mask: NDArray[np.bool_], canvas: Canvas) -> str | None:
-    """The organ, other than the one it grows in, that borders on the lesion over a good part of its surface."""
-    box = tuple(slice(max(0, b.start), b.stop) for b in one.box)
-    local = mask[box]
-    rim = binary_dilation(local, np.ones((3, 3, 3), dtype=bool)) & ~local
-    at = canvas.organ[box]
-    own = canvas.names.index(one.site.host) if one.site.host else -1
-    seen = np.bincount(at[rim | local].ravel(), minlength=256)
-    options = [(int(seen[canvas.names.index(n)]), n) for n in TELLTALE if canvas.names.index(n) != own]
-    most, name = max(options)
-    return name.replace("_", " ") if most >= 0.12 * int(rim.sum()) else None
-
-
-def paint_ct(
-    rng: np.random.Generator,
-    canvas: Canvas,
-    body: Body,
-    lesions: Sequence[Placed],
-    axes_mm: tuple[Vector, Vector, Vector],
-) -> None:
-    """Draws the lesions into the CT where breathing has left them: nodes as soft tissue, bone lytic or sclerotic."""
-    for one in lesions:
-        down = one.site.motion * canvas.moved * body.scale_z(-550.0)
-        box, share, _ = coverage(one.blob, one.centre_mm - np.array([0.0, 0.0, down]), axes_mm, 4.0, fine=2)
-        if share.size == 0:
-            continue
-        hu = one.site.hu + rng.normal(0, 4)
-        if one.site.region == "musculoskeletal":
-            hu = float(rng.choice([70.0, 420.0, 850.0])) + rng.normal(0, 20)
-        part = canvas.value[box]
-        part += share * (np.float32(hu) - part)

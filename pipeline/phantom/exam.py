@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from petground.labeling.volume import Volume
 from petground.pipeline.phantom.anatomy import make_canvas, make_shapes, paint_body
 from petground.pipeline.phantom.body import FAT_MM, TRUNK, Body, contour, make_body, make_patient
 from petground.pipeline.phantom.canvas import Canvas
-from petground.pipeline.phantom.disease import Placed, paint_ct, place_lesions, settle, touched_organ
+from petground.pipeline.phantom.disease import place_lesions
 from petground.pipeline.phantom.normal import measure_normal
 from petground.pipeline.phantom.physics import blur, ct_image, make_noise, make_scanner, texture
 from petground.pipeline.phantom.records import Lesion, PhantomExam
+from petground.pipeline.phantom.settle import Found, paint_ct, settle, touched_organ
 from petground.pipeline.phantom.tissue import hu_table, suv_table
 from petground.pipeline.phantom.trunk import couch
 
@@ -77,9 +79,7 @@ def make_exam(seed: int, index: int) -> PhantomExam:
     )
 
 
-def _lesions(
-    found: list[tuple[Placed, NDArray[np.bool_], tuple[int, int, int]]], pet: Volume, canvas: Canvas
-) -> tuple[Lesion, ...]:
+def _lesions(found: list[Found], pet: Volume, canvas: Canvas) -> tuple[Lesion, ...]:
     names = [f"lesion-{number}" for number in range(1, len(found) + 1)]
     touching = {one.touches: name for (one, _, _), name in zip(found, names, strict=True) if one.touches is not None}
     lesions = []
@@ -137,4 +137,3 @@ def _axes(affine: Vector, shape_kji: tuple[int, int, int]) -> tuple[Vector, Vect
     """World coordinates of the voxel centres along x, y, z."""
     x, y, z = (affine[a, 3] + affine[a, a] * np.arange(n) for a, n in enumerate(shape_kji[::-1]))
     return x, y, z
-

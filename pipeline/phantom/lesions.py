@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from petground.pipeline.phantom.body import Body
 from petground.pipeline.phantom.canvas import Array, Canvas, rotation
 from petground.pipeline.phantom.sites import SiteOfDisease, liver_segment, point_of
@@ -110,7 +111,11 @@ def find_place(
     host = canvas.names.index(site.host)
     for index in rng.integers(0, len(voxels), TRIES_IN_HOST):
         place = voxels[index]
-        neighbours = [place + sign * step * unit for unit, step in zip(np.eye(3, dtype=int), steps, strict=True) for sign in (1, -1)]
+        neighbours = [
+            place + sign * step * unit
+            for unit, step in zip(np.eye(3, dtype=int), steps, strict=True)
+            for sign in (1, -1)
+        ]
         inside = [canvas.organ[tuple(np.clip(n, 0, np.array(canvas.organ.shape) - 1))] == host for n in neighbours]
         if np.mean(inside) >= (1.0 if diameter_mm < 15 else 0.8):
             k, j, i = place
@@ -122,10 +127,11 @@ def find_place(
 def _host_voxels(site: SiteOfDisease, canvas: Canvas) -> NDArray[np.intp]:
     """[N, 3] k, j, i of every third voxel or so of the host that belongs to the site's lobe or segment."""
     assert site.host is not None
-    coarse = np.argwhere(canvas.organ[::2, ::2, ::2] == canvas.names.index(site.host)) * 2
+    coarse: NDArray[np.intp] = np.argwhere(canvas.organ[::2, ::2, ::2] == canvas.names.index(site.host)) * 2
     if site.part is None or not len(coarse):
         return coarse
     x, y, z = canvas.x[coarse[:, 2]], canvas.y[coarse[:, 1]], canvas.z[coarse[:, 0]]
     if site.host == "lung":
         return coarse[lobe(x, y, z) == site.part]
-    return coarse[[liver_segment(*point) == site.part for point in zip(x, y, z, strict=True)]]
+    inside = np.array([liver_segment(*point) == site.part for point in zip(x, y, z, strict=True)], dtype=bool)
+    return coarse[inside]

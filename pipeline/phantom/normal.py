@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from petground.pipeline.phantom.canvas import Array, Canvas
 from scipy.ndimage import binary_dilation, binary_erosion
+
+from petground.pipeline.phantom.canvas import Array, Canvas
 
 __all__ = ["measure_normal"]
 
@@ -30,6 +31,7 @@ ORGANS: dict[str, tuple[tuple[str, ...], int]] = {
     "supraclavicular brown fat": (("brown_fat",), 0),
 }
 LIVER_AT = (78.0, -8.0, -575.0)  # standard space: right lobe, clear of vessels; 3 cm sphere as in PERCIST 1.0
+OVERSHOOT = 1.35  # noise and slow variation lift the maximum so far above the organ's mean, hardly further
 AORTA_Z = (-500.0, -400.0)  # descending thoracic aorta
 
 
@@ -39,12 +41,12 @@ def measure_normal(pet: Array, canvas: Canvas, diseased: NDArray[np.bool_]) -> t
     slices: dict[str, int] = {}
     kept = ~binary_dilation(diseased, iterations=3)
     for name, region in {"liver": _liver(canvas), "blood pool": _aorta(canvas)}.items():
-        _measure(name, region, pet, kept, values, slices)
+        _measure(name, region, pet, kept, canvas, values, slices)
     for name, (organs, side) in ORGANS.items():
         region = canvas.is_in(organs)
         if side:
             region &= (np.sign(canvas.x) == side)[None, None, :]
-        _measure(name, region, pet, kept, values, slices)
+        _measure(name, region, pet, kept, canvas, values, slices)
     return values, slices
 
 
@@ -53,6 +55,7 @@ def _measure(
     region: NDArray[np.bool_],
     pet: Array,
     kept: NDArray[np.bool_],
+    canvas: Canvas,
     values: dict[str, float],
     slices: dict[str, int],
 ) -> None:
@@ -60,20 +63,25 @@ def _measure(
     if not len(places):
         return
     hottest = int(places[np.argmax(pet.ravel()[places])])
-    values[name] = round(float(pet.ravel()[hottest]), 3)
+    suv = float(pet.ravel()[hottest])
+    organ = canvas.names[canvas.organ.ravel()[hottest]]
+    if suv > OVERSHOOT * canvas.table[organ] + 0.8:
+        return  # what glows there is a hotter neighbour
+    values[name] = round(suv, 3)
     slices[name] = pet.shape[0] - int(np.unravel_index(hottest, pet.shape)[0])
 
 
 def _liver(canvas: Canvas) -> NDArray[np.bool_]:
     x, y, z = LIVER_AT
-    near = (
+    near: NDArray[np.bool_] = (
         (canvas.x[None, None, :] - x) ** 2 + (canvas.y[None, :, None] - y) ** 2 + (canvas.z[:, None, None] - z) ** 2
     ) < 18.0**2
     return near & canvas.is_in(("liver",))
 
 
 def _aorta(canvas: Canvas) -> NDArray[np.bool_]:
-    region = canvas.is_in(("blood",))
+    region: NDArray[np.bool_] = canvas.is_in(("blood",))
     region &= ((canvas.z > AORTA_Z[0]) & (canvas.z < AORTA_Z[1]))[:, None, None]
     region &= (canvas.y < -20)[None, :, None] & (canvas.x < 0)[None, None, :]
-    return binary_erosion(region, np.ones((1, 3, 3), dtype=bool)) if region.any() else region
+    inner: NDArray[np.bool_] = binary_erosion(region, np.ones((1, 3, 3), dtype=bool))
+    return inner

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from petground.pipeline.phantom.canvas import Array, Canvas
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+from petground.pipeline.phantom.canvas import Array, Canvas
 
 __all__ = ["Scanner", "add_noise", "blur", "make_scanner", "stored", "texture"]
 

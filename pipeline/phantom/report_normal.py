@@ -51,7 +51,7 @@ NEGATIONS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("No suspicious osseous uptake.", ("musculoskeletal",)),
         ("No {avid} osseous lesion.", ("musculoskeletal",)),
         ("No focal uptake in the proximal femora.", ("femor", "femur")),
-        ("Degenerative changes of the spine without focal uptake.", ("vertebra",)),
+        ("Degenerative changes of the spine.", ()),
         ("No muscular lesion.", ("muscle", "gluteal", "thigh")),
     ),
 }
@@ -124,7 +124,10 @@ def physiologic(rng: np.random.Generator, exam: PhantomExam, house: House, regio
     organs = [
         organ
         for organ, value in exam.normal.items()
-        if organ not in REFERENCE and value >= VISIBLE and _region_of(organ) == region
+        if organ not in REFERENCE
+        and value >= VISIBLE
+        and _region_of(organ) == region
+        and _free(exam, [organ[:4]])  # "panc" stands in "pancreatic mass"
     ]
     said, plain = [], []
     for organ in organs:
@@ -137,8 +140,19 @@ def physiologic(rng: np.random.Generator, exam: PhantomExam, house: House, regio
         text = form.format(organ=organ, tag=house.tag(value), at=f", {house.slice(at)}" if at else "")
         said.append(Said(text, (row(value, at, "physiologic"),)))
     if plain:
-        said.append(Said(pick(rng, PHYSIOLOGIC_PLAIN).format(organs=join_and(plain))))
+        said.append(Said(pick(rng, PHYSIOLOGIC_PLAIN).format(organs=join_and(_paired(plain)))))
     return said
+
+
+def _paired(organs: list[str]) -> list[str]:
+    """ "right kidney", "left kidney" -> "kidneys"."""
+    names: list[str] = []
+    for organ in organs:
+        side, _, name = organ.partition(" ")
+        both = side in ("left", "right") and {f"left {name}", f"right {name}"} <= set(organs)
+        if (word := f"{name}s" if both else organ) not in names:
+            names.append(word)
+    return names
 
 
 def negations(rng: np.random.Generator, exam: PhantomExam, house: House, region: str, most: int) -> list[Said]:

@@ -81,11 +81,11 @@ ORDINALS = {
     "1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth", "5th": "fifth", "6th": "sixth",
     "7th": "seventh", "8th": "eighth", "9th": "ninth", "10th": "tenth", "11th": "eleventh", "12th": "twelfth",
 }  # fmt: skip
-ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "iva": 4, "ivb": 4, "v": 5, "vi": 6, "vii": 7, "viii": 8}
+ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
 FOCUS_MM = 20.0  # nobody calls a large lesion a focus
 MASS_MM = 30.0  # a lung nodule above 3 cm is a mass (Fleischner Society glossary, Radiology 2008;246:697)
 
-_SEGMENT = re.compile(r"(?:hepatic|liver) segment ([ivab]+|\d)")
+_SEGMENT = re.compile(r"(?:hepatic|liver) segment ([iv]+[ab]?|\d[ab]?)")
 _LEVEL = re.compile(r"(?:cervical )?level ([iv]+[ab]?)(?: cervical| neck)?$")
 _VERTEBRA = re.compile(r"\b([ctls]\d{1,2})\b(?: (?:vertebral body|vertebral|vertebra))?")
 _RIB = re.compile(r"(?:(anterior|posterior|lateral) )?(\d{1,2}(?:st|nd|rd|th)) rib")
@@ -94,7 +94,7 @@ _RIB = re.compile(r"(?:(anterior|posterior|lateral) )?(\d{1,2}(?:st|nd|rd|th)) r
 def _forms(place: str) -> Forms:
     if segment := _SEGMENT.fullmatch(place):
         name = segment[1].upper()
-        arabic = str(ROMAN.get(segment[1], segment[1]))
+        arabic = re.sub("[IV]+", lambda roman: str(ROMAN.index(roman[0].lower()) + 1), name)  # IVA -> 4A
         before = (
             f"hepatic segment {name}",
             f"segment {name} hepatic",
@@ -103,7 +103,7 @@ def _forms(place: str) -> Forms:
         )
         return before, (f"in hepatic segment {name}", f"in segment {name} of the liver")
     if level := _LEVEL.fullmatch(place):
-        name = re.sub("[iv]+", lambda m: m[0].upper(), level[1]).upper()
+        name = level[1].upper()
         return (f"{{side}} level {name} cervical", f"{{side}} cervical level {name}"), (
             f"at level {name} of the {{side}} neck",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, TypeVar
 
@@ -126,9 +126,9 @@ def choose_house(rng: np.random.Generator, tracer: str, style: str | None) -> Ho
     """A house's habits, drawn once per report. Raises ValueError for a style that is not in STYLES."""
     if style is not None and style not in STYLES:
         raise ValueError(f"no report style '{style}'; known: {', '.join(STYLES)}")
-    chosen = pick(rng, STYLES)
-    return House(
-        style=style or chosen,
+    drawn = pick(rng, STYLES)
+    house = House(
+        style=style or drawn,
         suv=pick(rng, SUV_WORDS),
         join=pick(rng, JOINS),
         at=pick(rng, AT),
@@ -138,6 +138,8 @@ def choose_house(rng: np.random.Generator, tracer: str, style: str | None) -> Ho
         date=pick(rng, DATES),
         avid=pick(rng, AVID.get(tracer, ("tracer-avid",))),
     )
+    # A list item has its colon behind the lesion already.
+    return replace(house, join=" ") if house.style in ("dictated", "bulleted") and house.join == ": " else house
 
 
 def rounded(value: float, decimals: int) -> str:

@@ -7,6 +7,7 @@ earlier values, negations, sizes, doses and an impression that repeats. No sente
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ REGION_HEADS = {
     "capitals": ("HEAD/NECK", "CHEST", "ABDOMEN", "PELVIS", "BONES AND SOFT TISSUES"),
     "bulleted": ("Neck", "Chest", "Abdomen", "Pelvis", "Bones"),
 }
+WRAPPED = 0.04  # share of reports exported with hard line ends
 
 
 def write_report(exam: PhantomExam, rng: np.random.Generator, *, style: str | None = None) -> PhantomReport:
@@ -67,6 +69,9 @@ def write_report(exam: PhantomExam, rng: np.random.Generator, *, style: str | No
     if house.style == "capitals" and chance(rng, 0.35):
         text = text.upper()
         sentences = {key: sentence.upper() for key, sentence in sentences.items()}
+    if chance(rng, WRAPPED):
+        width = int(rng.integers(70, 101))
+        text = "\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in text.split("\n"))
     everything = [method, *([background] if background else []), *_flat(regions), *closing]
     rows: tuple[dict[str, Any], ...] = tuple(row for said in everything for row in said.rows)
     return PhantomReport(text, sentences, frozenset(valued), printed, rows)

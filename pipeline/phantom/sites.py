@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from petground.pipeline.phantom.body import Body
 from petground.pipeline.phantom.canvas import Point
 from petground.pipeline.phantom.skeleton import rib_path, vertebra
@@ -46,18 +47,18 @@ def _nodes() -> list[SiteOfDisease]:
     rows: list[tuple[str, str, float, Point, tuple[str | None, ...], float]] = [
         ("cervical level ii node", "neck", 6, (43, 8, -198), ("left", "right"), 0.0),
         ("cervical level iii node", "neck", 4, (40, 4, -234), ("left", "right"), 0.0),
-        ("cervical level iv node", "neck", 3, (40, -2, -266), ("left", "right"), 0.0),
+        ("cervical level iv node", "neck", 2, (40, -2, -266), ("left", "right"), 0.0),
         ("supraclavicular node", "neck", 6, (64, 12, -303), ("left", "right"), 0.0),
-        ("axillary node", "chest", 9, (152, 2, -384), ("left", "right"), 0.0),
-        ("internal mammary node", "chest", 1, (25, 80, -405), ("left", "right"), 0.0),
+        ("axillary node", "chest", 10, (152, 2, -384), ("left", "right"), 0.0),
+        ("internal mammary node", "chest", 0.5, (25, 80, -405), ("left", "right"), 0.0),
         ("lower paratracheal node", "chest", 6, (22, -10, -376), ("left", "right"), 0.0),
         ("subcarinal node", "chest", 4, (2, -36, -408), (None,), 0.0),
-        ("hilar node", "chest", 8, (52, -16, -422), ("left", "right"), 0.1),
+        ("hilar node", "chest", 9, (52, -16, -422), ("left", "right"), 0.1),
         ("mesenteric node", "abdomen", 2, (0, 36, -700), (None,), 0.1),
         ("retroperitoneal node", "abdomen", 6, (31, -8, -655), ("left", "right"), 0.1),
-        ("common iliac node", "pelvis", 2, (37, -10, -738), ("left", "right"), 0.0),
+        ("common iliac node", "pelvis", 1.5, (37, -10, -738), ("left", "right"), 0.0),
         ("external iliac node", "pelvis", 7, (68, 18, -812), ("left", "right"), 0.0),
-        ("inguinal node", "pelvis", 8, (88, 72, -888), ("left", "right"), 0.0),
+        ("inguinal node", "pelvis", 9, (88, 72, -888), ("left", "right"), 0.0),
     ]
     return [
         SiteOfDisease(name, region, weight, NODE_MM, sides, point, 4.0 if sides[0] else 5.0, motion=motion)
@@ -68,13 +69,13 @@ def _nodes() -> list[SiteOfDisease]:
 def _bones() -> list[SiteOfDisease]:
     rows: list[tuple[str, float, Point, float, tuple[float, float], tuple[str | None, ...]]] = [
         ("iliac bone lesion", 8, (88, -18, -742), 14.0, (10, 45), ("left", "right")),
-        ("sacral lesion", 3, (27, -62, -752), 5.0, (10, 36), ("left", "right")),
-        ("acetabular lesion", 3, (86, -8, -812), 4.0, (9, 30), ("left", "right")),
-        ("ischial lesion", 2, (60, -42, -888), 4.0, (9, 28), ("left", "right")),
+        ("sacral lesion", 2, (27, -62, -752), 5.0, (10, 36), ("left", "right")),
+        ("acetabular lesion", 1.5, (86, -8, -812), 4.0, (9, 30), ("left", "right")),
+        ("ischial lesion", 1, (60, -42, -888), 4.0, (9, 28), ("left", "right")),
         ("proximal femoral lesion", 4, (126, -13, -872), 6.0, (10, 40), ("left", "right")),
-        ("humeral head lesion", 3, (164, -24, -350), 5.0, (9, 30), ("left", "right")),
-        ("scapular lesion", 4, (98, -86, -398), 12.0, (9, 32), ("left", "right")),
-        ("sternal lesion", 2, (0, 92, -405), 8.0, (9, 30), (None,)),
+        ("humeral head lesion", 2.5, (164, -24, -350), 5.0, (9, 30), ("left", "right")),
+        ("scapular lesion", 3, (98, -86, -398), 12.0, (9, 32), ("left", "right")),
+        ("sternal lesion", 1.5, (0, 92, -405), 8.0, (9, 30), (None,)),
     ]
     sites = [
         SiteOfDisease(name, "musculoskeletal", weight, size, sides, point, spread, hu=300.0)
@@ -102,16 +103,16 @@ def _organs() -> list[SiteOfDisease]:
         SiteOfDisease("upper lobe nodule", "chest", 5, LUNG_MM, left, host="lung", part="LUL", motion=0.1, hu=32),
         SiteOfDisease("lower lobe nodule", "chest", 5, LUNG_MM, left, host="lung", part="LLL", motion=0.6, hu=32),
         SiteOfDisease("breast mass", "chest", 5, (10, 40), point=(82, 114, -434), spread_mm=8, hu=45, women_only=True),
-        SiteOfDisease("thyroid nodule", "neck", 1.5, (8, 26), point=(21, 15, -268), spread_mm=2, hu=60),
-        SiteOfDisease("parotid nodule", "neck", 1, (8, 24), point=(56, 0, -170), spread_mm=3, hu=40),
+        SiteOfDisease("thyroid nodule", "neck", 0.7, (8, 26), point=(21, 15, -268), spread_mm=2, hu=60),
+        SiteOfDisease("parotid nodule", "neck", 0.5, (8, 24), point=(56, 0, -170), spread_mm=3, hu=40),
         SiteOfDisease("adrenal nodule", "abdomen", 8, (10, 40), point=(38, -35, -570), spread_mm=3, motion=0.5, hu=28),
         SiteOfDisease("splenic lesion", "abdomen", 2, (10, 36), (None,), host="spleen", motion=0.9, hu=36),
         SiteOfDisease("pancreatic mass", "abdomen", 1.5, (12, 40), (None,), (4, 24, -607), 10, motion=0.5, hu=35),
-        SiteOfDisease("peritoneal nodule", "abdomen", 2, (7, 30), point=(106, 30, -715), spread_mm=7),
+        SiteOfDisease("peritoneal nodule", "abdomen", 1, (7, 30), point=(106, 30, -715), spread_mm=7),
     ]
     for segment in ("ii", "iii", "iva", "ivb", "v", "vi", "vii", "viii"):
         name = f"hepatic segment {segment} lesion"
-        weight = 0.6 if segment in ("iva", "ivb") else 1.3
+        weight = 0.7 if segment in ("iva", "ivb") else 1.6
         sites.append(
             SiteOfDisease(name, "abdomen", weight, (10, 50), (None,), host="liver", part=segment, motion=1.0, hu=40)
         )

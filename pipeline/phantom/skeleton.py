@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from petground.pipeline.phantom.body import CAVITY, Body, contour
 from petground.pipeline.phantom.canvas import Point, Shape, capsule, ellipsoid, mirrored, slab, tube
 

@@ -1,9 +1,10 @@
-"""The layers everything else lies in: skin, fat, muscle, cavity, lungs above the diaphragm, arms and legs, the couch."""
+"""The layers everything else lies in: skin, fat, muscle, cavity, lungs above the diaphragm, limbs, the couch."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from petground.pipeline.phantom.body import CAVITY, FAT_MM, FAT_Z, TRUNK, Body, contour
 from petground.pipeline.phantom.canvas import Array, Canvas, Shape, capsule, ellipsoid, mirrored, paint
 

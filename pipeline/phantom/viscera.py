@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+
 from petground.pipeline.phantom.canvas import Point, Shape, capsule, ellipsoid, mirrored, tube, worm
 
-__all__ = ["COLON", "URETER", "chest", "abdomen", "head_and_neck", "pelvis"]
+__all__ = ["COLON", "URETER", "abdomen", "chest", "head_and_neck", "pelvis"]
 
 ABDOMEN = ("visceral_fat",)
 CHEST = ("mediastinum", "lung", "visceral_fat")
@@ -154,14 +155,20 @@ def _upper(rng: np.random.Generator, j: Jitter) -> list[Shape]:
     """Liver over everything it meets, spleen, pancreas, duodenum, adrenals. Liver and spleen fill the domes."""
     grown = rng.normal(1.0, 0.05)
     room = (*ABDOMEN, "colon", "small_bowel", "stomach_wall", "stomach_lumen", "bowel_gas")
-    over = {"over": room, "motion": 1.0}
     x, y, z = j.at((76, 0, -572), 3)
     liver = [
         ellipsoid(
-            "liver", (x, y, z), (70 * grown, 84 * grown, 92 * grown), (0, 6, 0), lumps=0.03, phase=j.phase(), **over
-        ),  # type: ignore[arg-type]
-        ellipsoid("liver", j.at((8, 42, -548), 3), j.size((74, 38, 38)), (0, -12, 0), **over),  # type: ignore[arg-type]
-        ellipsoid("liver", (50, 30, -545), (60, 50, 52), **over),  # type: ignore[arg-type]
+            "liver",
+            (x, y, z),
+            (70 * grown, 84 * grown, 92 * grown),
+            (0, 6, 0),
+            lumps=0.03,
+            phase=j.phase(),
+            over=room,
+            motion=1.0,
+        ),
+        ellipsoid("liver", j.at((8, 42, -548), 3), j.size((74, 38, 38)), (0, -12, 0), over=room, motion=1.0),
+        ellipsoid("liver", (50, 30, -545), (60, 50, 52), over=room, motion=1.0),
         ellipsoid("gallbladder", j.at((50, 46, -636), 3), j.size((13, 17, 25), 0.2), over=(*room, "liver"), motion=1.0),
         *tube("blood", [(20, 4, -600), (34, 2, -585), (52, 4, -572)], 6.0, over=("liver", *ABDOMEN), motion=1.0),
     ]

@@ -16,13 +16,14 @@ __all__ = ["write_dicom_objects"]
 
 
 def write_dicom_objects(case: Case, folder: Path, *, reviewer: str | None = None) -> None:
-    """Writes FOLDER/seg.dcm and FOLDER/sr.dcm, both or none.
+    """Writes FOLDER/seg.dcm, sr.dcm and, where one factor turns the PET into SUVbw, rwvm.dcm; all or none.
 
     Raises InputError when the exam's DICOM folder is gone or the folder cannot be written, GeometryError when the
     series there is not the labelled one.
     """
     from petground.pipeline.dicom.seg import build_seg
     from petground.pipeline.dicom.sr import build_sr
+    from petground.pipeline.dicom.value_map import build_value_map
 
     source = read_source(Path(case.source.get("folder", "")), case.pet, case=case.exam_id)
     findings = [
@@ -40,10 +41,16 @@ def write_dicom_objects(case: Case, folder: Path, *, reviewer: str | None = None
         if item.mask is not None and item.label is not None
     ]
     seg = build_seg(source, findings, case=case.exam_id)
-    report = build_sr(source, seg, findings, case=case.exam_id, reviewer=reviewer)
+    objects = {folder / "seg.dcm": seg}
+    factor = case.exam.get("suv_factor")
+    if factor is not None and source.frame_of_k is None:
+        objects[folder / "rwvm.dcm"] = build_value_map(source, float(factor), case=case.exam_id)
+    value_map = objects.get(folder / "rwvm.dcm")
+    report = build_sr(source, seg, findings, case=case.exam_id, reviewer=reviewer, value_map=value_map)
+    objects[folder / "sr.dcm"] = report
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _save({folder / "seg.dcm": seg, folder / "sr.dcm": report})
+        _save(objects)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}", case=case.exam_id) from error
 
@@ -53,7 +60,7 @@ def _save(objects: dict[Path, Any]) -> None:
     parts = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex}.part") for path in objects}
     try:
         for path, dataset in objects.items():
-            dataset.save_as(parts[path])
+            dataset.save_as(parts[path], enforce_file_format=True)
         for path, part in parts.items():
             os.replace(part, path)
     finally:

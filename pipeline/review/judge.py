@@ -83,7 +83,8 @@ def alarms(case: Case, item: Item, site: Site) -> list[dict[str, str]]:
     side = item.finding.get("laterality")
     if item.label is None:
         reason = item.finding.get("reason")
-        text = f"{reason_text(reason)}. {item.finding.get('detail') or ''}".strip()
+        known = reason_text(reason)
+        text = " ".join(filter(None, (f"{known[:1].upper()}{known[1:]}.", item.finding.get("detail"))))
         found.append({"level": "warn", "title": "No label.", "text": text})
     elif side in ("left", "right") and item.voxel_ijk is not None:
         right = right_of_midline_mm(item.voxel_ijk, case.pet, case.ct)

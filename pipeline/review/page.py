@@ -140,9 +140,9 @@ def _rows(case: Case, item: Item, album: Album, site: Site) -> list[dict[str, An
 
     if item.label is None:
         for row in item.candidates[:SHOWN_CANDIDATES]:
-            ijk = (int(row["voxel_i"]), int(row["voxel_j"]), int(row["voxel_k"]))
-            where = f"candidate {int(row['rank']) + 1}, slice {site_slice(case, ijk[2], site)}"
-            add(f"{where[:1].upper()}{where[1:]} · SUV {row['suv']:.1f}", axial_row(album, item, ijk[2], ijk, where))
+            at = (int(row["voxel_i"]), int(row["voxel_j"]), int(row["voxel_k"]))
+            where = f"candidate {int(row['rank']) + 1}, slice {site_slice(case, at[2], site)}"
+            add(f"{where[:1].upper()}{where[1:]} · SUV {row['suv']:.1f}", axial_row(album, item, at[2], at, where))
         if not rows and item.reported_k is not None:
             where = f"reported slice {item.finding['slice']}"
             add(where.capitalize(), axial_row(album, item, item.reported_k, None, where))

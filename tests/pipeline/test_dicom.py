@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
@@ -71,7 +74,7 @@ def data_set(modality: str, uid: str, k: int, values: np.ndarray) -> Dataset:
 
 
 def write(folder: Path, modality: str = "PT", edit: Edit | None = None, name: str = "", uid: str | None = None) -> str:
-    """A series in files of scrambled names; returns its UID. `edit(ds, k)` changes a slice, or leaves it out by False."""
+    """A series in files of scrambled names; returns its UID. `edit(ds, k)` changes a slice or, by False, omits it."""
     uid = uid or generate_uid()
     folder.mkdir(parents=True, exist_ok=True)
     order = list(range(SLICES))
@@ -329,9 +332,10 @@ def test_one_file_alone(tmp_path: Path) -> None:
         ("RescaleSlope", "0", "RescaleSlope"),
         ("SeriesDate", "20240301", "SeriesTime"),
         ("RadiopharmaceuticalInformationSequence", None, "RadionuclideTotalDose"),
+        ("RadiopharmaceuticalInformationSequence", [dose(), dose()], "has 2 items"),
     ],
 )
-def test_no_suv_is_never_raw_activity(tmp_path: Path, attribute: str, value: str | None, word: str) -> None:
+def test_no_suv_is_never_raw_activity(tmp_path: Path, attribute: str, value: Any, word: str) -> None:
     def edit(ds: Dataset, k: int) -> None:
         if value is None:
             delattr(ds, attribute)
@@ -461,6 +465,21 @@ def group(sequence: str, **attributes: Any) -> Dataset:
         setattr(item, keyword, value)
     setattr(outer, sequence, [item])
     return outer
+
+
+@given(st.text(max_size=30), st.one_of(st.none(), st.from_regex(r"[+-][0-9]{4}", fullmatch=True)))
+@settings(max_examples=200, deadline=None)
+def test_times_of_any_text_are_times_or_missing(value: str, zone: str | None) -> None:
+    parse_time(value)
+    parse_datetime(value, zone)
+    parse_datetime(f"20240305{value}", zone)
+    parse_datetime(f"00010101000000{zone}", zone)
+
+
+@given(st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2100, 1, 1)))
+def test_a_written_time_is_read(moment: datetime) -> None:
+    assert parse_datetime(moment.strftime("%Y%m%d%H%M%S.%f")) == moment
+    assert parse_time(moment.strftime("%H%M%S.%f")) == moment.time()
 
 
 def test_times_of_dicom() -> None:

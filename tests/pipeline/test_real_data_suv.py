@@ -44,7 +44,7 @@ def test_acrin_042(shared_data: Data) -> None:
 
 
 def test_acrin_042_without_the_corrected_series(shared_data: Data) -> None:
-    with pytest.raises(SuvError, match="PET NAC.*not attenuation corrected"):
+    with pytest.raises(SuvError, match=r"PET NAC.*not attenuation corrected"):
         read_pet(shared_data("acrin_042") / "PET_NAC")
 
 

@@ -1,0 +1,87 @@
+"""The published block's invariants, and those of its options."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from petground.models import build
+from petground.models.blocks.contextual_gate import voxel_coordinates
+from torch import nn
+
+
+def _gate(**options: object) -> nn.Module:
+    torch.manual_seed(0)
+    return build("fusion", "contextual_gate", channels=8, text_channels=6, **options)
+
+
+def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    mask = torch.tensor([[True] * 4 + [False] * 3, [True] * 7])
+    return torch.randn(2, 8, 3, 4, 5), torch.randn(2, 7, 6), mask
+
+
+OPTIONS = [
+    {},
+    {"num_heads": 4, "norm": True, "coordinates": "linear"},
+    {"num_heads": 2, "norm": True, "coordinates": "fourier", "form": "residual_gate"},
+]
+
+
+def test_published_form_is_the_default() -> None:
+    x, tokens, mask = _inputs()
+    gate = _gate()
+    x1, t1 = x[1:], tokens[1:]  # no padding there: plain softmax attention, written out
+    text = gate.text(t1)
+    voxels = x1.flatten(2).transpose(1, 2)
+    scores = gate.query(voxels) @ gate.key(text).transpose(1, 2) / 8**0.5
+    answer = gate.out(scores.softmax(-1) @ gate.value(text)).transpose(1, 2).reshape(x1.shape)
+    assert torch.allclose(gate(x, tokens, mask)[1:], x1 * answer.tanh(), atol=1e-6)
+
+
+def test_gate_never_grows_a_feature() -> None:
+    x, tokens, mask = _inputs()
+    assert (_gate()(x, 100 * tokens, mask).abs() <= x.abs()).all()
+
+
+def test_zero_output_projection_closes_the_gate_or_is_the_identity() -> None:
+    x, tokens, mask = _inputs()
+    gate = _gate()
+    nn.init.zeros_(gate.out.weight)
+    nn.init.zeros_(gate.out.bias)
+    assert gate(x, tokens, mask).abs().max() == 0
+    assert torch.equal(_gate(form="residual_gate")(x, tokens, mask), x)  # its state at the start
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_order_and_padding_of_tokens_do_not_matter(options: dict[str, object]) -> None:
+    x, tokens, mask = _inputs()
+    gate = _gate(**options)
+    nn.init.normal_(gate.out.weight)
+    out = gate(x, tokens, mask)
+    assert not torch.allclose(out, gate(x, tokens.flip(0), mask), atol=1e-3)
+    order = torch.tensor([3, 1, 0, 2, 4, 5, 6])
+    assert torch.allclose(out, gate(x, tokens[:, order], mask), atol=1e-5)
+    padded = tokens.clone()
+    padded[~mask] = 50.0
+    assert torch.equal(out, gate(x, padded, mask))
+
+
+def test_coordinates_tell_left_from_right_and_nothing_else_does() -> None:
+    same_everywhere = torch.ones(1, 8, 2, 2, 6)
+    tokens, mask = torch.randn(1, 3, 6), torch.ones(1, 3, dtype=torch.bool)
+    assert _gate()(same_everywhere, tokens, mask).std((2, 3, 4)).max() < 1e-6
+    out = _gate(coordinates="linear")(same_everywhere, tokens, mask)
+    assert not torch.allclose(out[..., 0], out[..., 5], atol=1e-4)
+
+
+def test_coordinates_are_of_the_place_not_of_the_resolution() -> None:
+    fine = voxel_coordinates((2, 4, 8)).reshape(2, 4, 8, 3)
+    coarse = voxel_coordinates((1, 2, 4)).reshape(1, 2, 4, 3)
+    assert torch.allclose(fine.reshape(1, 2, 2, 2, 4, 2, 3).mean((1, 3, 5)), coarse)
+    assert fine[0, 0, 0].tolist() == [-0.5, -0.75, -0.875]  # z, y, x
+    assert fine[0, 0, 7, 2] > 0
+
+
+def test_no_fusion_passes_features_through() -> None:
+    x, tokens, mask = _inputs()
+    assert build("fusion", "none", channels=8, text_channels=6)(x, tokens, mask) is x

@@ -1,0 +1,96 @@
+"""The network: one encoding serves all sentences, and the text is what makes them differ."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from petground.models.grounding import GroundingNet
+from petground.models.unet import NetConfig
+from torch import nn
+
+FUSION = {"name": "contextual_gate", "num_heads": 2, "norm": True, "coordinates": "linear"}
+
+
+def _net(**options: object) -> GroundingNet:
+    torch.manual_seed(0)
+    settings = {"features": [4, 6, 8], "fusion": FUSION, "fusion_stages": [0, 1], "blocks_per_stage": 1, **options}
+    return GroundingNet(NetConfig(**settings), text_channels=10).eval()
+
+
+def _inputs(exams: int = 2, sentences: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    mask = torch.ones(exams, sentences, 5, dtype=torch.bool)
+    mask[0, 1, 3:] = False
+    return torch.rand(exams, 2, 8, 4, 12), torch.randn(exams, sentences, 5, 10), mask
+
+
+@pytest.mark.parametrize("encoder", ["residual", "plain"])
+def test_sentences_together_equal_sentences_alone(encoder: str) -> None:
+    net, (image, tokens, mask) = _net(encoder=encoder, decoder_convs=2), _inputs()
+    with torch.inference_mode():
+        together = net(image, tokens, mask)
+        assert together.shape == (2, 3, 8, 4, 12)
+        for exam in range(2):
+            features = net.encode(image[exam : exam + 1])
+            for s in range(3):
+                alone = net.decode(features, tokens[exam : exam + 1, s : s + 1], mask[exam : exam + 1, s : s + 1])
+                assert torch.allclose(alone[0, 0], together[exam, s], atol=1e-5)
+
+
+def test_encoder_never_sees_the_text_and_runs_once() -> None:
+    net, (image, tokens, mask) = _net(), _inputs(1, 3)
+    calls = []
+    net.encoder.register_forward_hook(lambda *_: calls.append(1))
+    features = net.encode(image)
+    before = [f.clone() for f in features]
+    net.decode(features, tokens, mask)
+    net.decode(features, tokens.flip(1), mask.flip(1))
+    assert len(calls) == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, features, strict=True))
+
+
+def test_split_convolution_equals_the_one_over_concatenated_channels() -> None:
+    stage = _net().decoder.stages[0]
+    x, skip = torch.randn(1, 6, 4, 2, 6), torch.randn(1, 6, 4, 2, 6)
+    whole = nn.Conv3d(12, 6, 3, padding=1)
+    whole.weight.data = torch.cat([stage.from_up.weight, stage.from_skip.weight], dim=1)
+    whole.bias.data = stage.from_skip.bias.data
+    expected = whole(torch.cat([x, skip], dim=1))
+    assert torch.allclose(stage.from_up(x) + stage.from_skip(skip), expected, atol=1e-5)
+
+
+def test_text_changes_the_answer_only_where_it_is_fused() -> None:
+    image, tokens, mask = _inputs(1, 2)
+    with torch.inference_mode():
+        out = _net()(image, tokens, mask)
+        assert not torch.allclose(out[0, 0], out[0, 1], atol=1e-4)
+        blind = _net(fusion={"name": "none"})(image, tokens, mask)
+        assert torch.equal(blind[0, 0], blind[0, 1])
+
+
+def test_gradients_reach_every_parameter() -> None:
+    net, (image, tokens, mask) = _net().train(), _inputs()
+    net(image, tokens, mask).square().mean().backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    # a bias before an instance norm has no effect, as in nnU-Net
+    assert [name for name in without if not name.endswith("bias")] == []
+
+
+def test_published_size_and_bad_grids() -> None:
+    config = NetConfig()
+    assert config.features == [64, 96, 128, 192, 256]
+    assert config.divisor == 16
+    with torch.device("meta"):
+        net = GroundingNet(config, text_channels=768)
+    fused = [stage.fusion.out.out_features for stage in net.decoder.stages if stage.fusion is not None]
+    assert fused == [192, 128, 96]
+    with pytest.raises(ValueError, match="multiples of 4"):
+        _net().encode(torch.rand(1, 2, 8, 6, 8))
+    image, tokens, mask = _inputs()
+    with pytest.raises(ValueError, match="mask"):
+        _net()(image, tokens, mask[:, :1])
+
+
+def test_head_bias_starts_every_voxel_at_no() -> None:
+    image, tokens, mask = _inputs()
+    assert _net(head_bias=-7.0)(image, tokens, mask).max() < -2

@@ -1,0 +1,58 @@
+"""Names in a config: found, or answered with the nearest."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from petground.models import BlockError, build, list_blocks
+from petground.models.blocks.contextual_gate import ContextualGate
+from petground.models.registry import Block, check_options, index
+from petground.models.unet import NetConfig
+
+
+def test_build_by_name() -> None:
+    gate = build("fusion", "contextual_gate", channels=8, text_channels=4, num_heads=2)
+    assert isinstance(gate, ContextualGate)
+    assert gate.num_heads == 2
+
+
+@pytest.mark.parametrize(
+    ("slot", "name", "options", "hint"),
+    [
+        ("fusoin", "contextual_gate", {}, "fusion"),
+        ("fusion", "contextual_gat", {}, "did you mean contextual_gate"),
+        ("fusion", "contextual_gate", {"numheads": 2}, "num_heads"),
+        ("fusion", "contextual_gate", {"num_heads": "two"}, "expected int"),
+        ("fusion", "contextual_gate", {"norm": 1}, "expected bool"),
+        ("fusion", "contextual_gate", {"form": "gated"}, "residual_gate"),
+        ("fusion", "contextual_gate", {"channels": 9, "text_channels": 4, "num_heads": 2}, "does not divide"),
+        ("fusion", "contextual_gate", {"channels": 8}, "needs text_channels"),
+    ],
+)
+def test_mistakes_are_named(slot: str, name: str, options: dict[str, object], hint: str) -> None:
+    with pytest.raises(BlockError, match=hint):
+        build(slot, name, **options)
+
+
+def test_a_duplicate_raises() -> None:
+    block = Block("fusion", "twice", ContextualGate, "", "")
+    with pytest.raises(BlockError, match="twice"):
+        index((block, block))
+
+
+def test_listing_is_plain_data() -> None:
+    rows = list_blocks()
+    assert {"key", "slot", "paper", "summary"} <= set(rows[0])
+    assert json.loads(json.dumps(rows)) == rows
+    assert [row["key"] for row in list_blocks("fusion")] == ["contextual_gate", "none"]
+    with pytest.raises(BlockError, match="fusion"):
+        list_blocks("fusio")
+
+
+def test_net_config_checks_its_fusion() -> None:
+    with pytest.raises(BlockError, match="num_heads"):
+        NetConfig(fusion={"name": "contextual_gate", "num_head": 4})
+    with pytest.raises(BlockError, match="fusion_stages"):
+        NetConfig(features=[8, 16], fusion_stages=[1])
+    check_options("fusion", "contextual_gate", {"num_heads": 4})

@@ -1,0 +1,175 @@
+"""`petground ground` with a stand-in for the network: what is written, where it lies, and what is said."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from petground.labeling.errors import InputError
+from petground.labeling.volume import Volume, same_grid
+from petground.pipeline.commands import ground as command
+from petground.pipeline.commands.ground import Asked, ground
+from petground.pipeline.nifti import read_nifti, write_nifti
+from petground.training.grid import GridSpec
+
+LEFT_MM, RIGHT_MM = np.array([-40.0, 2.0, 360.0]), np.array([36.0, 10.0, 480.0])
+REPORT = """FINDINGS:
+There is an enlarged left inguinal node with SUVmax of 8.0 on axial slice 30.
+A right axillary node shows SUV max 6.0 (slice 10).
+Liver background SUVmean 2.1.
+
+IMPRESSION: As above.
+"""
+
+
+class SideModule:
+    """Marks voxels with SUV above 4 on the side that the sentence names; grid axis x counts towards the right."""
+
+    grid = GridSpec(spacing_xyz_mm=(8.0, 8.0, 8.0), shape_zyx=(32, 24, 24))
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def predict_probabilities(self, image: np.ndarray[Any, Any], sentences: list[str]) -> np.ndarray[Any, Any]:
+        self.read += sentences
+        hot = (np.asarray(image)[0] > 0.25).astype(np.float32)
+        right = np.arange(hot.shape[2]) >= hot.shape[2] // 2
+        side = {"left": ~right, "right": right}
+        words = [next((w for w in ("left", "right") if w in s), None) for s in sentences]
+        maps = [0.9 * hot * side[w][None, None, :] if w is not None else 0.1 * hot for w in words]
+        return np.stack(maps)
+
+
+@pytest.fixture
+def exam(tmp_path: Path) -> Path:
+    """A body with a lesion low at the left (SUV 8) and one high at the right (SUV 6), stored as L-P-S."""
+    affine = np.diag([-4.0, -4.0, 6.0, 1.0])
+    affine[:3, 3] = (80.0, 72.0, 300.0)
+    pet = Volume(np.zeros((40, 36, 40), dtype=np.float32), affine, "SUVbw")
+    world = pet.to_world_mm(np.stack(np.meshgrid(*map(np.arange, pet.shape), indexing="ij"), axis=-1))
+    pet.array[(np.abs(world[..., 0]) < 64) & (np.abs(world[..., 1]) < 50)] = 1.0
+    for centre, suv in ((LEFT_MM, 8.0), (RIGHT_MM, 6.0)):
+        pet.array[np.linalg.norm(world - centre, axis=-1) < 18] = 5.0
+        pet.array[tuple(np.rint(pet.to_index(centre)).astype(int))] = suv
+    folder = tmp_path / "exam_7"
+    write_nifti(folder / "pet.nii.gz", pet)
+    hu = np.where(pet.array > 0, 40, -1000).astype(np.int16)
+    write_nifti(folder / "ct.nii.gz", Volume(hu, affine, "HU"))
+    return folder
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> SideModule:
+    stand_in = SideModule()
+    monkeypatch.setattr("petground.training.inference.load_module", lambda path, device: stand_in)
+    return stand_in
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, *asked: Asked) -> None:
+    monkeypatch.setattr(command, "_asked", lambda text, report, site: list(asked))
+
+
+def test_masks_lie_on_the_pet_grid_on_the_side_that_was_named(
+    exam: Path, module: SideModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(
+        monkeypatch,
+        Asked("f001", "left node, SUVmax 8.0, slice 30", "left node", 8.0, 30),
+        Asked("f004", "right node, SUVmax 6.0, slice 10", "right node", 6.0, 10),
+        Asked("f005", "something else, SUVmax 3.3, slice 12", "something else", 3.3, 12),
+    )
+    out = tmp_path / "out"
+    assert ground(exam, tmp_path / "x.ckpt", out, text="x") == 0
+    pet = read_nifti(exam / "pet.nii.gz", "SUVbw")
+    for name, centre in (("f001", LEFT_MM), ("f004", RIGHT_MM)):
+        mask = read_nifti(out / f"{name}.nii.gz", "label")
+        assert same_grid(pet, mask)
+        assert np.abs(mask.to_world_mm(np.argwhere(mask.array > 0)).mean(axis=0) - centre).max() < 4
+    assert not read_nifti(out / "f005.nii.gz", "label").array.any()
+    rows = {row["finding_id"]: row for row in json.loads((out / "findings.json").read_text())["findings"]}
+    assert (rows["f001"]["suv_measured"], rows["f001"]["slice_measured"]) == (8.0, 30)  # z 360 is k = 10 of 40
+    assert (rows["f004"]["suv_measured"], rows["f004"]["slice_measured"]) == (6.0, 10)
+    assert rows["f001"]["found"]
+    assert rows["f001"]["presence"] > 0.5
+    assert not rows["f005"]["found"]
+    assert rows["f005"]["suv_measured"] is None
+    with (out / "findings.csv").open(newline="", encoding="utf-8") as stream:
+        assert [row["finding_id"] for row in csv.DictReader(stream)] == ["f001", "f004", "f005"]
+    for name in ("f001.png", "f004.png", "f005.png", "overview.png"):
+        assert np.asarray(Image.open(out / name)).shape[0] > 200
+    assert module.read == ["left node", "right node", "something else"], "the model reads prompts, in one call"
+
+
+def test_an_empty_mask_is_said_plainly(
+    exam: Path, module: SideModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(monkeypatch, Asked("f002", "a secret sentence", "something", None, None))
+    ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text="x")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "f002: the model does not see what this sentence says; its mask is empty." in said
+    assert "secret" not in said
+
+
+def test_masks_of_an_earlier_report_do_not_stay(
+    exam: Path, module: SideModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    ask(monkeypatch, Asked("f001", "", "left", None, None), Asked("f009", "", "right", None, None))
+    ground(exam, tmp_path / "x.ckpt", out, text="x")
+    (out / "notes.txt").write_text("mine")
+    ask(monkeypatch, Asked("f001", "", "left", None, None))
+    ground(exam, tmp_path / "x.ckpt", out, text="x")
+    found = {p.name for p in out.iterdir()}
+    assert found == {"f001.nii.gz", "f001.png", "overview.png", "findings.csv", "findings.json", "notes.txt"}
+
+
+def test_one_of_text_and_report_is_needed(exam: Path, tmp_path: Path) -> None:
+    pytest.importorskip("petground.labeling.extract")
+    for wrong in ({}, {"text": "a", "report": tmp_path / "r.txt"}, {"text": "  "}):
+        with pytest.raises(InputError, match="--text"):
+            ground(exam, tmp_path / "x.ckpt", tmp_path / "out", **wrong)  # type: ignore[arg-type]
+
+
+def test_missing_exam_and_unreadable_reports_are_named(exam: Path, tmp_path: Path) -> None:
+    pytest.importorskip("petground.labeling.extract")
+    with pytest.raises(InputError, match="no report"):
+        ground(exam, tmp_path / "x.ckpt", tmp_path / "out", report=tmp_path / "none.txt")
+    report = tmp_path / "r.txt"
+    for content, said in ((b" \n", "empty"), (b"\xff\xfe\x00", "UTF-8"), (b"All is well.", "no current lesion")):
+        report.write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            ground(exam, tmp_path / "x.ckpt", tmp_path / "out", report=report)
+    with pytest.raises(InputError, match="no exam"):
+        ground(tmp_path / "nowhere", tmp_path / "x.ckpt", tmp_path / "out", text="left node")
+    with pytest.raises(InputError, match="no checkpoint"):
+        ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text="left node")
+
+
+def test_a_whole_report_gives_a_mask_per_positive_sentence(exam: Path, module: SideModule, tmp_path: Path) -> None:
+    pytest.importorskip("petground.labeling.extract")
+    report = tmp_path / "report.txt"
+    report.write_text(REPORT)
+    ground(exam, tmp_path / "x.ckpt", tmp_path / "out", report=report)
+    rows = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+    assert [(row["suv_reported"], row["slice_reported"]) for row in rows] == [(8.0, 30), (6.0, 10)]
+    assert [(row["suv_measured"], row["slice_measured"]) for row in rows] == [(8.0, 30), (6.0, 10)]
+    assert not any(number in prompt for prompt in module.read for number in ("8.0", "30", "6.0", "10"))
+
+
+def test_one_sentence_is_stripped_of_its_numbers_before_the_model_reads_it(
+    exam: Path, module: SideModule, tmp_path: Path
+) -> None:
+    pytest.importorskip("petground.labeling.extract")
+    ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text="Left inguinal node, SUVmax 8.0, slice 30.")
+    (row,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+    assert (row["suv_reported"], row["slice_reported"]) == (8.0, 30)
+    (prompt,) = module.read
+    assert "eft inguinal node" in prompt
+    assert "8.0" not in prompt
+    assert "30" not in prompt

@@ -1,0 +1,235 @@
+"""`petground label` on small exams: every mention has a fate, a second run does nothing, a killed run goes on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from petground.labeling.volume import Volume
+from petground.pipeline import cli
+from petground.pipeline.nifti import read_nifti, write_nifti
+from petground.pipeline.schemas import read_table
+
+NZ = 60
+AFFINE = np.array([[-4.0, 0, 0, 80], [0, -4.0, 0, 80], [0, 0, 4.0, -120], [0, 0, 0, 1]])
+
+
+def exam(folder: Path, *spots: tuple[float, tuple[int, int, int]]) -> None:
+    """A body of SUV 0.8 with round spots (SUVmax, voxel); i grows to the patient's left, k to the head."""
+    array = np.zeros((40, 40, NZ), np.float32)
+    array[4:36, 8:32] = 0.8
+    grid = np.indices(array.shape)
+    for peak, centre in spots:
+        distance = sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True))
+        array = np.maximum(array, peak * np.exp(-distance / 8.0).astype(np.float32))
+        array[centre] = peak
+    write_nifti(folder / "pet.nii.gz", Volume(array, AFFINE, "SUVbw"))
+
+
+def report(suv: float, k: int, side: str = "left") -> str:
+    return f"FINDINGS: Hypermetabolic {side} axillary node, SUVmax {suv}, axial slice {NZ - k}. Liver SUVmax 2.9."
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> tuple[Path, Path]:
+    """Three good exams and one of each kind of trouble."""
+    rows = [
+        ("good1", report(7.3, 41)),
+        ("good2", report(5.2, 20, "right")),
+        ("good3", report(9.8, 30)),
+        ("nopet", report(6.6, 30)),
+        ("broken", report(6.6, 30)),
+        ("missing", report(6.6, 30)),
+        ("nothing", "FINDINGS: No hypermetabolic lesion."),
+        ("silent", " "),
+        ("twice", report(6.6, 30)),
+        ("twice", report(7.7, 30)),
+        ("lost", report(15.5, 30)),
+    ]
+    exams = tmp_path / "exams"
+    exam(exams / "good1", (7.3, (30, 20, 41)), (4.0, (10, 20, 41)))
+    exam(exams / "good2", (5.2, (9, 18, 20)))
+    exam(exams / "good3", (9.8, (30, 20, 30)))
+    exam(exams / "lost", (9.8, (30, 20, 30)))
+    (exams / "nopet").mkdir()
+    (exams / "nopet" / "readme.txt").write_text("no images here")
+    (exams / "broken").mkdir()
+    (exams / "broken" / "pet.nii.gz").write_bytes(b"\x1f\x8b not a NIfTI")
+    reports = tmp_path / "reports.csv"
+    with reports.open("w", newline="") as stream:
+        csv.writer(stream).writerows([("exam_id", "report_text"), *rows])
+    return reports, exams
+
+
+def words(export: tuple[Path, Path], out: Path, *more: str) -> list[str]:
+    return ["label", "--reports", str(export[0]), "--exams", str(export[1]), "--out", str(out), *more]
+
+
+def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
+    return {name: read_table(out / f"{name}.parquet", name) for name in ("exams", "findings", "labels", "candidates")}
+
+
+def times(out: Path) -> dict[str, int]:
+    return {p.relative_to(out).as_posix(): p.stat().st_mtime_ns for p in out.rglob("stage.json")}
+
+
+def test_every_mention_has_a_fate_and_bad_cases_stop_no_other(export: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "work"
+    assert cli.main(words(export, out)) == 3
+    found = tables(out)
+
+    exams = {row["exam_id"]: (row["status"], row["reason"]) for row in found["exams"]}
+    assert exams == {
+        "good1": ("ok", None),
+        "good2": ("ok", None),
+        "good3": ("ok", None),
+        "lost": ("ok", None),
+        "nopet": ("failed", "no_pet"),
+        "broken": ("failed", "unreadable"),
+        "missing": ("failed", "no_exam"),
+        "nothing": ("ok", "nothing_to_label"),
+        "silent": ("failed", "no_report_text"),
+        "twice": ("failed", "duplicate_exam_id"),
+    }
+    assert all(row["detail"] for row in found["exams"] if row["status"] == "failed"), "each failure says why"
+
+    fates = {(row["exam_id"], row["suv"]): (row["status"], row["reason"]) for row in found["findings"]}
+    assert fates["good1", 7.3] == ("positive", None)
+    assert fates["good1", 2.9] == ("excluded", "reference")
+    assert fates["lost", 15.5] == ("excluded", "no_match")
+    assert fates["broken", 6.6] == ("failed", "unreadable")
+    assert all(bool(row["reason"]) != (row["status"] == "positive") for row in found["findings"])
+    labelled = {(row["exam_id"], row["finding_id"]) for row in found["labels"]}
+    positive = {(r["exam_id"], r["finding_id"]) for r in found["findings"] if r["status"] == "positive"}
+    assert labelled == positive
+    assert {name for name, _ in labelled} == {"good1", "good2", "good3"}
+
+    for row in found["labels"]:
+        mask = read_nifti(out / row["mask_path"], "label")
+        assert mask.array[row["voxel_i"], row["voxel_j"], row["voxel_k"]] == 1
+        assert row["slice_measured"] == row["slice_reported"] == NZ - row["voxel_k"]
+        assert row["suv_measured"] == pytest.approx(row["suv_reported"], abs=0.05)
+        # The reported side is where the mask lies: RAS+ x grows to the patient's right.
+        centre_x_mm = mask.to_world_mm(np.argwhere(mask.array > 0).mean(axis=0))[0]
+        assert (centre_x_mm < 0) == (row["laterality"] == "left")
+
+
+def test_a_second_run_does_nothing_and_a_new_site_does_not_read_images_again(
+    export: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "work"
+    cli.main(words(export, out))
+    first, made = tables(out), times(out)
+    cli.main(words(export, out))
+    assert tables(out) == first
+    assert times(out) == made
+    site = tmp_path / "site.yaml"
+    site.write_text("suv_minimum: 6.0\n")
+    cli.main(words(export, out, "--site", str(site)))
+    changed = {name.split("/")[0] for name, when in times(out).items() if made.get(name) != when}
+    assert "exams" not in changed, "reading images does not depend on the site"
+    reasons = {row["exam_id"]: row["reason"] for row in tables(out)["findings"] if row["suv"] == 5.2}
+    assert reasons == {"good2": "suv_below_minimum"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_a_killed_run_goes_on_to_the_same_tables(export: tuple[Path, Path], tmp_path: Path) -> None:
+    cli.main(words(export, tmp_path / "whole"))
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "petground.pipeline.cli", *words(export, out, "--workers", "1")]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("exams/*/stage.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = times(out)
+    assert kept
+    assert not (out / "labels.parquet").exists(), "it was killed before the end"
+    assert cli.main(words(export, out)) == 3
+    assert {name: when for name, when in times(out).items() if name in kept} == kept
+    assert tables(out) == tables(tmp_path / "whole")
+    assert not list(out.rglob(".*.part")), "nothing half-written is left"
+
+
+def test_dry_run_writes_nothing(export: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words(export, tmp_path / "work", "--dry-run")) == 0
+    assert not (tmp_path / "work").exists()
+    told = capsys.readouterr().out
+    assert "11 reports, 3 of them unusable" in told
+    assert "from the head, from 1" in told
+
+
+def test_two_runs_on_one_folder_are_refused(
+    export: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from filelock import FileLock
+
+    out = tmp_path / "work"
+    out.mkdir()
+    with FileLock(out / ".lock"):
+        assert cli.main(words(export, out)) == 1
+    assert "another run is writing" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_the_run_with_a_word_and_keeps_what_is_done(
+    export: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from petground.pipeline import label_run
+    from petground.pipeline.executors import Outcome
+
+    real = label_run.run_cases
+
+    def full(function: Any, cases: Any, **options: Any) -> Any:
+        for number, outcome in enumerate(real(function, cases, **options)):
+            is_ingest = function is label_run.ingest_case
+            yield Outcome(outcome.case, reason="disk_full") if is_ingest and number == 1 else outcome
+
+    monkeypatch.setattr(label_run, "run_cases", full)
+    assert cli.main(words(export, tmp_path / "work")) == 1
+    assert "no space left" in capsys.readouterr().err
+    assert not (tmp_path / "work" / "labels.parquet").exists()
+    assert not list((tmp_path / "work").rglob(".*.part"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("site.yaml", "slice_orgin: feet", "did you mean slice_origin"),
+        ("site.yaml", "- a list", "key: value"),
+        ("site.yaml", "a: [", "not YAML"),
+        ("none.yaml", None, "no site file"),
+    ],
+)
+def test_a_bad_site_file_is_named(
+    export: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: str | None,
+    said: str,
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert cli.main(words(export, tmp_path / "work", "--site", str(tmp_path / name))) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_no_report_text_in_what_is_logged_or_told(
+    export: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(words(export, tmp_path / "work"))
+    told = "".join(capfd.readouterr())
+    assert "axillary" not in told
+    exams = tables(tmp_path / "work")["exams"]
+    assert "axillary" not in repr(exams)
+    assert "axillary" not in (tmp_path / "work" / "summary.json").read_text()

@@ -1,0 +1,141 @@
+"""Where things end up on the model's grid and back: every mark is off-centre and in millimetres."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import numpy as np
+import pytest
+from petground.labeling.errors import ConfigError, GeometryError
+from petground.labeling.volume import Volume
+from petground.training.grid import GridSpec, mask_to_model_grid, to_model_grid, to_pet_grid
+
+SPEC = GridSpec(spacing_xyz_mm=(8.0, 8.0, 8.0), shape_zyx=(56, 24, 32))
+MARK_MM = np.array([52.0, -30.0, 95.0])  # right, behind, towards the head
+
+
+def _pet(flips: tuple[int, int, int] = (1, 1, 1), spacing: tuple[float, float, float] = (4.0, 5.0, 3.0)) -> Volume:
+    """A body (ellipse 180 x 120 mm, 390 mm long) with a hot ball at MARK_MM; `flips` turn the array's axes."""
+    shape = (64, 40, 150)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = [-130.0, -95.0, -220.0]
+    axes = [affine[a, 3] + spacing[a] * np.arange(shape[a]) for a in range(3)]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    body = ((x / 90) ** 2 + (y / 60) ** 2 < 1) & (z > -190) & (z < 200)
+    array = np.where(body, 1.0, 0.0)
+    ball = (x - MARK_MM[0]) ** 2 + (y - MARK_MM[1]) ** 2 + (z - MARK_MM[2]) ** 2 < 14.0**2
+    array = np.where(ball, 9.0, array).astype(np.float32)
+    for axis, sign in enumerate(flips):
+        if sign < 0:
+            array = np.flip(array, axis)
+            affine[:3, 3] += affine[:3, axis] * (shape[axis] - 1)
+            affine[:3, axis] *= -1
+    return Volume(np.ascontiguousarray(array), affine, "SUVbw")
+
+
+@pytest.mark.parametrize("flips", list(itertools.product((1, -1), repeat=3)))
+def test_a_mark_keeps_its_place_however_the_array_lies(flips: tuple[int, int, int]) -> None:
+    pet = _pet(flips)
+    image, template = to_model_grid(pet, None, SPEC)
+    assert image.shape == (2, *SPEC.shape_zyx)
+    assert image.dtype == np.float32
+    assert template.shape == SPEC.shape_zyx[::-1]
+    hot = np.argwhere(image[0] > 0.7)
+    centre_mm = template.to_world_mm(hot.mean(axis=0)[::-1])  # tensors are z, y, x
+    assert np.abs(centre_mm - MARK_MM).max() < 4.0
+    z, y, x = hot.mean(axis=0)
+    assert x > 16 + 4  # the patient's right lies at high x
+    assert y < 12
+    assert np.all(np.diag(template.affine)[:3] == 8.0)
+    assert (image[1] == 0).all()
+
+
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, -1, 1), (1, -1, -1)])
+def test_masks_go_there_and_back(flips: tuple[int, int, int]) -> None:
+    pet = _pet(flips)
+    mask = pet.like(pet.array > 5, "label")
+    _, template = to_model_grid(pet, None, SPEC)
+    soft = mask_to_model_grid(mask, template)
+    assert soft.shape == SPEC.shape_zyx
+    assert soft.max() == 1.0
+    back = to_pet_grid(soft, template, pet)
+    assert back.unit == "probability"
+    assert back.shape == pet.shape
+    found = back.array > 0.5
+    overlap = 2 * (found & mask.array).sum() / (found.sum() + mask.array.sum())
+    assert overlap > 0.75
+    centre = pet.to_world_mm(np.argwhere(found).mean(axis=0))
+    assert np.abs(centre - MARK_MM).max() < 3.0
+
+
+def test_ct_lies_where_the_pet_lies_and_both_are_windowed() -> None:
+    pet = _pet()
+    shape = (100, 70, 90)
+    affine = np.diag([-3.0, -3.0, 5.0, 1.0])
+    affine[:3, 3] = [150.0, 105.0, -225.0]
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
+    world = index @ affine[:3, :3].T + affine[:3, 3]
+    hu = np.where(((world - MARK_MM) ** 2).sum(-1) < 15.0**2, 800.0, -1000.0)
+    image, template = to_model_grid(pet, Volume(hu.astype(np.int16), affine, "HU"), SPEC)
+    bone = np.argwhere(image[1] > 0.5)
+    assert np.abs(template.to_world_mm(bone.mean(axis=0)[::-1]) - MARK_MM).max() < 4.0
+    assert image.min() >= 0
+    assert image.max() <= 1
+    assert image[0].max() == pytest.approx(0.9, abs=0.02)  # SUV 9 of 0..10
+    body = image[0][28, 12, 16]
+    assert body == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_body_is_centred_and_hangs_from_its_top() -> None:
+    image, template = to_model_grid(_pet(), None, SPEC)
+    inside = np.argwhere(image[0] > 0.05)
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    assert SPEC.shape_zyx[0] - 1 - high[0] in (1, 2)  # z: just below the top
+    assert abs((low[1] + high[1]) / 2 - 11.5) <= 1
+    assert abs((low[2] + high[2]) / 2 - 15.5) <= 1
+    assert template.to_world_mm([0, 0, 55])[2] == pytest.approx(200 + 12, abs=8)
+
+
+def test_a_small_lesion_never_vanishes() -> None:
+    pet = _pet()
+    _, template = to_model_grid(pet, None, GridSpec((12.0, 12.0, 12.0), (40, 16, 24)))
+    for voxel in [(40, 12, 100), (41, 13, 101), (20, 20, 33), (33, 17, 70)]:
+        single = np.zeros(pet.shape, dtype=np.uint8)
+        single[voxel] = 1
+        soft = mask_to_model_grid(pet.like(single, "label"), template)
+        assert soft.max() == 1.0
+        peak = np.unravel_index(int(soft.argmax()), soft.shape)
+        assert np.abs(template.to_world_mm(peak[::-1]) - pet.to_world_mm(voxel)).max() <= 6.01
+    empty = mask_to_model_grid(pet.like(np.zeros(pet.shape, dtype=np.uint8), "label"), template)
+    assert empty.max() == 0
+
+
+def test_coarse_values_are_means() -> None:
+    rng = np.random.default_rng(0)
+    pet = _pet(spacing=(4.0, 4.0, 4.0))
+    noisy = pet.like(np.where(pet.array > 0, rng.uniform(0, 2, pet.shape), 0).astype(np.float32), "SUVbw")
+    image, _ = to_model_grid(noisy, None, SPEC)
+    inner = image[0][26:32, 10:14, 12:20] * 10
+    assert inner.mean() == pytest.approx(1.0, abs=0.05)
+    assert inner.std() < 0.35  # single samples would have 0.58
+
+
+def test_a_body_too_long_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        image, template = to_model_grid(_pet(), None, GridSpec((8.0, 8.0, 8.0), (32, 24, 32)))
+    assert "head-foot" in caplog.text
+    assert np.abs(template.to_world_mm(np.argwhere(image[0] > 0.7).mean(axis=0)[::-1]) - MARK_MM).max() < 4.0
+
+
+def test_bad_inputs_raise() -> None:
+    pet = _pet()
+    _, template = to_model_grid(pet, None, SPEC)
+    with pytest.raises(GeometryError):
+        to_model_grid(pet.like(pet.array, "HU"), None, SPEC)
+    with pytest.raises(GeometryError):
+        to_pet_grid(np.zeros((3, 4, 5), dtype=np.float32), template, pet)
+    with pytest.raises(ConfigError):
+        GridSpec(spacing_xyz_mm=(0.0, 1.0, 1.0))
+    with pytest.raises(ConfigError):
+        GridSpec(suv_window=(5.0, 5.0))
