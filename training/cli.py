@@ -38,10 +38,6 @@ class TrainCLI(LightningCLI):
     """A run's folder is the trainer's default_root_dir: checkpoints/{best,last}.ckpt, and version_N for each attempt
     with metrics.csv, TensorBoard events, config.yaml, splits.json and run.json."""
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The grid is the model's; the data follow it."""
-        parser.link_arguments("model.grid", "data.grid")
-
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """As Lightning's; what is unknown is answered with the nearest names."""
         said = io.StringIO()
@@ -102,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 trainer_defaults={"precision": "bf16-mixed" if native_bf16() else "32-true"},
                 seed_everything_default=0,
                 save_config_kwargs={"overwrite": True},
+                auto_configure_optimizers=False,
                 args=arguments,
             )
     except (BlockError, TextEncoderError) as error:

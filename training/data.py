@@ -30,7 +30,6 @@ class GroundingData(pl.LightningDataModule):
 
     Args:
         work: the WORK folder: exams.parquet, labels.parquet and the files they name.
-        grid: size, spacing and windows of the model's input.
         augment: how far training exams are changed; null turns it off.
         sentences: sentences decoded per exam in a training step, from one encoder pass.
         absent_fraction: share of them that are other exams' sentences about a place where this exam has nothing
@@ -47,7 +46,6 @@ class GroundingData(pl.LightningDataModule):
     def __init__(
         self,
         work: Path,
-        grid: GridSpec = GridSpec(),  # noqa: B008 (frozen)
         augment: AugmentConfig | None = AugmentConfig(),  # noqa: B008 (frozen)
         sentences: int = 4,
         absent_fraction: float = 0.25,
@@ -65,7 +63,7 @@ class GroundingData(pl.LightningDataModule):
         if not 0 <= absent_fraction < 1:
             raise ConfigError(f"absent_fraction is {absent_fraction}", fix="a number from 0 to below 1")
         self.work = Path(work)
-        self.grid = grid
+        self.grid: GridSpec | None = None  # the model's, unless set
         self.augment = augment
         self.sentences = sentences
         self.absent_fraction = absent_fraction
@@ -80,17 +78,28 @@ class GroundingData(pl.LightningDataModule):
         self.exams: dict[str, Exam] = {}
         self._keys: dict[str, str] = {}
 
+    @property
+    def model_grid(self) -> GridSpec:
+        """The grid in use: `self.grid`, else that of the model that is trained."""
+        if self.grid is not None:
+            return self.grid
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        grid = getattr(module, "grid", None)
+        if not isinstance(grid, GridSpec):
+            raise ConfigError("these data have no grid", fix="set data.grid, or train a model that has one")
+        return grid
+
     def prepare_data(self) -> None:
         """Puts every exam on the model's grid, once, on one process."""
         for exam in read_exams(self.work, min_confidence=self.min_confidence):
-            load_exam(self.work, exam, self.grid, self.cache / "grids")
+            load_exam(self.work, exam, self.model_grid, self.cache / "grids")
 
     def setup(self, stage: str) -> None:
         """Reads the tables and splits by patient; writes splits.json into the run's folder when training."""
         if not self.exams:
             found = read_exams(self.work, min_confidence=self.min_confidence)
             self.exams = {exam.exam_id: exam for exam in found}
-            self._keys = {exam.exam_id: cache_key(self.work, exam, self.grid) for exam in found}
+            self._keys = {exam.exam_id: cache_key(self.work, exam, self.model_grid) for exam in found}
             patients = {exam.exam_id: exam.patient_id for exam in found}
             self.split = (
                 read_splits(self.splits_file, patients)
@@ -136,7 +145,7 @@ class GroundingData(pl.LightningDataModule):
         return ExamDataset(
             self.work,
             [self.exams[exam_id] for exam_id in self.split[name]],
-            self.grid,
+            self.model_grid,
             self.cache / "grids",
             self._keys,
             sentences=self.sentences if training else None,

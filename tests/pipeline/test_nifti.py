@@ -154,6 +154,6 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("values", [[0.0, 25_000.0], [-800.0, 60.0], [0.0, 0.0]])
 def test_what_is_obviously_not_suv_is_refused(values: list[float]) -> None:
     array = np.resize(np.array(values, np.float32), (4, 4, 4))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="SUVbw") as error:
         require_suv(Volume(array, np.eye(4), "SUVbw"), Path("pet.nii.gz"))
     assert error.value.reason == "not_suv"
