@@ -24,7 +24,7 @@ from skimage.morphology import reconstruction
 
 from petground.labeling.maxima import Box, box_around
 from petground.labeling.organs import physiologic_in
-from petground.labeling.threshold import Fixpoint, settle
+from petground.labeling.threshold import Fixpoint, settle_even, settle_uneven
 from petground.labeling.valleys import (
     WIDE_FWHM_MM,
     hotter_foreign,
@@ -42,9 +42,10 @@ __all__ = ["Outline", "outline"]
 Voxel = tuple[int, int, int]
 FIRST_BOX_MM, LARGEST_BOX_MM = 45.0, 400.0
 SMOOTH_FWHM_MM = 5.0
-MORE_THAN_BLUR_MM = 2.5  # blur of 6 mm FWHM lies between the even and the uneven threshold with less
+MORE_THAN_BLUR_MM = 3.5  # blur of 6 mm FWHM lies between half height and the uneven threshold with less
+LEAST_UNEVEN_ML = 4.0  # smaller lesions are all blur
 GRADUAL_STEP = 1.3  # volume gained by lowering the threshold by 5 %; joining an organ or the body gains more
-TISSUE_BELOW = 0.6
+TISSUE_BELOW = 0.75
 NOISE_SPOT = 10.0
 
 
@@ -153,16 +154,18 @@ def _fitting(
     adds more than blur, adds it gradually, and the spot's surroundings are not tissue above its threshold; or when
     the spot does not stand out of the noise of what it lies in.
     """
-    image, seed, voxel_ml = crop.image, crop.seed, crop.voxel_ml
-    even = settle(image, level, domain, voxel_ml, even=True)
-    uneven = settle(image, level, domain, voxel_ml, even=False)
+    image, seed = crop.image, crop.seed
+    even = settle_even(image, level, domain, crop.spacing_mm)
+    uneven = settle_uneven(image, level, domain, crop.spacing_mm)
     grown_mm = _radius_mm(uneven.volume_ml) - _radius_mm(even.volume_ml)
-    if grown_mm > MORE_THAN_BLUR_MM:
+    more_than_blur = grown_mm > MORE_THAN_BLUR_MM and uneven.volume_ml > LEAST_UNEVEN_ML
+    if more_than_blur and _is_noise_spot(image, wide, level, even, uneven):
+        return "uneven", uneven, None
+    plateau = organ_plateau(level, float(wide[seed]), even.threshold, crop.voxel_ml)
+    if plateau is None and more_than_blur:
         gradual = largest_step(level, even.threshold, uneven.threshold) < GRADUAL_STEP
-        apart = even.background < TISSUE_BELOW * uneven.threshold
-        if (gradual and apart) or _is_noise_spot(image, wide, level, even, uneven):
+        if gradual and even.background < TISSUE_BELOW * uneven.threshold:
             return "uneven", uneven, None
-    plateau = organ_plateau(level, float(wide[seed]), even.threshold, voxel_ml)
     return "even", even, plateau
 
 

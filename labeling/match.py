@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import cc3d
 import numpy as np
-from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from petground.labeling.body import right_of_midline_mm, towards_side_mm
@@ -113,15 +112,19 @@ def _covering(pet: Volume, ks: range, low: float, high: float) -> list[tuple[int
     """Maxima of the wanted value off the slice, whose component at half the value reaches the slice."""
     reach = int(REACH_MM / pet.spacing_ijk_mm[2])
     first, last = max(ks.start - reach, 0), min(ks.stop + reach, pet.shape[2])
+    maxima = local_maxima(pet.array, range(first, last), low, high)
+    if not maxima:
+        return []
     slab = pet.array[:, :, first:last]
     labels = cc3d.connected_components(slab >= (low + high) / 4, connectivity=6)
-    here = np.unique(labels[:, :, ks.start - first : ks.stop - first])
-    here = here[here > 0]
-    found = []
-    for i, j, k in ndimage.maximum_position(slab, labels, here) if len(here) else ():
-        if low <= float(slab[i, j, k]) < high:
-            found.append((int(i), int(j), int(k) + first))
-    return found
+    covers = set(np.unique(labels[:, :, ks.start - first : ks.stop - first]).tolist()) - {0}
+    covers -= set(np.unique(labels[slab >= high]).tolist())  # its maximum is another
+    hottest: dict[int, tuple[int, int, int]] = {}
+    for i, j, k in maxima:  # hottest first
+        label = int(labels[i, j, k - first])
+        if label in covers:
+            hottest.setdefault(label, (i, j, k))
+    return list(hottest.values())
 
 
 def _scored(

@@ -7,7 +7,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-__all__ = ["WIDE_FWHM_MM", "hotter_foreign", "keep_to_basin", "largest_step", "noise_of", "off_the_plateau", "organ_plateau", "separate_peaks"]
+__all__ = [
+    "WIDE_FWHM_MM",
+    "hotter_foreign",
+    "keep_to_basin",
+    "largest_step",
+    "noise_of",
+    "off_the_plateau",
+    "organ_plateau",
+    "separate_peaks",
+]
 
 Voxel = tuple[int, int, int]
 WIDE_FWHM_MM = 8.0  # noise spots of a voxel or two do not survive it, lesions and organs do
@@ -87,7 +96,7 @@ def organ_plateau(
     while above > low:
         below = max(above * 0.93, low)
         before, after = (np.searchsorted(-levels, -t, side="right") * voxel_ml for t in (above, below))
-        if after - before > PLATEAU_ML and after > PLATEAU_GROWTH * before and seed_smooth > STANDS_OUT * above:
+        if after - before > PLATEAU_ML and after > PLATEAU_GROWTH * before and seed_smooth > below:
             return above, below
         above = below
     return None

@@ -12,12 +12,13 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from petground.labeling.errors import ConfigError, PetgroundError
 
-__all__ = ["Engine", "Outcome", "default_workers", "run_cases"]
+__all__ = ["Engine", "Outcome", "Runner", "default_workers", "executor"]
 
 Engine = Literal["local", "dask"]
 
@@ -40,63 +41,55 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_cases(
-    function: Callable[..., Any],
-    cases: Sequence[tuple[str, tuple[Any, ...]]],
-    *,
-    engine: Engine = "local",
-    workers: int | None = None,
-    timeout_s: float = 1800.0,
-    address: str | None = None,
-) -> Iterator[Outcome]:
-    """Calls `function(*args)` for every (case, args), yields outcomes as they come, in no order.
+Runner = Callable[[Callable[..., Any], Sequence[tuple[str, tuple[Any, ...]]]], Iterator[Outcome]]
+
+
+@contextmanager
+def executor(
+    engine: Engine = "local", workers: int | None = None, *, timeout_s: float = 1800.0, address: str | None = None
+) -> Iterator[Runner]:
+    """Yields `run(function, cases)`: calls `function(*args)` for every (case, args), yields outcomes in no order.
 
     The function must be importable by name and its value picklable. PetgroundError ends a case with the error's own
-    reason; a dead process with `crashed`, a case over `timeout_s` with `timed_out`, any other error with `failed`.
+    reason; a dead process with `crashed`, a case over `timeout_s` (engine local) with `timed_out`, any other error with
+    `failed`. The processes live as long as the context, so what they imported serves every stage. Raises ConfigError
+    for a number of workers below 1 and for Dask when it is not installed.
     """
-    if not cases:
-        return
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}", fix="give 1 or more, or leave it out for one per core")
-    runner = _local if engine == "local" else _dask
-    yield from runner(function, cases, min(workers or default_workers(), len(cases)), timeout_s, address)
+    start = _local if engine == "local" else _dask
+    with start(workers or default_workers(), timeout_s, address) as run:
+        yield run
 
 
-def _local(
-    function: Callable[..., Any],
-    cases: Sequence[tuple[str, tuple[Any, ...]]],
-    workers: int,
-    timeout_s: float,
-    address: str | None,
-) -> Iterator[Outcome]:
+@contextmanager
+def _local(workers: int, timeout_s: float, address: str | None) -> Iterator[Runner]:
     from pebble import ProcessPool
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread per process; the processes are the parallelism
     context = multiprocessing.get_context("spawn")  # forking a process that has threads can hang
     pool = ProcessPool(max_workers=workers, context=context)
-    todo = iter(cases)
-    running: dict[Future[Any], str] = {}
-    try:
+
+    def run(function: Callable[..., Any], cases: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[Outcome]:
+        todo = iter(cases)
+        running: dict[Future[Any], str] = {}
         while True:
             while len(running) < 2 * workers and (item := next(todo, None)) is not None:
                 running[pool.schedule(_guarded, args=(function, *item), timeout=timeout_s)] = item[0]
             if not running:
-                break
+                return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield _outcome(running.pop(future), future)
-        pool.close()
+
+    try:
+        yield run
     finally:
         pool.stop()
         pool.join()
 
 
-def _dask(
-    function: Callable[..., Any],
-    cases: Sequence[tuple[str, tuple[Any, ...]]],
-    workers: int,
-    timeout_s: float,
-    address: str | None,
-) -> Iterator[Outcome]:
+@contextmanager
+def _dask(workers: int, timeout_s: float, address: str | None) -> Iterator[Runner]:
     try:
         from distributed import Client, LocalCluster, as_completed
     except ImportError as error:
@@ -104,10 +97,14 @@ def _dask(
     cluster = None if address else LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
     try:
         with Client(address or cluster) as client:
-            futures = {client.submit(_guarded, function, case, args, pure=False): case for case, args in cases}
-            for future in as_completed(futures):
-                yield _outcome(futures[future], future)
-                future.release()
+
+            def run(function: Callable[..., Any], cases: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[Outcome]:
+                futures = {client.submit(_guarded, function, case, args, pure=False): case for case, args in cases}
+                for future in as_completed(futures):
+                    yield _outcome(futures[future], future)
+                    future.release()
+
+            yield run
     finally:
         if cluster is not None:
             cluster.close()

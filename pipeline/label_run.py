@@ -13,7 +13,7 @@ from typing import Any
 from petground.labeling.errors import InputError
 from petground.labeling.finding import Candidate, Excluded, Finding
 from petground.labeling.site import Site
-from petground.pipeline.executors import Engine, run_cases
+from petground.pipeline.executors import Runner
 from petground.pipeline.label_tables import number_findings, write_label_tables
 from petground.pipeline.reports import Report
 from petground.pipeline.stage import content_hash, folder_hash, kept, run_stage, sweep, write_json
@@ -27,16 +27,13 @@ SHARD = 100  # reports per unit of extraction work: a report takes milliseconds,
 
 @dataclass(frozen=True)
 class LabelRun:
-    """What is to be labelled, where it goes, and how it is run."""
+    """What is to be labelled, where it goes, and what runs the cases (see `executors.executor`)."""
 
     reports: Sequence[Report]
     exams: Path
     out: Path
     site: Site
-    engine: Engine = "local"
-    workers: int | None = None
-    timeout_s: float = 1800.0
-    address: str | None = None
+    run_cases: Runner
 
 
 def run_labels(
@@ -234,8 +231,7 @@ def _candidate(rank: int, candidate: Candidate) -> dict[str, Any]:
 
 
 def _cases(run: LabelRun, function: Callable[..., Any], todo: Sequence[tuple[str, tuple[Any, ...]]]) -> Any:
-    options = {"engine": run.engine, "workers": run.workers, "timeout_s": run.timeout_s, "address": run.address}
-    for outcome in run_cases(function, todo, **options):  # type: ignore[arg-type]
+    for outcome in run.run_cases(function, todo):
         if outcome.reason == "disk_full":
             raise InputError(f"no space left for {run.out}", fix="free some, then run the same command to go on")
         yield outcome

@@ -78,7 +78,7 @@ class Augment:
 def _kept(moved: Tensor, before: Tensor) -> Tensor:
     """Interpolation thins a lesion of one voxel: its maximum is brought back to what it was."""
     peak, peak_before = moved.amax((1, 2, 3), keepdim=True), before.amax((1, 2, 3), keepdim=True)
-    scaled = moved * (peak_before / peak.clamp(min=1e-6)).clamp(max=4.0)
+    scaled = moved * (peak_before / peak.clamp(min=1e-6)).clamp(max=8.0)
     return torch.where(peak > 0, scaled, moved).clamp(0.0, 1.0)
 
 

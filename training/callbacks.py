@@ -21,19 +21,23 @@ __all__ = ["PlainProgress", "RunRecord", "default_callbacks"]
 _log = logging.getLogger(__name__)
 
 
-def default_callbacks(root: Path) -> list[Callback]:
-    """Best (by val/f1) and last checkpoint, learning-rate log, progress for a terminal or for a log file."""
+def default_callbacks(root: Path, *, validated: bool = True) -> list[Callback]:
+    """Best (by val/f1, when `validated`; the newest otherwise) and last checkpoint, learning-rate log, progress for a terminal or for a log file."""
     progress: ProgressBar = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
+    folder = root / "checkpoints"  # one place for all attempts, so that `--ckpt_path last` finds it
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor="val/f1" if validated else None,
+        mode="max",
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+    )
+    # after the epoch, not after its validation: Lightning resumes from there to the same steps
+    last = ModelCheckpoint(dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     return [
-        ModelCheckpoint(
-            dirpath=root / "checkpoints",  # one place for all attempts, so that `--ckpt_path last` finds it
-            filename="best",
-            monitor="val/f1",
-            mode="max",
-            save_last=True,
-            enable_version_counter=False,
-            auto_insert_metric_name=False,
-        ),
+        best,
+        last,
         LearningRateMonitor("step"),
         RunRecord(),
         progress,

@@ -63,7 +63,9 @@ class TrainCLI(LightningCLI):
             kwargs["logger"] = [table, TensorBoardLogger(root, name="", version=f"version_{table.version}")]
         given = config.get("callbacks") or []
         given = list(given) if isinstance(given, (list, tuple)) else [given]
-        kwargs["callbacks"] = given + [one for one in default_callbacks(root) if _wanted(one, given, config)]
+        kwargs["callbacks"] = given + [
+            one for one in default_callbacks(root, validated=self._validated()) if _wanted(one, given, config)
+        ]
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
@@ -76,6 +78,10 @@ class TrainCLI(LightningCLI):
                 f"{trainer.default_root_dir} already holds a training",
                 fix="go on with --ckpt_path last, or give another --trainer.default_root_dir",
             )
+
+    def _validated(self) -> bool:
+        data = self._get(self.config_init, "data")
+        return data is not None and (data.splits_file is not None or data.validation_fraction > 0)
 
     def _known_flags(self) -> list[str]:
         parsers = [self.parser, *getattr(self, "_subcommand_parsers", {}).values()]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -230,11 +231,11 @@ def _draw(out: Path, checkpoint: Path, references: Sequence[Reference], right: S
 def _show(console: Console, figures: Mapping[str, Any], files: Sequence[Path]) -> None:
     """The table a person wants to see first."""
     of = f"{figures['references']} references of {figures['exams']} exams, {figures['measured_against']}"
-    table = Table(title=of, title_justify="left")
-    for name in ("sentence", "F1 (paper)", "F1 (overlap)", "mean Dice", "answered"):
-        table.add_column(name, justify="left" if name == "sentence" else "right")
+    table = Table(title=of, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("sentence", "F1 (paper)", "F1 (overlap)", "mean Dice"):
+        table.add_column(name, justify="left" if name == "sentence" else "right", no_wrap=True)
     for run, values in figures["runs"].items():
-        cells = (values["f1"]["paper"], values["f1"]["overlap"], values["mean_dice"], values["answered"])
+        cells = (values["f1"]["paper"], values["f1"]["overlap"], values["mean_dice"])
         table.add_row(run, *(_cell(c) for c in cells))
     console.print(table)
     for path in files:

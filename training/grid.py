@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 BODY_SUV = 0.15  # of the smoothed PET: air around the patient stays below, lung and fat above
 BODY_STEP_MM = 8.0  # the body is looked for at about this resolution
+MAY_LOSE = 0.1  # share of the body that may lie outside the grid before a warning is due
 HEAD_MARGIN_MM = 8.0  # free space above the body's top
 FINER = 3  # at most so many samples per axis are averaged into one voxel of the model's grid
 AIR_HU = -1000.0
@@ -131,11 +132,12 @@ def _template(pet: Volume, spec: GridSpec) -> Volume:
     edge = places[body] if body.any() else places.reshape(-1, 3)
     # the median is the midline even when one arm is up, the box's middle is not
     middle = np.median(edge, axis=0)
-    low, high = edge.min(axis=0), edge.max(axis=0)
+    low, high = np.percentile(edge, (2, 98), axis=0)  # arms at the sides may be cut off without a word
+    low[2], high[2] = edge[:, 2].min(), edge[:, 2].max()
     extent = spec.extent_xyz_mm
     for axis, name in ((0, "left-right"), (1, "front-back"), (2, "head-foot")):
         lost = float(high[axis] - low[axis] - extent[axis])
-        if lost > 2 * BODY_STEP_MM:
+        if lost > MAY_LOSE * (high[axis] - low[axis]):
             _log.warning("the body is %.0f mm too long %s for the model's grid and is cut off", lost, name)
     origin = middle - extent / 2
     origin[2] = high[2] + BODY_STEP_MM / 2 + HEAD_MARGIN_MM - extent[2]

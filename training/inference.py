@@ -47,12 +47,12 @@ def load_module(checkpoint: Path, *, device: str = "auto") -> Any:
     device: "auto" (a GPU when there is one), "cpu", "cuda", "mps". Raises InputError when the file is missing or no
     checkpoint of this project, ConfigError for a device that is not there.
     """
+    if not checkpoint.is_file():
+        raise InputError(f"no checkpoint at {checkpoint}", fix="train first, or name a .ckpt file of the run")
     import torch
 
     from petground.training.module import GroundingModule
 
-    if not checkpoint.is_file():
-        raise InputError(f"no checkpoint at {checkpoint}", fix="train first, or name a .ckpt file of the run")
     try:
         # weights_only: a checkpoint comes from elsewhere, and a pickle may run anything
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)

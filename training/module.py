@@ -142,7 +142,7 @@ class GroundingModule(pl.LightningModule):
         losses = self._losses(batch)
         if not torch.isfinite(losses["loss"]):
             raise PetgroundError(
-                f"the loss is {float(losses['loss'])} at step {self.global_step}",
+                f"the loss is {float(losses['loss'].detach())} at step {self.global_step}",
                 case=", ".join(batch["exam_id"]),
                 fix="lower the learning rate, or look at this exam's image and labels",
                 reason="not_finite",

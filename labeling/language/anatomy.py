@@ -62,8 +62,14 @@ def _by_form(words: Words, index: int, stop: int) -> Cue | None:
         return Cue(index, last, {"site": "", "midline": "", "spine": ""})
     if word in _STATIONS and glued and follows in ("r", "l") and not (index + 2 < stop and words.glued(index + 2) and words.lower[index + 2].isalnum()):
         return Cue(index, index + 2, {"site": "", "side": "right" if follows == "r" else "left", "station": ""})
-    if word in ("level", "levels", "segment", "segments", "station", "zone") and _after_level(words, index + 1, stop) > index + 1:
-        return Cue(index, _after_level(words, index + 1, stop), {"site": "", **({"midline": ""} if word[:3] == "seg" else {})})
+    if word in ("level", "levels", "segment", "station", "zone", "stations"):
+        last = _after_level(words, index + 1, stop)
+        if last == index + 1:
+            return None
+        kinds = {"site": "", **({"midline": ""} if word == "segment" else {})}
+        if last == index + 3 and words.lower[last - 1] in ("r", "l") and word != "segment":
+            kinds["side"] = "right" if words.lower[last - 1] == "r" else "left"
+        return Cue(index, last, kinds)
     if word in ("r", "l") and words.text[words.start[index]].isupper() and follows.isalpha() and len(follows) > 2 and not glued:
         return Cue(index, index + 1, {"side": "right" if word == "r" else "left", "letter": ""})
     return None

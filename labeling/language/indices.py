@@ -82,7 +82,7 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
         link, step = scan.word(index), index + 1
         if link == "," and scan.word(step) in ("and", "&", "or"):
             step += 1
-        step = _skip(scan, step, {"slice", "slices", "image", "images", "on", "#", "axial", "also", "im", "img"}, 2)
+        step = _skip(scan, step, {"slice", "slices", "image", "images", "on", "#", "also", "im", "img"}, 2)
         both = _two_in_one(scan.word(step)) if link in _LIST else None
         if both:
             found.extend(both)

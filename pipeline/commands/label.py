@@ -12,6 +12,7 @@ from rich.table import Table
 
 from petground.labeling.errors import ConfigError, InputError
 from petground.labeling.site import Site, site_from_mapping
+from petground.pipeline.executors import executor
 from petground.pipeline.label_run import LabelRun, run_labels
 from petground.pipeline.progress import progress
 from petground.pipeline.reports import Report, read_reports
@@ -56,10 +57,13 @@ def label(
     if dry_run:
         return _describe(console, rows, exams, out, convention)
     out.mkdir(parents=True, exist_ok=True)
-    run = LabelRun(rows, exams, out, convention, engine, workers, timeout_minutes * 60, address)
     try:
-        with FileLock(out / ".lock", timeout=0), progress(console) as tick:
-            summary = run_labels(run, tick)
+        with (
+            FileLock(out / ".lock", timeout=0),
+            executor(engine, workers, timeout_s=timeout_minutes * 60, address=address) as run_cases,
+            progress(console) as tick,
+        ):
+            summary = run_labels(LabelRun(rows, exams, out, convention, run_cases), tick)
     except Timeout:
         raise InputError(f"another run is writing to {out}", fix="wait for it, or choose another --out") from None
     _report(console, out, summary)

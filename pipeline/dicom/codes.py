@@ -125,7 +125,7 @@ _PLACES = (
     (r"brain|cerebr", "Brain"),
     (r"pelvi", "Pelvis"),
 )
-_VERTEBRA = re.compile(r"\b([ctl])-?(\d{1,2})\b", re.I)
+_VERTEBRA = re.compile(r"\b([ctl])[- ]?(\d{1,2})\b", re.I)
 _NODE = re.compile(r"\bnod(?:e|es|al)\b|lymph|adenopathy", re.I)
 
 

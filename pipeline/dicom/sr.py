@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pydicom.sr.coding import Code
 
 from petground.labeling.errors import InputError
@@ -42,13 +43,14 @@ def build_sr(
 
     findings: those of `build_seg`, in its order. reviewer: "Family^Given" of the person observer, where one judged the
     labels. value_map: the Real World Value Mapping of `build_value_map`, where there is one.
-    Raises InputError when `seg` has other segments than `findings`.
+    The image library lists the slices that hold a finding. Raises InputError when `seg` has not one segment for each.
     """
     import highdicom as hd
     from highdicom import sr
 
     if len(seg.SegmentSequence) != len(findings):
         raise InputError(f"SEG has {len(seg.SegmentSequence)} segments for {len(findings)} findings", case=case)
+    images = _images_with_findings(source, findings)
     mapped = None if value_map is None else sr.RealWorldValueMap(value_map.SOPInstanceUID)
     groups = [
         _group(sr, source, seg, number, finding, case, mapped) for number, finding in enumerate(findings, start=1)
@@ -71,12 +73,12 @@ def build_sr(
         procedure_reported=PROCEDURE,
         imaging_measurements=groups,
         title=Code("126000", "DCM", "Imaging Measurement Report"),
-        referenced_images=source.datasets,
+        referenced_images=None if source.frame_of_k else images,  # highdicom's library knows single frames only
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd but harmless values of the source's patient and study attributes
         return sr.Comprehensive3DSR(
-            evidence=[*source.datasets, seg, *([] if value_map is None else [value_map])],
+            evidence=[*images, seg, *([] if value_map is None else [value_map])],
             content=report,
             series_instance_uid=hd.UID(),
             series_number=SERIES_NUMBER,
@@ -88,6 +90,14 @@ def build_sr(
             is_verified=False,
             series_description="petground measurements",
         )
+
+
+def _images_with_findings(source: SourcePet, findings: Sequence[Finding3D]) -> list[Any]:
+    """The source images that hold a part of a finding: a library of the whole series makes a report of megabytes."""
+    if source.frame_of_k is not None:
+        return source.datasets
+    held = np.any([(finding.mask.array > 0).any(axis=(0, 1)) for finding in findings], axis=0)
+    return [dataset for dataset, holds in zip(source.datasets, held, strict=True) if holds]
 
 
 def _group(sr: Any, source: SourcePet, seg: Any, number: int, finding: Finding3D, case: str, mapped: Any) -> Any:

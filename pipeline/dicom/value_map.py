@@ -42,7 +42,7 @@ def build_value_map(source: SourcePet, suv_factor: float, *, case: str) -> Any:
             setattr(ds, keyword, copy.deepcopy(first[keyword].value))
     ds.SOPClassUID, ds.SOPInstanceUID = STORAGE, meta.MediaStorageSOPInstanceUID
     ds.SeriesInstanceUID, ds.SeriesNumber, ds.InstanceNumber = generate_uid(prefix=None), SERIES_NUMBER, 1
-    ds.Modality, ds.SeriesDescription = "RWV", "petground SUVbw"
+    ds.Modality, ds.SeriesDescription, ds.Laterality = "RWV", "petground SUVbw", ""
     ds.Manufacturer = ds.ManufacturerModelName = DEVICE
     ds.DeviceSerialNumber, ds.SoftwareVersions = device_uid()[-16:], version()
     ds.ContentDate = ds.InstanceCreationDate = now.strftime("%Y%m%d")

@@ -16,8 +16,7 @@ from petground.pipeline.phantom.viscera import abdomen, brown_fat, chest, head_a
 
 __all__ = ["make_canvas", "make_shapes", "paint_body"]
 
-BROWN_FAT = 0.07  # share of FDG exams; 5-10 % in winter: Cohade et al., Eur J Nucl Med Mol Imaging 2003;30:1406
-
+BROWN_FAT = 0.07  # share of FDG exams; a few to 14 % by season: Cohade et al., J Nucl Med 2003;44:1267
 SPILL = 0.2  # share of exams with some tracer left where it was injected
 
 

@@ -117,8 +117,8 @@ def make_patient(rng: np.random.Generator, patient_id: str, *, later: bool = Fal
 def make_body(rng: np.random.Generator, patient: Patient) -> Body:
     """Sizes from height and weight with individual variation.
 
-    The diaphragm of the CT lies -5 to +15 mm below that of the PET, which is taken over many breaths: Osman et al.,
-    J Nucl Med 2003;44:240, and Goerres et al., Radiology 2003;226:906, report shifts of that order.
+    The diaphragm of the CT lies -5 to +15 mm below that of the PET, which is taken over many breaths; what comes of it
+    in practice: Goerres et al., Eur J Nucl Med 2002;29:351, and Osman et al., J Nucl Med 2003;44:240.
     """
     bmi = patient.weight_kg / (patient.height_cm / 100) ** 2
     size = patient.height_cm / 175.0

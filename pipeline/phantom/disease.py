@@ -17,7 +17,7 @@ from petground.pipeline.phantom.sites import SITES, SiteOfDisease, choose_sites
 
 __all__ = ["SUV_HIGH", "SUV_LOW", "Placed", "is_peak", "place_lesions"]
 
-COUNT = (0.07, 0.13, 0.2, 0.24, 0.2, 0.16)  # share of exams with 1, 2, ... 6 lesions
+COUNT = (0.05, 0.1, 0.15, 0.22, 0.24, 0.24)  # share of exams with 1, 2, ... 6 lesions
 SUV_MEDIAN = {"FDG": 6.8, "DOTATATE": 12.0, "DCFPyL": 8.0, "fluciclovine": 5.5}
 SUV_SPREAD, SUV_LOW, SUV_HIGH = 0.55, 2.7, 25.0
 HIGHEST_CONTRAST = 45.0  # true uptake over background; beyond it a small lesion would need impossible activity
@@ -124,7 +124,7 @@ def _try(
     if any(_gap(blob, centre, other) < APART_MM for other in others):
         return None
     box, share, activity = coverage(blob, centre, axes_mm, MARGIN_MM)
-    if share.size == 0 or share.max() < 0.05 or (canvas.organ[box][share > 0.3] == 0).mean() > 0.05:
+    if share.size == 0 or share.max() < 0.05 or (canvas.organ[box][share >= 0.3 * share.max()] == 0).mean() > 0.05:
         return None
     gain = gaussian_filter(activity, scanner.sigma_kji(site.motion), truncate=3.5, mode="constant")
     one = Placed(site, side, blob, centre, box, share, gain, 0.0, len(placed) - 1 if against else None)

@@ -1,9 +1,9 @@
 """How a PET scanner sees: blur by its resolution and by breathing, and noise from counting.
 
-Resolution: 5-6.5 mm full width at half maximum after reconstruction, as EARL's first standard asks for (Kaalep et al.,
-Eur J Nucl Med Mol Imaging 2018;45:412) or a little sharper. Noise: its variance follows the uptake and it is correlated
-over about a filter width, as in OSEM images; the coefficient of variation in the liver is 5-12 %, below the 15 % that
-count as too noisy (Boellaard et al., Eur J Nucl Med Mol Imaging 2015;42:328).
+Resolution: 5-6.5 mm full width at half maximum, as clinical reconstructions have it. Noise: its variance follows the
+uptake and it is correlated over about a filter width, as in OSEM images; the coefficient of variation in the liver is
+5-12 %, below the 15 % that the EANM guideline accepts in a uniform phantom (Boellaard et al., Eur J Nucl Med Mol
+Imaging 2015;42:328). Scatter, attenuation artefacts and the scanner's geometry are not simulated.
 """
 
 from __future__ import annotations

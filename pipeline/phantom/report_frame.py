@@ -100,6 +100,10 @@ def comparison(rng: np.random.Generator, exam: PhantomExam, house: House, *, pri
     except ValueError:
         today = datetime.date(2021, 6, 1)
     before = date_text(house, today - datetime.timedelta(days=int(rng.integers(60, 420))))
+    if house.style == "plain":  # no heading says what the date is
+        forms = ("Comparison is made with the PET/CT of {d}.", "The PET/CT of {d} is available for comparison.")
+        without = ("No prior PET/CT is available for comparison.", "There is no earlier PET/CT.")
+        return pick(rng, forms if prior else without).format(d=before)
     if prior:
         return pick(rng, ("PET/CT {d}.", "PET/CT dated {d}.", "Prior PET/CT from {d}.")).format(d=before)
     return pick(rng, ("None.", "None available.", "CT chest {d}.", "No prior PET/CT.")).format(d=before)

@@ -34,7 +34,7 @@ HEADS = {  # style -> section names in the order history, technique, comparison,
     "terse": ("Indication:", "Technique:", "Comparison:", "Findings:", "Impression:"),
     "capitals": ("HISTORY:", "PROCEDURE:", "COMPARISON:", "FINDINGS:", "IMPRESSION:"),
     "bulleted": ("Reason for exam:", "Technique:", "Comparison:", "FINDINGS:", "CONCLUSION:"),
-    "plain": ("", "", "Comparison:", "", "Impression:"),
+    "plain": ("", "", "", "", "In summary:"),
 }
 REGION_HEADS = {
     "structured": ("Head and neck", "Chest", "Abdomen", "Pelvis", "Musculoskeletal"),

@@ -84,12 +84,12 @@ def _bones() -> list[SiteOfDisease]:
     ordinals = {3: "3rd", 4: "4th", 5: "5th", 6: "6th", 7: "7th", 8: "8th", 9: "9th"}
     for number, word in ordinals.items():
         sites.append(
-            SiteOfDisease(f"{word} rib lesion", "musculoskeletal", 1.1, (8, 24), part=f"rib {number}", hu=300.0)
+            SiteOfDisease(f"{word} rib lesion", "musculoskeletal", 0.9, (8, 24), part=f"rib {number}", hu=300.0)
         )
     for level in ("c5", "c7", "t3", "t5", "t7", "t9", "t10", "t11", "t12", "l1", "l2", "l3", "l4", "l5"):
         name = f"{level} vertebral body lesion"
         sites.append(
-            SiteOfDisease(name, "musculoskeletal", 0.8, (9, 32), (None,), vertebra(level)[0], part=level, hu=300.0)
+            SiteOfDisease(name, "musculoskeletal", 0.65, (9, 32), (None,), vertebra(level)[0], part=level, hu=300.0)
         )
     return sites
 

@@ -96,7 +96,7 @@ def _limbs(body: Body) -> list[Shape]:
             arms.append(capsule("fat", a, b, r + 4 * body.fat, over=("outside",)))
             arms.append(capsule("muscle", a, b, r, over=("outside", "fat")))
             arms.append(capsule("cortical", a, b, 11.0, over=("muscle",)))
-            arms.append(capsule("marrow", a, b, 5.5, over=("cortical",)))
+            arms.append(capsule("yellow_marrow", a, b, 5.5, over=("cortical",)))
     right = legs + arms
     return right + [mirrored(shape) for shape in right]
 

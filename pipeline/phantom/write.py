@@ -32,7 +32,8 @@ MARK = "exam.json"  # in truth/<exam_id>: written last, so an exam with it is co
 def write_exam(out: str, seed: int, index: int, form: str, code: str) -> str:
     """Makes exam `index` of series `seed` under `out`, unless it is there; returns its id. Runs in a worker process.
 
-    form: "nifti" or "dicom". code: `code_hash` of the run, kept with the exam. Images go to exams/<id>, masks and the mark of completion to truth/<id>.
+    form: "nifti" or "dicom". code: `code_hash` of the run, kept with the exam. Images go to exams/<id>, masks and
+    the mark of completion to truth/<id>.
     """
     root, exam_id = Path(out), exam_id_of(seed, index)
     if finished(root, exam_id, form, code) is not None:

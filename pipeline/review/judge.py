@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = ["alarms", "describe", "provenance", "side_of", "site_slice", "title"]
 CLEAR_SIDE_MM = 10.0  # nearer to the midline a side is not told
 SUV_NEAR = 0.1  # the method's own tolerance between label and report (arXiv 2502.00528)
 
+_CAPITALS = re.compile(r"\b(?:[ctls] ?\d{1,2}|(?<=segment )[iv]{1,4}[ab]?)\b")  # vertebrae and liver segments
 OTHER_SIDE = "Other side?"
 WARNINGS = {
     "laterality_contradicts": "The label lies on the other side than the report says.",
@@ -30,6 +32,7 @@ Words = dict[str, Any]
 def title(finding: Mapping[str, Any]) -> str:
     """Side and place as the report has them, for a heading."""
     words = " ".join(w for w in (finding.get("laterality"), finding.get("site")) if w)
+    words = _CAPITALS.sub(lambda m: m.group().upper().replace(" ", ""), words)
     return words[:1].upper() + words[1:] if words else f"Finding {finding['finding_id']}"
 
 

@@ -19,7 +19,7 @@ from petground.labeling.site import Site
 from petground.pipeline.review.decisions import COLUMNS, label_hash, write_decisions
 from petground.pipeline.review.judge import alarms
 from petground.pipeline.review.load import Case, Work, load_case
-from petground.pipeline.review.page import file_name, render_case, render_index
+from petground.pipeline.review.page import Stamp, file_name, render_case, render_index, render_mentions
 
 __all__ = ["Outcome", "write_pack"]
 
@@ -49,38 +49,51 @@ def write_pack(
     chosen = _chosen(work, exams)
     with _writable(out):
         out.mkdir(parents=True, exist_ok=True)
-    version = importlib.metadata.version("petground")
-    exported = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    key = hashlib.sha256(str(work.folder.resolve()).encode()).hexdigest()[:12]
-    index, sheet, failures, labels = [], [], [], 0
+    stamp = Stamp(
+        version=importlib.metadata.version("petground"),
+        exported=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        key=hashlib.sha256(str(work.folder.resolve()).encode()).hexdigest()[:12],
+    )
+    index, sheet, failures = [], [], []
     for done, exam in enumerate(chosen, start=1):
-        exam_id = str(exam["exam_id"])
         entry = _entry(work, exam)
         index.append(entry)
-        if exam["status"] == "failed":
-            entry["note"] = f"failed: {exam.get('detail') or exam.get('reason')}"
-        elif entry["findings"]:
-            try:
-                case = load_case(work, exam, site)
-                text = render_case(case, site, version=version, exported=exported, key=key)
-            except PetgroundError as error:
-                entry["note"] = f"no page: {error}"
-                failures.append((exam_id, str(error)))
-            else:
-                with _writable(out):
-                    _write(out / f"{file_name(exam_id)}.html", text)
-                entry |= {"href": f"{file_name(exam_id)}.html", "alarms": _alarmed(case, site)}
-                labels += entry["labels"]
-                sheet += [_blank(case, item, version) for item in case.items]
-                entry["files"], problem = _dicom(case, out, dicom)
-                if problem is not None:
-                    entry["note"] = f"no SEG and SR: {problem}"
-                    failures.append((exam_id, f"no SEG and SR: {problem}"))
+        try:
+            text, case = _page(work, exam, entry, site, stamp)
+        except PetgroundError as error:
+            entry["note"] = f"no page: {error}"
+            failures.append((str(exam["exam_id"]), str(error)))
+            text, case = None, None
+        if text is not None:
+            entry["href"] = f"{file_name(str(exam['exam_id']))}.html"
+            with _writable(out):
+                _write(out / entry["href"], text)
+        if case is not None:
+            sheet += [_blank(case, item, stamp.version) for item in case.items]
+            entry["files"], problem = _dicom(case, out, dicom)
+            if problem is not None:
+                entry["note"] = f"no SEG and SR: {problem}"
+                failures.append((case.exam_id, f"no SEG and SR: {problem}"))
         tick("review", done, len(chosen))
     with _writable(out):
         write_decisions(out / "decisions.csv", _with_earlier(out / "decisions.csv", sheet))
-        _write(out / "index.html", render_index(index, version=version, exported=exported))
-    return Outcome(sum(e["href"] is not None for e in index), labels, tuple(failures))
+        _write(out / "index.html", render_index(index, version=stamp.version, exported=stamp.exported))
+    judged = [e for e in index if e["href"] is not None and e["findings"]]
+    return Outcome(len(judged), sum(e["labels"] for e in judged), tuple(failures))
+
+
+def _page(
+    work: Work, exam: dict[str, Any], entry: dict[str, Any], site: Site, stamp: Stamp
+) -> tuple[str | None, Case | None]:
+    """The exam's page, and the case when there is something to judge; (None, None) for an exam without findings."""
+    if entry["findings"] and exam["status"] != "failed":
+        case = load_case(work, exam, site)
+        entry["alarms"] = sum(bool(alarms(case, i, site)) for i in case.items if i.label is not None)
+        return render_case(case, site, stamp), case
+    if exam["status"] == "failed":
+        entry["note"] = f"failed: {exam.get('detail') or exam.get('reason')}"
+    mentions = [r for r in work.findings if r["exam_id"] == exam["exam_id"]]
+    return (render_mentions(exam, mentions, stamp) if mentions else None), None
 
 
 def _chosen(work: Work, exams: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -103,10 +116,6 @@ def _entry(work: Work, exam: dict[str, Any]) -> dict[str, Any]:
         "labels": sum(r["exam_id"] == exam_id for r in work.labels), "alarms": 0,
         "excluded": len(findings) - len(judged), "note": "" if judged else "nothing to judge", "files": [],
     }  # fmt: skip
-
-
-def _alarmed(case: Case, site: Site) -> int:
-    return sum(bool(alarms(case, item, site)) for item in case.items if item.label is not None)
 
 
 def _blank(case: Case, item: Any, version: str) -> dict[str, str]:

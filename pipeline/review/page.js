@@ -21,6 +21,7 @@
     unsaved = true;
     try { localStorage.setItem(setting.key, JSON.stringify(events)); } catch (error) { stored = false; $("#storage-warning").hidden = false; }
   };
+  const captionOf = (card, word) => { const b = $(`.decide [data-decide="${word}"]`, card); return b ? b.lastChild.textContent.trim() : captions[word]; };
   const cardOf = (id) => cards.find((card) => card.dataset.finding === id);
   const latest = (id) => events.filter((e) => e.finding_id === id && e.label_hash === cardOf(id).dataset.hash).pop();
 
@@ -34,10 +35,10 @@
       const state = $("[data-state]", card);
       state.className = "chip state " + word;
       const stale = !event && events.some((e) => e.finding_id === card.dataset.finding);
-      state.textContent = event ? captions[word] + " · " + event.reviewer : stale ? "label changed since it was judged" : "undecided";
+      state.textContent = event ? captionOf(card, word) + " · " + event.reviewer : stale ? "label changed since it was judged" : "undecided";
       const dot = $$("[data-dot]").find((d) => d.dataset.dot === card.dataset.finding);
       dot.className = "dot " + word;
-      dot.title = event ? captions[word] : "undecided";
+      dot.title = event ? captionOf(card, word) : "undecided";
       const reason = $("[data-reason]", card);
       if (document.activeElement !== reason) reason.value = event ? event.reason : "";
     }

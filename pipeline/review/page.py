@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from petground.pipeline.review.marks import mark_sentences
 from petground.pipeline.review.panels import CT_WINDOW_HU, SUV_CEILING, Viewer
 from petground.pipeline.review.views import Album, axial_row, detail_row, projections
 
-__all__ = ["file_name", "render_case", "render_index"]
+__all__ = ["Stamp", "file_name", "render_case", "render_index", "render_mentions"]
 
 FOLDER = Path(__file__).parent
 PAGE_BYTES = 3_000_000
@@ -41,27 +42,40 @@ CAPTIONS = {
     "unsure": "Unsure",
 }
 SHOWN_CANDIDATES = 3
+RESERVED = {"index", "decisions"}  # the pack's own files
 TALL = 1.7  # projections higher than this stand side by side, not one above the other
 
 
-def render_case(case: Case, site: Site, *, version: str, exported: str, key: str) -> str:
-    """The page of one exam as HTML, below 3 MB for any usual number of findings.
+@dataclass(frozen=True)
+class Stamp:
+    """What every page of an export bears. key: where browsers keep decisions; it must differ between work folders."""
 
-    `key` names where the browser keeps the decisions; it must differ between work folders.
-    """
+    version: str
+    exported: str
+    key: str
+
+
+def render_case(case: Case, site: Site, stamp: Stamp) -> str:
+    """The page of one exam as HTML, below 3 MB for any usual number of findings."""
     keep = np.zeros(case.pet.shape, dtype=bool)
     for item in case.items:
         if item.mask is not None:
             keep |= item.mask.array > 0
     viewer = Viewer(case.pet, case.ct, keep)
+    facts = [f"{case.pet.shape[2]} slices", None if case.ct else "no CT"]
     text = ""
     for pixel_mm, quality in QUALITIES:
         album = Album(viewer, pixel_mm, quality)
         items = [_item(case, item, album, site) for item in case.items]
-        text = _fill(case, items, album, version=version, exported=exported, key=key)
+        text = _fill(case.exam, case.excluded, stamp, items=items, images=album.images, facts=facts)
         if len(text) < PAGE_BYTES:
             break
     return text
+
+
+def render_mentions(exam: Mapping[str, Any], excluded: Sequence[Mapping[str, Any]], stamp: Stamp) -> str:
+    """The page of an exam without anything to judge: its mentions and why none became a label."""
+    return _fill(exam, excluded, stamp, items=[], images={}, facts=[])
 
 
 def render_index(rows: Sequence[Mapping[str, Any]], *, version: str, exported: str) -> str:
@@ -74,31 +88,42 @@ def render_index(rows: Sequence[Mapping[str, Any]], *, version: str, exported: s
 def file_name(exam_id: str) -> str:
     """A file-system-safe name; ids that had to be changed get a hash so that two never share one."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", exam_id).lstrip(".") or "exam"
-    return safe if safe == exam_id else f"{safe}_{hashlib.sha256(exam_id.encode()).hexdigest()[:8]}"
+    return (
+        safe
+        if safe == exam_id and safe not in RESERVED
+        else f"{safe}_{hashlib.sha256(exam_id.encode()).hexdigest()[:8]}"
+    )
 
 
-def _fill(case: Case, items: list[dict[str, Any]], album: Album, *, version: str, exported: str, key: str) -> str:
-    exam = case.exam
+def _fill(
+    exam: Mapping[str, Any],
+    excluded: Sequence[Mapping[str, Any]],
+    stamp: Stamp,
+    *,
+    items: list[dict[str, Any]],
+    images: Mapping[str, Any],
+    facts: list[str | None],
+) -> str:
+    exam_id = str(exam["exam_id"])
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     setting = {
-        "exam_id": case.exam_id, "file": file_name(case.exam_id), "version": version, "ceiling": SUV_CEILING,
-        "key": f"petground.review.1/{key}/{case.exam_id}", "columns": COLUMNS, "captions": CAPTIONS,
+        "exam_id": exam_id, "file": file_name(exam_id), "version": stamp.version, "ceiling": SUV_CEILING,
+        "key": f"petground.review.1/{stamp.key}/{exam_id}", "columns": COLUMNS, "captions": CAPTIONS,
     }  # fmt: skip
-    pieces = mark_sentences(case.excluded)
-    excluded = [
+    pieces = mark_sentences(excluded)
+    mentions = [
         {**row, "suv": _printed(row), "pieces": pieces[str(row["finding_id"])], "why": reason_text(row.get("reason")),
          "reason": (row.get("reason") or "").replace("_", " ")}
-        for row in case.excluded
+        for row in excluded
     ]  # fmt: skip
-    facts = [exam.get("tracer"), exam.get("study_date"), f"{case.pet.shape[2]} slices", None if case.ct else "no CT"]
-    exam_facts = [exam.get("source"), exam.get("suv_rule"), exam.get("pet_series")]
     return _environment().get_template("page.html").render(
-        exam_id=case.exam_id, css=_asset("page.css"), script=Markup(script), script_hash=f"sha256-{digest}",
+        exam_id=exam_id, css=_asset("page.css"), script=Markup(script), script_hash=f"sha256-{digest}",
         setting_json=Markup(json.dumps(setting).replace("<", "\\u003c")), ramps=_ramps(10.0), windows=WINDOWS,
-        images=album.images, items=items, excluded=excluded, facts=[f for f in facts if f],
-        exam_facts=[f for f in exam_facts if f], version=version, exported=exported,
-        ct_window=f"{CT_WINDOW_HU[0]:.0f} to {CT_WINDOW_HU[1]:.0f}",
+        images=images, items=items, excluded=mentions,
+        facts=[f for f in (exam.get("tracer"), exam.get("study_date"), *facts) if f],
+        exam_facts=[f for f in (exam.get("source"), exam.get("suv_rule"), exam.get("pet_series")) if f],
+        version=stamp.version, exported=stamp.exported, ct_window=f"{CT_WINDOW_HU[0]:.0f} to {CT_WINDOW_HU[1]:.0f}",
     )  # fmt: skip
 
 

@@ -130,14 +130,12 @@ def test_masks_of_an_earlier_report_do_not_stay(
 
 
 def test_one_of_text_and_report_is_needed(exam: Path, tmp_path: Path) -> None:
-    pytest.importorskip("petground.labeling.extract")
     for wrong in ({}, {"text": "a", "report": tmp_path / "r.txt"}, {"text": "  "}):
         with pytest.raises(InputError, match="--text"):
             ground(exam, tmp_path / "x.ckpt", tmp_path / "out", **wrong)  # type: ignore[arg-type]
 
 
 def test_missing_exam_and_unreadable_reports_are_named(exam: Path, tmp_path: Path) -> None:
-    pytest.importorskip("petground.labeling.extract")
     with pytest.raises(InputError, match="no report"):
         ground(exam, tmp_path / "x.ckpt", tmp_path / "out", report=tmp_path / "none.txt")
     report = tmp_path / "r.txt"
@@ -152,7 +150,6 @@ def test_missing_exam_and_unreadable_reports_are_named(exam: Path, tmp_path: Pat
 
 
 def test_a_whole_report_gives_a_mask_per_positive_sentence(exam: Path, module: SideModule, tmp_path: Path) -> None:
-    pytest.importorskip("petground.labeling.extract")
     report = tmp_path / "report.txt"
     report.write_text(REPORT)
     ground(exam, tmp_path / "x.ckpt", tmp_path / "out", report=report)
@@ -165,7 +162,6 @@ def test_a_whole_report_gives_a_mask_per_positive_sentence(exam: Path, module: S
 def test_one_sentence_is_stripped_of_its_numbers_before_the_model_reads_it(
     exam: Path, module: SideModule, tmp_path: Path
 ) -> None:
-    pytest.importorskip("petground.labeling.extract")
     ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text="Left inguinal node, SUVmax 8.0, slice 30.")
     (row,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
     assert (row["suv_reported"], row["slice_reported"]) == (8.0, 30)

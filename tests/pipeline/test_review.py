@@ -209,9 +209,21 @@ def test_export_writes_pages_that_load_nothing(work: Path, tmp_path: Path) -> No
     index = (out / "index.html").read_text(encoding="utf-8")
     assert 'href="e1.html"' in index
     assert "failed: no PET image series" in index
+    assert not (out / "e2.html").exists()
     rows = (out / "decisions.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == ",".join(COLUMNS)
     assert [r.split(",")[1] for r in rows[1:]] == ["f001", "f002"]
+
+
+def test_exam_that_has_nothing_to_judge_still_says_why(work: Path, tmp_path: Path) -> None:
+    tables = open_work(work)
+    tables.findings.append({**tables.findings[2], "exam_id": "e3", "sentence": "Prior SUV 3.3.", "reason": "prior"})
+    write_table(work / "findings.parquet", "findings", tables.findings)
+    write_table(work / "exams.parquet", "exams", [*tables.exams, {"exam_id": "e3", "status": "ok"}])
+    assert export(work, tmp_path / "out") == 0
+    page = (tmp_path / "out/e3.html").read_text(encoding="utf-8")
+    assert "value of an earlier exam" in page
+    assert "No finding of this exam awaits judgement" in page
 
 
 def test_every_picture_has_a_text_for_those_who_cannot_see_it(work: Path, tmp_path: Path) -> None:
@@ -289,8 +301,8 @@ def test_folder_without_right_to_write_is_named(work: Path, tmp_path: Path) -> N
 
 def test_file_names_are_safe_and_distinct() -> None:
     assert file_name("exam-1.2") == "exam-1.2"
-    names = {file_name(i) for i in ("a/b", "a_b", "a b", "../x", ".x", "ä")}
-    assert len(names) == 6
+    names = {file_name(i) for i in ("a/b", "a_b", "a b", "../x", ".x", "ä", "index")} | {"index"}
+    assert len(names) == 8
     assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", n) for n in names)
 
 

@@ -16,6 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from petground.labeling.errors import GeometryError, InputError
 from petground.labeling.volume import Volume
+from petground.pipeline.dicom.codes import _NODES, _PLACES, _concept, site_code
 from petground.pipeline.dicom.objects import Finding3D, SourcePet, read_source
 from petground.pipeline.dicom.seg import build_seg, read_seg
 from petground.pipeline.dicom.sr import build_sr
@@ -157,6 +158,57 @@ def test_segment_lies_where_the_hot_voxel_lies(name: str, tmp_path: Path) -> Non
     assert (places[:, 0] > 10).all(), "on the patient's left (+x in LPS)"
 
 
+def as_multi_frame(folder: Path, out: Path, order: list[int]) -> None:
+    """The series of `write_series` as one enhanced PET with its frames in another order than their places."""
+    planes = [pydicom.dcmread(path) for path in sorted(folder.glob("*.dcm"))]
+    ds = pydicom.dcmread(folder / "001.dcm")
+    shared, frames = Dataset(), []
+    measures, turn, unit, value = Dataset(), Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = ds.PixelSpacing, ds.SliceThickness
+    turn.ImageOrientationPatient = ds.ImageOrientationPatient
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [turn]
+    unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "Bq/ml", "UCUM", "Bq/ml"
+    value.RealWorldValueSlope, value.RealWorldValueIntercept, value.MeasurementUnitsCodeSequence = 1.0, 0.0, [unit]
+    for n in order:
+        frame, place, content = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = planes[n].ImagePositionPatient
+        content.FrameAcquisitionDateTime = "20240102100000"
+        frame.PlanePositionSequence, frame.FrameContentSequence = [place], [content]
+        frame.RealWorldValueMappingSequence = [value]
+        frames.append(frame)
+    for keyword in ("Units", "DecayCorrection", "CorrectedImage", "RescaleSlope", "RescaleIntercept", "PixelSpacing"):
+        delattr(ds, keyword)
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "NumberOfSlices", "AcquisitionTime"):
+        delattr(ds, keyword)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.130"
+    ds.AttenuationCorrected = ds.DecayCorrected = "YES"
+    ds.DecayCorrectionDateTime = "20240102100000"
+    ds.NumberOfFrames = len(order)
+    ds.PixelData = b"".join(planes[n].PixelData for n in order)
+    ds.SharedFunctionalGroupsSequence, ds.PerFrameFunctionalGroupsSequence = [shared], frames
+    out.mkdir()
+    ds.save_as(out / "enhanced.dcm", enforce_file_format=True)
+
+
+def test_multi_frame_pet_with_shuffled_frames(tmp_path: Path) -> None:
+    hot = write_series(tmp_path / "single", **SERIES["head_first"])
+    order = [int(n) for n in np.random.default_rng(3).permutation(SLICES)]
+    as_multi_frame(tmp_path / "single", tmp_path / "pet", order)
+    pet = read_pet(tmp_path / "pet")
+    source = read_source(tmp_path / "pet", pet, case="case")
+    assert source.frame_of_k is not None
+    mask = around(pet, hot)
+    assert pet.array[mask].max() == pet.array.max()
+    findings = [finding(pet, mask)]
+    seg = build_seg(source, findings, case="case")
+    seg.save_as(tmp_path / "seg.dcm")
+    assert np.array_equal(read_seg(tmp_path / "seg.dcm", pet)[1].array > 0, mask)
+    assert np.abs(seg_places(tmp_path / "seg.dcm", 1) - mask_places(pet, mask)).max() < 0.1
+    assert build_sr(source, seg, findings, case="case").ContentSequence
+    with pytest.raises(InputError, match="multi-frame"):
+        build_value_map(source, 0.5, case="case")
+
+
 def test_two_findings_may_overlap_and_keep_their_order(tmp_path: Path) -> None:
     pet, source, hot = exported(tmp_path / "pet", **SERIES["head_first"])
     one = around(pet, hot)
@@ -267,6 +319,35 @@ def test_value_map_turns_stored_pixels_into_suv(tmp_path: Path) -> None:
     assert value_map.SOPInstanceUID in str(document.ContentSequence)
     assert dciodvfy_errors(tmp_path / "rwvm.dcm") == []
     assert dciodvfy_errors(tmp_path / "sr.dcm") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("axillary node", "68171009"),
+        ("lower lobe nodule", "90572001"),
+        ("t11 vertebral body lesion", "12989004"),
+        ("l 3 lesion", "36470004"),
+        ("hepatic segment vii lesion", "10200004"),
+        ("iliac bone lesion", "22356005"),
+        ("external iliac node", "65349008"),
+        ("perineural node", "59441001"),
+        ("adrenal nodule", "23451007"),
+        ("gallbladder", "28231008"),
+        ("peripancreatic mass", None),
+        ("paraspinal muscle", None),
+        ("somewhere", None),
+        ("t13", None),
+        (None, None),
+    ],
+)
+def test_places_get_the_code_that_dicom_lists_or_none(words: str | None, code: str | None) -> None:
+    found = site_code(words)
+    assert (None if found is None else found.value) == code
+
+
+def test_every_place_of_the_table_is_a_concept_of_dicom() -> None:
+    assert [name for _, name in (*_NODES, *_PLACES) if _concept(name) is None] == []
 
 
 def dciodvfy_errors(path: Path) -> list[str]:

@@ -1,0 +1,63 @@
+"""Runs benchmarks and writes docs/results/<name>.json with the command, commit, machine, library versions and figures.
+
+    python benchmarks/run.py            all of them
+    python benchmarks/run.py gold       one
+
+A benchmark is a module of this folder with `measure() -> dict`; one that needs data which is not there returns None.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+HERE = Path(__file__).resolve().parent
+NAMES = ("gold", "weak_labels")
+LIBRARIES = ("petground", "torch", "numpy", "scipy", "spacy", "pydicom", "SimpleITK")
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    if spec is None or spec.loader is None:
+        sys.exit(f"no benchmark '{name}'; there are {', '.join(NAMES)}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _commit() -> str:
+    told = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
+    return told.stdout.strip() or "unknown"
+
+
+def main(names: list[str]) -> int:
+    for name in names or NAMES:
+        start = time.monotonic()
+        figures = _load(name).measure()
+        if figures is None:
+            sys.stdout.write(f"{name}: left out, its data is not here\n")
+            continue
+        result = {
+            "command": f"python benchmarks/run.py {name}",
+            "commit": _commit(),
+            "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+            "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
+            "seconds": round(time.monotonic() - start, 1),
+            "figures": figures,
+        }
+        path = HERE.parent / "docs" / "results" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        sys.stdout.write(f"{name}: {json.dumps(figures, indent=1)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,135 @@
+"""Lesion groups: where, in a sentence with several values, one lesion ends and the next begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from petground.labeling.language.stream import Item
+
+__all__ = ["Group", "make_groups"]
+
+_DETERMINERS = frozenset("a an the in at on within of new also another small with along there is mild mildly avid its focal".split())
+
+
+@dataclass
+class Group:
+    """Items first..last (end exclusive) that speak of one lesion (or one list of them); values are item indices."""
+
+    first: int
+    last: int
+    values: list[int]
+
+
+def make_groups(row: list[Item]) -> list[Group]:
+    """Splits a sentence between its values wherever a new lesion, side or tissue is named between them."""
+    values = [i for i, item in enumerate(row) if "value" in item.kinds]
+    if not values:
+        return []
+    leading = _named_first(row, values[0])
+    groups = [Group(0, len(row), [values[0]])]
+    for a, b in zip(values, values[1:], strict=False):
+        cut = _boundary(row, a, b, leading)
+        if cut is None:
+            groups[-1].values.append(b)
+        else:
+            groups[-1].last = cut
+            groups.append(Group(cut, len(row), [b]))
+    return groups
+
+
+def _named_first(row: list[Item], value: int) -> bool:
+    """Whether lesions are named before their values ("left node, SUVmax 5") rather than after ("SUVmax 5 in the left node")."""
+    return any(item.own for item in row[:value])
+
+
+def _boundary(row: list[Item], a: int, b: int, leading: bool) -> int | None:
+    between = range(a + 1, b)
+    own = [i for i in between if row[i].own and not (row[i].has("another") and row[i].text == "further")]
+    if not own:
+        return _bare_split(row, a, b)
+    if row[a].bracket and row[a].bracket == row[b].bracket and not any(row[i].has("slice") for i in between):
+        inner = [i for i in own if row[i].bracket == row[a].bracket]
+        if not inner:
+            return None
+    scored: list[tuple[int, int]] = []
+    for i in between:
+        score = _separator(row, i, a, b)
+        if not score:
+            continue
+        follows = any(j > i for j in own)
+        if leading and not follows:
+            continue
+        if not leading and follows and not _near_value(row, i, b):
+            score -= 1
+        scored.append((score, i))
+    if not leading and scored:
+        best = max(score for score, _ in scored)
+        return max(i for score, i in scored if score == best)
+    if scored:
+        best = max(score for score, _ in scored)
+        at = [i for score, i in scored if score == best]
+        cut = at[0] if best >= 5 and len(at) == 1 else at[-1]
+        if best == 5:
+            cut = max(i for i in at if any(j > i for j in own))
+        if row[cut].has("starter"):
+            cut = _back_over_place(row, cut, a)
+        return cut
+    if not leading:
+        return b - _head_length(row, b)
+    first = own[0]
+    while first - 1 > a and (row[first - 1].text in _DETERMINERS or row[first - 1].has("size")):
+        first -= 1
+    return first
+
+
+def _separator(row: list[Item], i: int, a: int, b: int) -> int:
+    """How strongly an item parts two lesions: 0 not at all."""
+    item = row[i]
+    if item.depth and item.bracket not in (row[a].bracket, row[b].bracket):
+        return 0
+    if item.depth and item.bracket != row[b].bracket and row[a].bracket != row[b].bracket:
+        return 0
+    if item.has("starter"):
+        return 4 if not row[i - 1].own else 3
+    if item.text in (";", "•", "|") or item.text in (".", "?", "!", "...", ".."):
+        return 5
+    if item.has("coord"):
+        if row[i - 1].own and row[min(i + 1, b)].own:
+            return 1
+        return 4 if row[i - 1].text in (",", ")", ";") or row[i - 1].has("value", "slice") else 3
+    if item.text == ",":
+        return 2 if not (row[i - 1].own and row[min(i + 1, b)].own) else 1
+    if item.has("versus"):
+        return 2
+    return 0
+
+
+def _near_value(row: list[Item], i: int, b: int) -> bool:
+    return b - i <= 5
+
+
+def _head_length(row: list[Item], b: int) -> int:
+    step = 0
+    while b - step - 1 >= 0 and (row[b - step - 1].has("head") or row[b - step - 1].text in ("of", "an", "a", "with", "is", ":", "=")):
+        step += 1
+    return step
+
+
+def _back_over_place(row: list[Item], cut: int, a: int) -> int:
+    """"... 2.9 in the left adrenal there is a nodule": the place before "there is" belongs to what follows."""
+    i = cut - 1
+    while i > a and (row[i].own or row[i].has("midline") or row[i].text in ("the", "both", "and")):
+        i -= 1
+    if i > a and row[i].text in ("in", "within", "at") and i < cut - 1 and (
+        row[i - 1].has("value", "slice", "prior", "size") or row[i - 1].text in (")", ",")
+    ):
+        return i
+    return cut
+
+
+def _bare_split(row: list[Item], a: int, b: int) -> int | None:
+    """Without a name between, values stay together, except across a starter that is no pronoun."""
+    for i in range(a + 1, b):
+        if row[i].has("starter") and row[i].text.startswith("there"):
+            return i
+    return None

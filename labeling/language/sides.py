@@ -1,0 +1,91 @@
+"""On which side a lesion lies, and the words for its place."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from petground.labeling.finding import Laterality
+from petground.labeling.language.stream import Item
+
+__all__ = ["find_side", "find_site", "listed_sides", "opposite"]
+
+_JOINS = frozenset({"and", "or", "&", "/", "than", ">"})
+
+
+def _sides(row: list[Item], indices: list[int]) -> list[tuple[int, str]]:
+    found = []
+    for i in indices:
+        item = row[i]
+        label = item.kinds.get("side") or item.kinds.get("sided")
+        if not label or item.has("noside"):
+            continue
+        if "letter" in item.kinds and not (i + 1 < len(row) and row[i + 1].own):
+            continue
+        if item.text in ("left", "right") and _means_leaving(row, i):
+            continue
+        found.append((i, label))
+    return found
+
+
+def _means_leaving(row: list[Item], i: int) -> bool:
+    """"concerning for a right-sided primary" tells of another lesion."""
+    back = [item.text for item in row[max(0, i - 4) : i]]
+    return "concerning" in back or "suggesting" in back
+
+
+def find_side(row: list[Item], indices: list[int], value: int) -> Laterality | None:
+    """Side of the lesion of a value among the items that speak of it: before the value first, the nearest of them."""
+    sides = _sides(row, indices)
+    before = [(i, s) for i, s in sides if i < value]
+    after = [(i, s) for i, s in sides if i > value]
+    if before:
+        index, side = before[-1]
+        if len(before) > 1 and _joined(row, before[-2][0], index) and {before[-2][1], side} == {"left", "right"}:
+            return "bilateral"
+        return cast(Laterality, side)
+    if after:
+        index, side = after[0]
+        if len(after) > 1 and _joined(row, index, after[1][0]) and {after[1][1], side} == {"left", "right"}:
+            return "bilateral"
+        return cast(Laterality, side)
+    return None
+
+
+def _joined(row: list[Item], a: int, b: int) -> bool:
+    between = [item.text for item in row[a + 1 : b]]
+    return len(between) <= 3 and "and" in between and not any("value" in row[i].kinds for i in range(a, b))
+
+
+def listed_sides(row: list[Item], indices: list[int], count: int) -> list[Laterality | None] | None:
+    """"Right and left nodes: 4.1 and 5.0": one side per value when as many are named as there are values."""
+    sides = [cast(Laterality, side) for _, side in _sides(row, indices)]
+    if len(sides) == count and len(set(sides)) > 1:
+        return list(sides)
+    return None
+
+
+def opposite(side: Laterality | None) -> Laterality | None:
+    """left for right and right for left."""
+    swap: dict[str, Laterality] = {"left": "right", "right": "left"}
+    return swap.get(side or "", side)
+
+
+def find_site(row: list[Item], indices: list[int], value: int) -> str | None:
+    """Lower-case key words of the place: the run of anatomy words nearest to the value, with its lesion word."""
+    chosen = [i for i in indices if row[i].has("site", "sided", "ref", "phys", "lesion", "midline")]
+    places = [i for i in chosen if row[i].has("site", "sided", "ref", "phys", "midline")]
+    if not chosen:
+        return None
+    pool = places or chosen
+    before = [i for i in pool if i < value]
+    start = before[-1] if before else pool[0]
+    words: list[str] = []
+    first = start
+    while first - 1 in chosen or (first - 2 in chosen and row[first - 1].text in ("of", "the", "(", "-")):
+        first = first - 1 if first - 1 in chosen else first - 2
+    i = first
+    while i < len(row) and (i in chosen or (row[i].text in (")", "(", "-") and i + 1 in chosen)):
+        if i in chosen:
+            words.append(row[i].text)
+        i += 1
+    return " ".join(words) or None

@@ -1,0 +1,321 @@
+"""Which values belong to an earlier exam and which to this one, in every order of words.
+
+Each value looks to its left and right across words that only connect, until something says when it was measured:
+"previously 7.2", "7.2 on the prior PET/CT", "from 7.2 to 5.4", "7.2 -> 5.4", "5.4 vs 7.2", "was 7.2, now 5.4".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from petground.labeling.language.stream import Item
+
+__all__ = ["Tense", "read_tenses"]
+
+_FILL = frozenset(
+    "with an a the of at and its had has have having measuring value values which where when it on in been being as "
+    "approximately about intensity level maximum max for to by our their that ~ : = > < - – — / is are showing showed shown "
+    "demonstrating demonstrated demonstrates recorded reported noted found seen measured dated dating , up down same this "
+    "outside".split()
+)
+_AFTER_FILL = frozenset("on in at the a an of dated our as by her his their from seen noted measured recorded scan".split())
+_SAID = frozenset("measured demonstrated showed shown recorded reported noted had was were with exhibited reached at of".split())
+_LEFT = 14
+_RIGHT = 8
+
+
+@dataclass
+class Tense:
+    """when: prior | current | "" (nothing said). sign: what said so; strong: said outright, not by "was" alone.
+
+    cue: index of the item that said it. pair: index of the item of the value it is told against, or -1.
+    """
+
+    when: str = ""
+    sign: str = ""
+    strong: bool = True
+    cue: int = -1
+    pair: int = -1
+
+
+def read_tenses(row: list[Item]) -> dict[int, Tense]:
+    """Tense of every value of a sentence, by item index. `range` in sign marks the two ends of a range."""
+    values = [i for i, item in enumerate(row) if "value" in item.kinds]
+    tenses: dict[int, Tense] = {}
+    for order, index in enumerate(values):
+        before = values[order - 1] if order else -1
+        after = values[order + 1] if order + 1 < len(values) else -1
+        left = _left(row, index)
+        right = _right(row, index, after)
+        tense = right if right.when == "prior" or (right.when == "current" and left.sign in ("", "versus", "past", "value")) else left
+        if left.when == "prior" and right.when == "current":
+            tense = right
+        tenses[index] = tense
+        if tense.sign == "value" and before >= 0:
+            _chain(row, before, index, tenses)
+        elif before >= 0:
+            _pair(row, before, index, tenses)
+    _weak(row, values, tenses)
+    return tenses
+
+
+def _left(row: list[Item], index: int) -> Tense:
+    weak: Tense | None = None
+    subject = False
+    closing = 0
+    unknown = 0
+    for j in range(index - 1, max(index - _LEFT, -1), -1):
+        item = row[j]
+        if closing:
+            closing -= 1
+            continue
+        if "value" in item.kinds:
+            if weak is not None or subject:
+                break
+            return Tense(sign="value", cue=j)
+        found = _cue(row, j, index, crossed=subject)
+        if found is not None:
+            if subject and found.sign not in ("exam", "clause", "date"):
+                break
+            if subject and weak is None:
+                break
+            return found
+        if item.has("stable"):
+            break
+        if item.has("past"):
+            weak = weak or Tense("prior", "past", strong=False, cue=j)
+            continue
+        if "punct" in item.kinds:
+            if item.text in ("(", "["):
+                continue
+            if item.text in (")", "]"):
+                skip = _bracket_without_value(row, j)
+                if skip == 0:
+                    break
+                closing = skip
+                continue
+            if item.text == "," and _clause_start(row, j):
+                continue
+            if item.text in (";", ".", "?", "!", ",", "..."):
+                break
+            continue
+        if item.own or item.has("midline", "noside"):
+            subject = True
+            continue
+        if item.has("size", "slice", "head", "compare", "normal", "series", "number", "uptake", "change", "coord", "anaphor"):
+            if item.has("coord") and item.text not in ("and",):
+                break
+            continue
+        if item.text not in _FILL:
+            unknown += 1
+            if unknown > 2:
+                break
+    return weak or Tense()
+
+
+def _cue(row: list[Item], j: int, index: int, *, crossed: bool) -> Tense | None:
+    item = row[j]
+    if item.has("arrow"):
+        return Tense("current", "arrow", cue=j)
+    if item.has("prior") and not _describes(row, j):
+        if item.kinds["prior"] == "exam":
+            if crossed and _word(row, j - 1) in ("since", "than", "with", "to", "unlike", "compared"):
+                return None
+            return Tense("prior", "exam", cue=j)
+        sign = "clause" if j == 0 or row[j - 1].text in (",", ";", "(", "and") else "adverb"
+        return Tense("prior", sign, cue=j)
+    if item.has("current"):
+        return Tense("current", "current", cue=j)
+    if item.has("date") and _word(row, j - 1) not in ("since",):
+        return Tense("prior", "date", cue=j) if not _versus_zone(row, j) else None
+    if crossed:
+        return None
+    if item.has("versus"):
+        return Tense("prior", "versus", cue=j)
+    if item.has("from"):
+        return Tense("prior", "from", cue=j)
+    if item.text == "to" and j >= 1:
+        return Tense("current", "to", cue=j)
+    return None
+
+
+def _describes(row: list[Item], j: int) -> bool:
+    """"previously biopsied node": the adverb tells of the node, not of a value."""
+    if row[j].kinds.get("prior") != "adverb" or j + 1 >= len(row):
+        return False
+    after = row[j + 1].text
+    return after.endswith(("ed", "wn", "en")) and after not in _SAID and not row[j + 1].has("uptake", "head")
+
+
+def _versus_zone(row: list[Item], j: int) -> bool:
+    return any(row[i].has("versus", "stable") for i in range(max(0, j - 3), j))
+
+
+def _clause_start(row: list[Item], j: int) -> bool:
+    """A comma right after an opening "Previously," or "On the prior exam,"."""
+    if j < 1 or not (row[j - 1].has("prior", "date") or row[j - 1].has("current")):
+        return False
+    back = j - 1
+    for i in range(j - 1, max(j - 6, -1), -1):
+        if row[i].has("prior", "date", "current"):
+            back = i
+        if row[i].has("versus", "stable"):
+            return False
+    while back > 0 and row[back - 1].text in ("on", "in", "at", "the", "our", "a", "of", "from"):
+        back -= 1
+    return back == 0 or row[back - 1].text in (";", "(", ",") or row[back - 1].has("coord")
+
+
+def _right(row: list[Item], index: int, after: int) -> Tense:
+    opened = False
+    linked = ""
+    stop = min(index + _RIGHT, len(row))
+    for j in range(index + 1, stop):
+        item = row[j]
+        if "value" in item.kinds or item.has("stable", "head", "size", "versus", "arrow", "coord"):
+            break
+        if item.has("prior") and not _describes(row, j):
+            label = item.kinds["prior"]
+            if linked == "from" or (not opened and _leads_to_value(row, j, after)):
+                break
+            if opened and _value_in_bracket(row, j):
+                break
+            if label == "exam" and linked == "" and not opened and row[j - 1].mention is None and row[j - 1].has("versus"):
+                break
+            return Tense("prior", "after", cue=j)
+        if item.has("date"):
+            if opened and _value_in_bracket(row, j):
+                break
+            return Tense("prior", "after", cue=j)
+        if item.has("current"):
+            if opened and _value_in_bracket(row, j) or _leads_to_value(row, j, after):
+                break
+            return Tense("current", "after", cue=j)
+        if "punct" in item.kinds:
+            if item.text in ("(", "["):
+                opened = True
+                continue
+            if item.text in (")", "]") and row[index].depth < item.depth:
+                opened = False
+                continue
+            break
+        if "slice" in item.kinds:
+            continue
+        if item.has("from"):
+            linked = "from"
+            if j + 1 < len(row) and row[j + 1].has("date"):
+                continue
+            continue
+        if item.text not in _AFTER_FILL:
+            break
+        linked = linked or item.text
+    return Tense()
+
+
+def _leads_to_value(row: list[Item], j: int, after: int) -> bool:
+    """Whether the cue at j belongs to the next value instead: "5.4 previously 7.2"."""
+    if after < 0 or after - j > 6:
+        return False
+    return not any(
+        row[i].text in (")", "]", ";", ",", ".") or row[i].own or row[i].has("coord", "current", "prior") or row[i].text == "to"
+        for i in range(j + 1, after)
+    )
+
+
+def _value_in_bracket(row: list[Item], j: int) -> bool:
+    for item in row[j + 1 :]:
+        if "value" in item.kinds:
+            return True
+        if item.text in (")", "]"):
+            return False
+    return False
+
+
+def _bracket_without_value(row: list[Item], closing: int) -> int:
+    """How many items before the closing bracket belong to it, 0 when a value stands inside or nothing opens it."""
+    for j in range(closing - 1, max(closing - 8, -1), -1):
+        if "value" in row[j].kinds:
+            return 0
+        if row[j].text in ("(", "["):
+            return closing - j
+    return 0
+
+
+def _word(row: list[Item], j: int) -> str:
+    return row[j].text if 0 <= j < len(row) else ""
+
+
+def _between(row: list[Item], a: int, b: int) -> list[Item]:
+    return row[a + 1 : b]
+
+
+def _chain(row: list[Item], before: int, index: int, tenses: dict[int, Tense]) -> None:
+    """"previously 7.2 and 8.1": a value that only hangs on the one before shares its tense; a dash makes a range."""
+    between = [item.text for item in _between(row, before, index)]
+    first = tenses[before]
+    if any(t in ("-", "–", "—", "--") for t in between) and len(between) <= 2:
+        tenses[index] = Tense(first.when, "range", cue=first.cue, pair=before)
+        first.sign, first.pair = "range", index
+    elif _ranged(row, before) and set(between) & {"and", "to"}:
+        tenses[index] = Tense(first.when, "range", cue=first.cue, pair=before)
+        first.sign, first.pair = "range", index
+    elif between == ["("] and _word(row, index + 1) == ")":
+        tenses[index] = Tense("prior", "bracket", cue=index, pair=before)  # SUVmax 5.4 (7.2)
+    elif set(between) <= {"and", ",", "/", "&", "or", ""} or not between:
+        tenses[index] = Tense(first.when, "list" if first.when else "", first.strong, first.cue, first.pair)
+    else:
+        tenses[index] = Tense()
+
+
+def _pair(row: list[Item], before: int, index: int, tenses: dict[int, Tense]) -> None:
+    """Settles two values told against each other: from..to, ->, versus."""
+    tense, first = tenses[index], tenses[before]
+    near = index - before <= 10 and not any(item.own for item in _between(row, before, index))
+    if tense.sign == "to" and near and not any(row[i].text in (";",) for i in range(before, index)):
+        told = first.sign == "from" or tense.cue - before <= 1 or (first.sign in ("after", "adverb", "exam", "date"))
+        if not told:
+            return
+        changed = any(item.has("change") for item in row[max(0, before - 12) : index]) or first.sign in ("after", "exam", "date")
+        many = any(item.has("plural") for item in row[:before])
+        if _ranged(row, before) or (not changed and (many or first.sign != "from")):
+            tenses[before] = Tense("", "range", pair=index)
+            tenses[index] = Tense("", "range", pair=before)
+        else:
+            tenses[before] = Tense("prior", first.sign or "to", cue=first.cue, pair=index)
+            tense.pair = before
+    elif tense.sign == "arrow":
+        tenses[before] = Tense("prior", "arrow", cue=tense.cue, pair=index)
+        tense.pair = before
+    elif tense.sign in ("versus", "from", "after", "adverb", "exam", "current", "clause") and near:
+        tense.pair = before
+        if tense.sign == "after" and tense.when == "current" and first.when == "" and any(
+            item.has("versus") for item in _between(row, before, index)
+        ):
+            tenses[before] = Tense("prior", "versus", cue=tense.cue, pair=index)
+    if tense.sign == "from" and near is False and not first.when:
+        tense.pair = before
+
+
+def _ranged(row: list[Item], before: int) -> bool:
+    return any(item.has("range") for item in row[max(0, before - 5) : before])
+
+
+def _weak(row: list[Item], values: list[int], tenses: dict[int, Tense]) -> None:
+    """"was" alone means earlier only beside a value of this exam of the same lesion."""
+    for order, index in enumerate(values):
+        tense = tenses[index]
+        if tense.sign != "past":
+            continue
+        other = ""
+        for step in (-1, 1):
+            if not 0 <= order + step < len(values):
+                continue
+            neighbour = values[order + step]
+            low, high = min(index, neighbour), max(index, neighbour)
+            gap = row[low + 1 : high]
+            apart = any(item.own and not item.has("another") for item in gap) or any(item.has("compare") for item in gap)
+            told = tenses[neighbour]
+            if not apart and told.when != "prior" and told.sign != "past" and row[index].mention and row[neighbour].mention:
+                same = row[index].mention.suv_kind == row[neighbour].mention.suv_kind or told.when == "current"
+                other = "yes" if same else other
+        tense.when = "prior" if other else ""

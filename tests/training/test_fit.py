@@ -1,0 +1,286 @@
+"""From WORK folder to checkpoint and back, small: reading, caching, leakage, resume, what a checkpoint holds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from petground.labeling.errors import ConfigError, GeometryError, InputError, PetgroundError
+from petground.labeling.volume import Volume
+from petground.pipeline.nifti import write_nifti
+from petground.pipeline.schemas import read_table, write_table
+from petground.training import cache as cache_module
+from petground.training.cli import main
+from petground.training.data import ExamDataset, GroundingData
+from petground.training.grid import GridSpec
+from petground.training.module import GroundingModule
+from petground.training.work import leaks, read_exams
+
+SITES = [("axillary node", "right"), ("adrenal lesion", "left"), ("axillary node", "left")]
+SHAPE = (30, 20, 40)
+AFFINE = np.diag([10.0, 10.0, 10.0, 1.0])
+
+
+def _exam(work: Path, number: int, rows: dict[str, list[dict[str, Any]]], sites: list[tuple[str, str]]) -> None:
+    exam_id = f"e{number}"
+    rng = np.random.default_rng(number)
+    pet = np.zeros(SHAPE, dtype=np.float32)
+    pet[4:26, 4:16, 2:38] = 1.0 + 0.1 * rng.random((22, 12, 36), dtype=np.float32)
+    rows["exams"].append(
+        {"exam_id": exam_id, "patient_id": f"p{number // 2}", "status": "ok", "pet_path": f"exams/{exam_id}/pet.nii.gz"}
+    )
+    for n, (site, side) in enumerate(sites):
+        i = (22 if side == "right" else 7) + int(rng.integers(-1, 2))
+        k = 30 if site.startswith("axillary") else 18
+        mask = np.zeros(SHAPE, dtype=np.uint8)
+        mask[i - 1 : i + 2, 8:11, k : k + 3] = 1
+        pet[mask > 0] = 8.0
+        path = f"labels/{exam_id}/f{n}.nii.gz"
+        write_nifti(work / path, Volume(mask, AFFINE, "label"))
+        rows["labels"].append(
+            {"exam_id": exam_id, "finding_id": f"f{n}", "prompt": f"Avid {side} {site}.", "mask_path": path,
+             "site": site, "laterality": side, "confidence": 0.9 - 0.2 * n, "patient_id": f"p{number // 2}"}
+        )  # fmt: skip
+    write_nifti(work / f"exams/{exam_id}/pet.nii.gz", Volume(pet, AFFINE, "SUVbw"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("work")
+    rows: dict[str, list[dict[str, Any]]] = {"exams": [], "labels": []}
+    for number in range(4):
+        _exam(work, number, rows, SITES[: 1 + number % 3])
+    for name, table in rows.items():
+        write_table(work / f"{name}.parquet", name, table)
+    return work
+
+
+@pytest.fixture
+def work(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "work"))
+
+
+GRID = GridSpec((10.0, 10.0, 10.0), (40, 16, 24))
+
+
+def _data(work: Path, **options: Any) -> GroundingData:
+    data = GroundingData(work, **options)
+    data.grid = GRID
+    data.prepare_data()
+    data.setup("validate")
+    return data
+
+
+def _flags(work: Path, run: Path, *more: str) -> list[str]:
+    flags = {
+        "data.work": work, "data.validation_fraction": 0.4, "data.sentences": 2, "data.absent_fraction": 0.5,
+        "model.net.features": "[4,8]", "model.net.encoder": "plain", "model.net.blocks_per_stage": 1,
+        "model.net.decoder_convs": 1, "model.net.fusion_stages": "[0]",
+        "model.grid.spacing_xyz_mm": "[10.,10.,10.]", "model.grid.shape_zyx": "[40,16,24]",
+        "model.optimizer.lr": 0.01, "model.optimizer.warmup_steps": 2, "trainer.default_root_dir": run,
+        "trainer.accelerator": "cpu", "trainer.precision": "32-true", "trainer.log_every_n_steps": 1,
+        "trainer.enable_progress_bar": "false", "trainer.enable_model_summary": "false",
+        "trainer.num_sanity_val_steps": 0,
+    }  # fmt: skip
+    return ["fit", *(f"--{key}={value}" for key, value in flags.items()), *more]
+
+
+def _losses(folder: Path) -> dict[int, float]:
+    with (folder / "metrics.csv").open() as file:
+        return {int(row["step"]): float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")}
+
+
+def test_fit_dies_resumes_to_the_same_losses_and_the_checkpoint_builds_itself(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(_flags(work, whole, "--trainer.max_epochs=3")) == 0
+    step = GroundingModule.training_step
+
+    def dying(module: GroundingModule, batch: Any, index: int) -> torch.Tensor:
+        if module.global_step == 3:
+            raise RuntimeError("killed")
+        return step(module, batch, index)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
+        patched.setattr(GroundingModule, "training_step", dying)
+        main(_flags(work, parts, "--trainer.max_epochs=3"))
+    assert main(_flags(work, parts, "--trainer.max_epochs=3", "--ckpt_path=last")) == 0
+    again = _losses(parts / "version_0") | _losses(parts / "version_1")
+    losses = _losses(whole / "version_0")
+    assert sorted(losses) == [0, 1, 2, 3, 4, 5]
+    assert sorted(_losses(parts / "version_1")) == [2, 3, 4, 5]
+    assert again == pytest.approx(losses, rel=1e-4)
+
+    run = json.loads((whole / "version_0" / "run.json").read_text())
+    assert run["finished"]
+    assert run["steps"] == 6
+    splits = json.loads((whole / "version_0" / "splits.json").read_text())
+    assert sorted(splits["train"] + splits["val"]) == ["e0", "e1", "e2", "e3"]
+    assert (whole / "version_0" / "config.yaml").is_file()
+    assert list((whole / "version_0").glob("events.out.tfevents*"))
+    last = whole / "checkpoints" / "last.ckpt"
+    assert (whole / "checkpoints" / "best.ckpt").is_file()
+
+    stored = torch.load(last, weights_only=True)  # plain values only
+    assert stored["petground"]["splits"] == splits
+    assert "torch" in stored["petground"]["versions"]
+    module = GroundingModule.load_from_checkpoint(last)
+    assert module.grid == GRID
+    assert module.net_config.features == [4, 8]
+    assert module.provenance["step"] == 6
+
+    with pytest.raises(ConfigError, match="already holds a training"):
+        main(_flags(work, whole, "--trainer.max_steps=4"))
+
+
+def test_without_validation_the_newest_is_kept(work: Path, tmp_path: Path) -> None:
+    assert main(_flags(work, tmp_path / "run", "--trainer.max_steps=2", "--data.validation_fraction=0")) == 0
+    assert {file.name for file in (tmp_path / "run" / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_predict_encodes_once_and_equals_single_sentences(work: Path) -> None:
+    data = _data(work)
+    torch.manual_seed(0)
+    module = GroundingModule(
+        net={"features": [4, 8], "fusion_stages": [0], "encoder": "plain"},  # type: ignore[arg-type]
+        grid=GRID,
+    )
+    item = data._dataset("train", training=False)[0]
+    calls: list[int] = []
+    module.net.encoder.register_forward_hook(lambda *_: calls.append(1))
+    sentences = ["Avid left adrenal lesion.", "", "Avid right axillary node with more words."]
+    image = item["image"].numpy()
+    together = module.predict_probabilities(image, sentences, chunk=2)
+    assert len(calls) == 1
+    assert together.shape == (3, *GRID.shape_zyx)
+    alone = np.stack([module.predict_probabilities(image, [one])[0] for one in sentences])
+    assert np.abs(together - alone).max() < 2e-2  # bfloat16
+    with pytest.raises(InputError, match="grid"):
+        module.predict_probabilities(image[:, :8], sentences)
+
+
+def test_items_hold_what_they_say(work: Path) -> None:
+    data = _data(work, sentences=4, absent_fraction=0.5, validation_fraction=0.0, augment=None)
+    dataset = data._dataset("train", training=True)
+    assert len(dataset) == 4
+    for epoch in range(6):
+        for number, exam in enumerate(dataset.exams):
+            item = dataset[epoch, number]
+            here = {example.prompt for example in exam.examples}
+            assert len(item["sentences"]) == 4
+            for sentence, target in zip(item["sentences"], item["target"], strict=True):
+                assert (float(target.max()) == 1.0) == (sentence in here)
+            again = dataset[epoch, number]
+            assert again["sentences"] == item["sentences"]
+    known = {tuple(dataset[epoch, 2]["sentences"]) for epoch in range(6)}
+    assert len(known) > 1
+    whole = data._dataset("train", training=False)[2]
+    assert whole["sentences"] == [example.prompt for example in dataset.exams[2].examples]
+    for sentence, target in zip(whole["sentences"], whole["target"], strict=True):
+        x = np.argwhere(target.numpy() > 0.5)[:, 2].mean()
+        assert (x > 11.5) == ("right" in sentence)  # x of a tensor grows to the patient's right
+
+
+def test_cache_is_by_content_and_survives_damage(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    real = cache_module._make
+    monkeypatch.setattr(cache_module, "_make", lambda w, exam, spec: made.append(exam.exam_id) or real(w, exam, spec))
+    _data(work)
+    _data(work)
+    assert sorted(made) == ["e0", "e1", "e2", "e3"]
+    mask = work / "labels/e0/f0.nii.gz"
+    write_nifti(mask, Volume(np.roll(np.ones(SHAPE, dtype=np.uint8), 1), AFFINE, "label"))
+    _data(work)
+    assert made[4:] == ["e0"]
+    for file in (work / "cache" / "grids").glob("*.npz"):
+        file.write_bytes(file.read_bytes()[:200])
+    _data(work)
+    assert len(made) == 9
+    assert not list((work / "cache" / "grids").glob("*.part"))
+
+
+def test_wrong_tables_name_the_exam(work: Path) -> None:
+    labels = read_table(work / "labels.parquet", "labels")
+    write_table(work / "labels.parquet", "labels", [{**labels[0], "prompt": "Node with SUVmax 5.4 on slice 88."}])
+    with pytest.raises(InputError, match=r"e0: .*still tells") as caught:
+        read_exams(work)
+    assert "5.4" not in str(caught.value)
+    write_table(work / "labels.parquet", "labels", [{**labels[0], "mask_path": "labels/none.nii.gz"}])
+    with pytest.raises(InputError, match=r"e0: .*missing"):
+        read_exams(work)
+    write_table(work / "labels.parquet", "labels", [])
+    with pytest.raises(InputError, match="no labels"):
+        read_exams(work)
+    write_table(work / "labels.parquet", "labels", labels)
+    assert sum(len(exam.examples) for exam in read_exams(work)) == 7
+    assert sum(len(exam.examples) for exam in read_exams(work, min_confidence=0.6)) == 6
+    other = np.diag([9.0, 10.0, 10.0, 1.0])
+    write_nifti(work / "labels/e0/f0.nii.gz", Volume(np.ones(SHAPE, dtype=np.uint8), other, "label"))
+    with pytest.raises(GeometryError, match="e0"):
+        _data(work)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("Left node, SUVmax 5.4.", True),
+        ("Left node (3:104).", True),
+        ("Left node on image 12.", True),
+        ("T11 vertebral body lesion, 1.4 x 2.0 cm.", False),
+        ("Right 7th rib lesion, 12 mm, on the axial image.", False),
+    ],
+)
+def test_leaks(prompt: str, told: bool) -> None:
+    assert leaks(prompt) == told
+
+
+def test_a_loss_that_is_no_number_names_the_exam(work: Path) -> None:
+    data = _data(work)
+    module = GroundingModule(net={"features": [4, 8], "fusion_stages": [0]}, grid=GRID)  # type: ignore[arg-type]
+    batch: dict[str, Any] = next(_batches(data))
+    batch["image"] = batch["image"] * float("nan")
+    with pytest.raises(PetgroundError, match=rf"^{batch['exam_id'][0]}: the loss is nan"):
+        module.training_step(batch, 0)
+
+
+def _batches(data: GroundingData) -> Iterator[dict[str, Any]]:
+    return iter(data.train_dataloader())  # type: ignore[arg-type]
+
+
+def test_wrong_usage_is_answered_with_the_nearest_names(work: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(_flags(work, tmp_path / "run", "--model.optimizer.lrr=1")) == 2
+    assert "model.optimizer.lr" in capsys.readouterr().err
+    config = tmp_path / "c.yaml"
+    config.write_text("model: {net: {featuers: [4, 8]}}\n")
+    assert main(["fit", f"--config={config}", f"--data.work={work}"]) == 2
+    assert "model.net.features" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="num_heads"):
+        main(_flags(work, tmp_path / "run", "--model.net.fusion={name: contextual_gate, heads: 2}"))
+    with pytest.raises(ConfigError, match="multiple of 2"):
+        main(_flags(work, tmp_path / "run", "--model.grid.shape_zyx=[41,16,24]"))
+    assert main(["--help"]) == 0
+
+
+@pytest.mark.parametrize("name", ["demo", "contextual_net_3d"])
+def test_shipped_configs_are_valid(name: str, work: Path, capsys: Any) -> None:
+    config = Path(__file__).resolve().parents[2] / "configs" / "train" / f"{name}.yaml"
+    assert main(["fit", f"--config={config}", f"--data.work={work}", "--print_config"]) == 0
+    assert "contextual_gate" in capsys.readouterr().out
+
+
+def test_samples_do_not_hang_on_the_process(work: Path) -> None:
+    """Loader processes get the dataset by pickle."""
+    import pickle  # noqa: PLC0415
+
+    data = _data(work, validation_fraction=0.0)
+    dataset = data._dataset("train", training=True)
+    copy: ExamDataset = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy[3, 1]["image"], dataset[3, 1]["image"])

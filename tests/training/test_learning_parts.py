@@ -1,0 +1,154 @@
+"""Loss, split, augmentation, hits: the small parts that decide what is learnt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from petground.labeling.errors import ConfigError, InputError
+from petground.training.augment import Augment, AugmentConfig
+from petground.training.hits import Hits, count_hits, keep_best_component
+from petground.training.losses import LossConfig, grounding_loss
+from petground.training.module import OptimizerConfig
+from petground.training.runtime import native_bf16, reuse_memory
+from petground.training.splits import read_splits, split_patients, write_splits
+
+
+def test_loss_is_low_when_right_and_an_empty_target_wants_nothing() -> None:
+    target = torch.zeros(1, 2, 4, 4, 4)
+    target[0, 0, 1, 2, 3] = 1.0  # the second sentence is about nothing
+    right = torch.where(target > 0, 12.0, -12.0)
+    good = grounding_loss(right, target, LossConfig())
+    assert good["loss"] < 0.01
+    false_alarm = right.clone()
+    false_alarm[0, 1, 0, 0, 0] = 12.0
+    bad = grounding_loss(false_alarm, target, LossConfig())
+    assert bad["dice"] == good["dice"]  # Dice is undefined on nothing
+    assert bad["ce"] > good["ce"] + 0.05
+    miss = grounding_loss(torch.full_like(target, -12.0), target, LossConfig())
+    assert miss["dice"] > 0.4
+    assert miss["ce"] > good["ce"] + 0.5
+
+
+def test_loss_of_only_empty_targets_is_finite_and_has_gradients() -> None:
+    logits = torch.zeros(1, 2, 2, 2, 2, requires_grad=True)
+    losses = grounding_loss(logits, torch.zeros_like(logits), LossConfig())
+    losses["loss"].backward()
+    assert torch.isfinite(losses["loss"])
+    assert losses["dice"] == 0
+    assert (logits.grad > 0).all()
+
+
+def test_a_small_lesion_weighs_as_much_as_a_large_one() -> None:
+    target = torch.zeros(1, 2, 16, 16, 16)
+    target[0, 0, :8, :8, :8] = 1.0
+    target[0, 1, 0, 0, :4] = 1.0
+    logits = torch.full_like(target, -6.0).requires_grad_()
+    grounding_loss(logits, target, LossConfig(dice=0.0))["loss"].backward()
+    pull = [-(logits.grad[0, s] * target[0, s]).sum() for s in (0, 1)]
+    assert 0.3 < pull[1] / pull[0] < 1.0
+
+
+def test_loss_settings_are_checked() -> None:
+    for wrong in ({"dice": 0.0, "ce": 0.0}, {"positive_weight": 0.0}, {"ce_floor_voxels": 0.0}):
+        with pytest.raises(ConfigError):
+            LossConfig(**wrong)
+
+
+def test_split_is_by_patient_and_does_not_hang_on_order() -> None:
+    patient_of = {f"exam{n:02d}": f"patient{n // 2}" for n in range(40)}
+    split = split_patients(patient_of, validation=0.2, seed=3)
+    assert sorted(split["train"] + split["val"]) == sorted(patient_of)
+    sides = [{patient_of[exam] for exam in split[name]} for name in ("train", "val")]
+    assert not sides[0] & sides[1]
+    assert len(sides[1]) == 4
+    assert split_patients(dict(reversed(patient_of.items())), validation=0.2, seed=3) == split
+    assert split_patients(patient_of, validation=0.2, seed=4) != split
+    assert split_patients({"a": "p"}, validation=0.5, seed=0) == {"train": ["a"], "val": []}
+    assert len(split_patients({"a": "p", "b": "q"}, validation=0.01, seed=0)["val"]) == 1
+    with pytest.raises(ConfigError):
+        split_patients(patient_of, validation=1.0, seed=0)
+
+
+def test_a_splits_file_is_read_back_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    patient_of = {"a": "p", "b": "q", "c": "p"}
+    write_splits(path, {"train": ["a", "c"], "val": ["b"]})
+    assert read_splits(path, patient_of) == {"train": ["a", "c"], "val": ["b"]}
+    for content, word in [
+        ({"train": ["a"], "val": ["c"]}, "train and val"),
+        ({"train": ["a"], "val": ["z"]}, "no labels"),
+        ({"train": ["a"]}, "not a splits file"),
+    ]:
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=word):
+            read_splits(path, patient_of)
+
+
+def test_augmentation_never_flips_left_and_right() -> None:
+    """A mark on the right, in front, near the head stays there; its target goes with it; at every seed."""
+    image, target = torch.zeros(2, 32, 24, 28), torch.zeros(1, 32, 24, 28)
+    image[:, 24, 17, 21] = 1.0
+    image[0, 23:26, 16:19, 20:23] = 0.9
+    target[0, 23:26, 16:19, 20:23] = 1.0
+    augment = Augment(AugmentConfig(affine_chance=1.0, intensity_chance=1.0))
+    moved = set()
+    for seed in range(60):
+        out, mask = augment(image, target, seed=seed)
+        assert type(out) is torch.Tensor
+        places = [torch.nonzero(t > t.max() / 2).float().mean(0) for t in (out[0], mask[0])]
+        assert (places[0] - places[1]).abs().max() < 1.0
+        z, y, x = places[1].tolist()
+        assert z > 20
+        assert y > 13
+        assert x > 17
+        assert mask.max() == 1.0
+        moved.add((round(z, 1), round(y, 1), round(x, 1)))
+    assert len(moved) > 20
+
+
+def test_augmentation_repeats_by_seed_and_keeps_a_single_voxel() -> None:
+    augment = Augment(AugmentConfig())
+    image, target = torch.rand(2, 12, 10, 8), torch.zeros(2, 12, 10, 8)
+    target[0, 6, 5, 4] = 1.0
+    for seed in range(20):
+        first, second = augment(image, target, seed=seed), augment(image, target, seed=seed)
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+        assert first[1][0].max() > 0.99
+        assert first[1][1].max() == 0
+        assert first[0].min() >= 0
+        assert first[0].max() <= 1
+
+
+def test_the_surest_component_is_kept_and_hits_are_counted() -> None:
+    probability = np.zeros((3, 6, 6, 6), dtype=np.float32)
+    probability[0, :2, :2, :2] = 0.6  # large
+    probability[0, 4, 4, 4] = 0.9  # sure
+    probability[1, 0, 0, 0] = 0.7
+    best = keep_best_component(probability[0])
+    assert np.argwhere(best).tolist() == [[4, 4, 4]]
+    target = np.zeros(probability.shape, dtype=bool)
+    target[0, 4, 4, 4] = target[1, 5, 5, 5] = target[2, 1, 1, 1] = True
+    hits = count_hits(probability, target)
+    assert hits == Hits(true=1, predicted=2, wanted=3)
+    assert hits.f1 == pytest.approx(2 * 1 / 5)
+    assert Hits().f1 == 0
+
+
+def test_learning_rate_rises_then_falls_to_its_end() -> None:
+    config = OptimizerConfig(lr=1e-3, warmup_steps=10, final=0.01)
+    factors = [config.factor(step, 110) for step in range(120)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == 1.0
+    assert factors.index(1.0) in (9, 10)
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert factors[110] == pytest.approx(0.01)
+
+
+def test_runtime_answers_everywhere() -> None:
+    assert isinstance(reuse_memory(), bool)
+    assert isinstance(native_bf16(), bool)
+    assert not native_bf16("meta")
