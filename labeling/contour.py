@@ -27,6 +27,7 @@ from petground.labeling.organs import physiologic_in
 from petground.labeling.threshold import Fixpoint, settle_even, settle_uneven
 from petground.labeling.valleys import (
     WIDE_FWHM_MM,
+    fine_noise,
     hotter_foreign,
     keep_to_basin,
     largest_step,
@@ -154,14 +155,14 @@ def _fitting(
     adds more than blur, adds it gradually, and the spot's surroundings are not tissue above its threshold; or when
     the spot does not stand out of the noise of what it lies in.
     """
-    image, seed = crop.image, crop.seed
+    image = crop.image
     even = settle_even(image, level, domain, crop.spacing_mm)
     uneven = settle_uneven(image, level, domain, crop.spacing_mm)
     grown_mm = _radius_mm(uneven.volume_ml) - _radius_mm(even.volume_ml)
     more_than_blur = grown_mm > MORE_THAN_BLUR_MM and uneven.volume_ml > LEAST_UNEVEN_ML
     if more_than_blur and _is_noise_spot(image, wide, level, even, uneven):
         return "uneven", uneven, None
-    plateau = organ_plateau(level, float(wide[seed]), even.threshold, crop.voxel_ml)
+    plateau = organ_plateau(image, wide, level, even.threshold, crop.voxel_ml)
     if plateau is None and more_than_blur:
         gradual = largest_step(level, even.threshold, uneven.threshold) < GRADUAL_STEP
         if gradual and even.background < TISSUE_BELOW * uneven.threshold:
@@ -177,10 +178,8 @@ def _is_noise_spot(
     uneven: Fixpoint,
 ) -> bool:
     around = (level >= uneven.threshold) & (level < even.threshold)
-    if not around.any():
-        return False
-    noise = float((image - wide)[around].std())
-    return bool(float(level.max()) - even.background < NOISE_SPOT * noise)
+    height = float(level.max()) - even.background
+    return height < NOISE_SPOT * fine_noise(image, wide, around)
 
 
 def _radius_mm(volume_ml: float) -> float:

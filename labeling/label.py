@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from petground.labeling.body import right_of_midline_mm, towards_side_mm
 from petground.labeling.confidence import confidence, features
@@ -17,6 +18,10 @@ from petground.labeling.site import Site
 from petground.labeling.volume import Volume
 
 __all__ = ["label_exam", "label_finding"]
+
+Voxel = tuple[int, int, int]
+SIDE_WARNING_MM = 10.0  # nearer to the midline, organs and lesions lie across it
+CLOSE_SECOND = 0.5  # another candidate with this part of the chosen one's score is worth a look
 
 
 def label_finding(
@@ -61,9 +66,22 @@ def label_exam(
             pools[n] = outcome
     choices = dict(zip(pools, assign(list(pools.values())), strict=True))
     seeds = {n: choice.candidate.voxel_ijk for n, choice in choices.items() if choice.candidate is not None}
+    shapes: dict[int, Outline] = {}
     for n, choice in choices.items():
-        others = [voxel for m, voxel in seeds.items() if m != n]
-        fates[n] = _fate(pet, findings[n], choice, pools[n], others, site, ct, organs)
+        fate = _matched_or_reason(pet, findings[n], choice, pools[n], site, ct)
+        if fate is not None:
+            fates[n] = fate
+            continue
+        others = [voxel for m, voxel in seeds.items() if m != n and voxel != seeds[n]]
+        shape = outline(pet, seeds[n], others=others, organs=organs, site=findings[n].site)
+        if shape is None:
+            fates[n] = Excluded("no_contour", candidates=_chosen_first(choice, pools[n]))
+        else:
+            shapes[n] = shape
+    masks = _disjoint(pet, {n: (seeds[n], shape) for n, shape in shapes.items()})
+    for n, shape in shapes.items():
+        candidates = _chosen_first(choices[n], pools[n])
+        fates[n] = _label(pet, findings[n], choices[n], candidates, shape, masks[n], site, ct)
     return [fates[n] for n in range(len(findings))]
 
 
@@ -99,32 +117,51 @@ def _candidates_or_reason(
     return Excluded("no_match", candidates=tuple(near))
 
 
-def _fate(
-    pet: Volume,
-    finding: Finding,
-    choice: Choice,
-    pool: list[Candidate],
-    others: list[tuple[int, int, int]],
-    site: Site,
-    ct: Volume | None,
-    organs: Volume | None,
-) -> Label | Excluded:
+def _matched_or_reason(
+    pet: Volume, finding: Finding, choice: Choice, pool: list[Candidate], site: Site, ct: Volume | None
+) -> Excluded | None:
+    """None when the finding has one clear candidate on a side that the text allows."""
     if choice.candidate is None:
         return Excluded("ambiguous_match", "its maximum fits another finding as well", tuple(pool))
-    chosen = choice.candidate
-    candidates = (chosen, *(c for c in pool if c is not chosen))
+    candidates = _chosen_first(choice, pool)
     if choice.ambiguous:
         return Excluded("ambiguous_match", f"{len(pool)} maxima", candidates)
-    warnings = []
-    side_mm = towards_side_mm(right_of_midline_mm(chosen.voxel_ijk, pet, ct), finding.laterality)
+    side_mm = _side_mm(pet, finding, choice.candidate, ct)
     if side_mm is not None and side_mm < -site.midline_margin_mm:
         return Excluded("check_laterality", f"{-side_mm:.0f} mm on the other side", candidates)
-    if side_mm is not None and side_mm < -10.0:
-        warnings.append("laterality_contradicts")
-    shape = outline(pet, chosen.voxel_ijk, others=others, organs=organs, site=finding.site)
-    if shape is None:
-        return Excluded("no_contour", candidates=candidates)
-    return _label(pet, finding, choice, candidates, shape, warnings, site, ct)
+    return None
+
+
+def _chosen_first(choice: Choice, pool: list[Candidate]) -> tuple[Candidate, ...]:
+    assert choice.candidate is not None
+    return (choice.candidate, *(c for c in pool if c is not choice.candidate))
+
+
+def _side_mm(pet: Volume, finding: Finding, candidate: Candidate, ct: Volume | None) -> float | None:
+    if finding.laterality not in ("left", "right"):
+        return None
+    return towards_side_mm(right_of_midline_mm(candidate.voxel_ijk, pet, ct), finding.laterality)
+
+
+def _disjoint(pet: Volume, shapes: dict[int, tuple[Voxel, Outline]]) -> dict[int, NDArray[np.bool_]]:
+    """Whole-image masks; a voxel that two outlines claim goes to the one whose hottest voxel is nearer."""
+    masks: dict[int, NDArray[np.bool_]] = {}
+    for n, (seed, shape) in shapes.items():
+        mask = np.zeros(pet.shape, dtype=bool)
+        mask[shape.box.slices] = shape.mask
+        for m, other in masks.items():
+            part = other[shape.box.slices] & shape.mask
+            if not part.any():
+                continue
+            shared = np.argwhere(part) + np.array(shape.box.origin)
+            points = pet.to_world_mm(shared)
+            here, there = (np.linalg.norm(points - pet.to_world_mm(voxel), axis=1) for voxel in (seed, shapes[m][0]))
+            mine = here < there
+            other[tuple(shared[mine].T)] = False
+            mask[tuple(shared[~mine].T)] = False
+        mask[seed] = True
+        masks[n] = mask
+    return masks
 
 
 def _label(
@@ -133,20 +170,24 @@ def _label(
     choice: Choice,
     candidates: tuple[Candidate, ...],
     shape: Outline,
-    warnings: list[str],
+    mask: NDArray[np.bool_],
     site: Site,
     ct: Volume | None,
 ) -> Label | Excluded:
-    crop = pet.array[shape.box.slices]
-    measured = float(crop[shape.mask].max())
-    volume_ml = float(shape.mask.sum()) * pet.voxel_ml
+    inside = mask[shape.box.slices]
+    measured = float(pet.array[shape.box.slices][inside].max())
+    volume_ml = float(inside.sum()) * pet.voxel_ml
     excess = value_excess(measured, finding)
     if excess > CHECK_TOLERANCE:
         return Excluded("check_suv", f"maximum {measured:.2f}", candidates)
     if volume_ml > site.max_volume_ml:
         return Excluded("check_volume", f"{volume_ml:.0f} ml", candidates)
-    mask = np.zeros(pet.shape, dtype=bool)
-    mask[shape.box.slices] = shape.mask
+    warnings = list(shape.notes)
+    side_mm = _side_mm(pet, finding, candidates[0], ct)
+    if side_mm is not None and side_mm < -SIDE_WARNING_MM:
+        warnings.insert(0, "laterality_contradicts")
+    if choice.runner_up > CLOSE_SECOND:
+        warnings.insert(0, "ambiguous")
     measures = features(
         value_excess=excess,
         match_score=candidates[0].score,
@@ -165,5 +206,5 @@ def _label(
         method=shape.method,
         threshold=shape.threshold,
         candidates=candidates,
-        warnings=(*warnings, *shape.notes),
+        warnings=tuple(warnings),
     )

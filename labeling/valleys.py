@@ -9,6 +9,7 @@ from skimage.segmentation import watershed
 
 __all__ = [
     "WIDE_FWHM_MM",
+    "fine_noise",
     "hotter_foreign",
     "keep_to_basin",
     "largest_step",
@@ -23,6 +24,7 @@ WIDE_FWHM_MM = 8.0  # noise spots of a voxel or two do not survive it, lesions a
 DEEP_VALLEY = 0.55  # saddle over peak, both above background: two equal touching spheres, blurred, have less
 PLATEAU_ML = 25.0  # what joins at once above this volume is an organ, not a part of the lesion
 PLATEAU_GROWTH = 2.0
+STANDS_OUT_SD = 7.0
 STANDS_OUT = 1.2  # a lesion is still above the organ after smoothing, a noise spot is not
 
 
@@ -84,22 +86,30 @@ def largest_step(level: NDArray[np.float32], high: float, low: float) -> float:
 
 
 def organ_plateau(
-    level: NDArray[np.float32], seed_smooth: float, low: float, voxel_ml: float
+    image: NDArray[np.float32], wide: NDArray[np.float32], level: NDArray[np.float32], low: float, voxel_ml: float
 ) -> tuple[float, float] | None:
     """Thresholds (above, below) between which an organ joins the lesion all at once, or None.
 
-    level: see `contour`. seed_smooth: the seed's value after smoothing by WIDE_FWHM_MM; a noise spot on a plateau does
-    not stand out of it. low: the threshold down to which to look.
+    level: see `contour`. wide: the image smoothed by WIDE_FWHM_MM. low: the threshold down to which to look. A large
+    even lesion joins itself in the same way, from a noise spot on it: that one does not stand out.
     """
+    top = float(level.max())
     levels = np.sort(level[level >= low])[::-1]
-    above = 0.95 * float(level.max())
+    above = 0.95 * top
     while above > low:
         below = max(above * 0.93, low)
         before, after = (np.searchsorted(-levels, -t, side="right") * voxel_ml for t in (above, below))
-        if after - before > PLATEAU_ML and after > PLATEAU_GROWTH * before and seed_smooth > below:
-            return above, below
+        if after - before > PLATEAU_ML and after > PLATEAU_GROWTH * before:
+            joined = (level >= below) & (level < above)
+            if top - float(np.median(image[joined])) > STANDS_OUT_SD * fine_noise(image, wide, joined):
+                return above, below
         above = below
     return None
+
+
+def fine_noise(image: NDArray[np.float32], wide: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
+    """Standard deviation [g/ml] of what smoothing by WIDE_FWHM_MM takes away."""
+    return float((image - wide)[where].std()) if where.any() else 0.0
 
 
 def off_the_plateau(

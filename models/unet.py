@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
@@ -85,8 +85,8 @@ def make_encoder(config: NetConfig) -> nn.Module:
         "return_skips": True,
     }
     if config.encoder == "plain":
-        return PlainConvEncoder(n_conv_per_stage=config.blocks_per_stage, **common)  # type: ignore[no-any-return]
-    return ResidualEncoder(n_blocks_per_stage=config.blocks_per_stage, **common)  # type: ignore[no-any-return]
+        return PlainConvEncoder(n_conv_per_stage=config.blocks_per_stage, **common)
+    return ResidualEncoder(n_blocks_per_stage=config.blocks_per_stage, **common)
 
 
 class TextDecoder(nn.Module):
@@ -94,18 +94,18 @@ class TextDecoder(nn.Module):
 
     def __init__(self, config: NetConfig, text_channels: int):
         super().__init__()
-        self.stages = nn.ModuleList(
-            _DecoderStage(config, stage, text_channels) for stage in reversed(range(len(config.features) - 1))
-        )
+        stages = reversed(range(len(config.features) - 1))
+        self.stages = nn.ModuleList(_DecoderStage(config, stage, text_channels) for stage in stages)
         self.head = nn.Conv3d(config.features[0], 1, kernel_size=1)
-        if config.head_bias:
+        if config.head_bias and self.head.bias is not None:
             nn.init.constant_(self.head.bias, config.head_bias)
 
     def prepare(self, skips: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Encoder features -> what the sentences share: the lowest stage upsampled, then each skip's part of its
         convolution, from low to high resolution; each [B, C, Z, Y, X]."""
-        shared = [self.stages[0].up(skips[-1])]
-        for stage, skip in zip(self.stages, reversed(skips[:-1]), strict=True):
+        stages = self._typed()
+        shared: list[Tensor] = [stages[0].up(skips[-1])]
+        for stage, skip in zip(stages, reversed(skips[:-1]), strict=True):
             shared.append(stage.from_skip(skip))
         return tuple(shared)
 
@@ -114,11 +114,15 @@ class TextDecoder(nn.Module):
         batch, sentences = tokens.shape[:2]
         flat_tokens, flat_mask = tokens.flatten(0, 1), mask.flatten(0, 1)
         x = shared[0].repeat_interleave(sentences, dim=0)
-        for number, stage in enumerate(self.stages):
+        for number, stage in enumerate(self._typed()):
             if number:
                 x = stage.up(x)
             x = stage(x, shared[number + 1], flat_tokens, flat_mask)
-        return self.head(x).reshape(batch, sentences, *x.shape[2:])
+        logits: Tensor = self.head(x)
+        return logits.reshape(batch, sentences, *x.shape[2:])
+
+    def _typed(self) -> list[_DecoderStage]:
+        return cast("list[_DecoderStage]", list(self.stages))
 
 
 class _DecoderStage(nn.Module):
@@ -145,7 +149,7 @@ class _DecoderStage(nn.Module):
             x = self.fusion(x, tokens, mask)
         x = self.from_up(x)
         exams = skip_part.shape[0]
-        x = (x.unflatten(0, (exams, -1)) + skip_part[:, None]).flatten(0, 1)
+        x = (x.reshape(exams, -1, *x.shape[1:]) + skip_part[:, None]).flatten(0, 1)
         out: Tensor = self.rest(self.activate(x))
         return out
 

@@ -22,7 +22,8 @@ _log = logging.getLogger(__name__)
 
 
 def default_callbacks(root: Path, *, validated: bool = True) -> list[Callback]:
-    """Best (by val/f1, when `validated`; the newest otherwise) and last checkpoint, learning-rate log, progress for a terminal or for a log file."""
+    """Best (by val/f1, when `validated`; the newest otherwise) and last checkpoint, learning-rate log, progress for a
+    terminal or for a log file."""
     progress: ProgressBar = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
     folder = root / "checkpoints"  # one place for all attempts, so that `--ckpt_path last` finds it
     best = ModelCheckpoint(

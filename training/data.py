@@ -17,7 +17,7 @@ from petground.training.augment import Augment, AugmentConfig
 from petground.training.cache import cache_key, load_exam
 from petground.training.grid import GridSpec
 from petground.training.splits import Splits, read_splits, split_patients, write_splits
-from petground.training.work import Exam, read_exams
+from petground.training.work import Exam, Example, read_exams, swap_sides
 
 __all__ = ["ExamDataset", "GroundingData"]
 
@@ -34,6 +34,9 @@ class GroundingData(pl.LightningDataModule):
         sentences: sentences decoded per exam in a training step, from one encoder pass.
         absent_fraction: share of them that are other exams' sentences about a place where this exam has nothing
             labelled; their target is empty. They teach the model to read, and to say no.
+        swapped_fraction: share of the absent ones that are the exam's own sentences with left and right exchanged.
+        place_fraction: share of all sentences that are cut down to side and site, so that the words that tell the
+            place are learnt whatever stands around them.
         exams_per_step: exams in a training step.
         validation_fraction: share of the patients that validate.
         splits: a splits.json of an earlier run instead.
@@ -49,6 +52,8 @@ class GroundingData(pl.LightningDataModule):
         augment: AugmentConfig | None = AugmentConfig(),  # noqa: B008 (frozen)
         sentences: int = 4,
         absent_fraction: float = 0.25,
+        swapped_fraction: float = 0.0,
+        place_fraction: float = 0.0,
         exams_per_step: int = 1,
         validation_fraction: float = 0.1,
         splits: Path | None = None,
@@ -62,11 +67,15 @@ class GroundingData(pl.LightningDataModule):
             raise ConfigError("sentences and exams_per_step must be at least 1")
         if not 0 <= absent_fraction < 1:
             raise ConfigError(f"absent_fraction is {absent_fraction}", fix="a number from 0 to below 1")
+        if not (0 <= swapped_fraction <= 1 and 0 <= place_fraction <= 1):
+            raise ConfigError("swapped_fraction and place_fraction must lie in 0..1")
         self.work = Path(work)
         self.grid: GridSpec | None = None  # the model's, unless set
         self.augment = augment
         self.sentences = sentences
         self.absent_fraction = absent_fraction
+        self.swapped_fraction = swapped_fraction
+        self.place_fraction = place_fraction
         self.exams_per_step = exams_per_step
         self.validation_fraction = validation_fraction
         self.splits_file = splits
@@ -114,8 +123,14 @@ class GroundingData(pl.LightningDataModule):
             write_splits(Path(trainer.log_dir) / "splits.json", self.split)
 
     def prompts(self) -> list[str]:
-        """Every distinct sentence."""
-        return sorted({example.prompt for exam in self.exams.values() for example in exam.examples})
+        """Every distinct sentence that may be asked for."""
+        examples = [example for exam in self.exams.values() for example in exam.examples]
+        words = {example.prompt for example in examples}
+        if self.place_fraction:
+            words |= {example.place_words for example in examples}
+        if self.swapped_fraction:
+            words |= {swap_sides(word) for word in words}
+        return sorted(words)
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Exams in a new order each epoch; what is random in one hangs on seed, epoch and exam alone."""
@@ -150,6 +165,8 @@ class GroundingData(pl.LightningDataModule):
             self._keys,
             sentences=self.sentences if training else None,
             absent_fraction=self.absent_fraction,
+            swapped_fraction=self.swapped_fraction,
+            place_fraction=self.place_fraction if training else 0.0,
             augment=Augment(self.augment) if training and self.augment is not None else None,
             seed=self.seed,
         )
@@ -171,11 +188,14 @@ class ExamDataset(Dataset[Item]):
         *,
         sentences: int | None,
         absent_fraction: float = 0.0,
+        swapped_fraction: float = 0.0,
+        place_fraction: float = 0.0,
         augment: Augment | None = None,
         seed: int = 0,
     ):
         self.work, self.exams, self.grid, self.folder, self.keys = work, list(exams), grid, folder, keys
         self.sentences, self.absent_fraction, self.augment, self.seed = sentences, absent_fraction, augment, seed
+        self.swapped_fraction, self.place_fraction = swapped_fraction, place_fraction
         self._all = [example for exam in self.exams for example in exam.examples]
 
     def __len__(self) -> int:
@@ -192,22 +212,33 @@ class ExamDataset(Dataset[Item]):
         image, target = torch.from_numpy(loaded.image), torch.from_numpy(np.stack(targets))
         if self.augment is not None:
             image, target = self.augment(image, target, seed=int(rng.integers(2**31)))
-        sentences = [exam.examples[which].prompt for which in present] + absent
+        sentences = [self._words(rng, exam.examples[which]) for which in present] + absent
         return {"exam_id": exam.exam_id, "image": image, "sentences": sentences, "target": target}
 
+    def _words(self, rng: np.random.Generator, example: Example) -> str:
+        short = self.place_fraction > 0 and rng.random() < self.place_fraction
+        return example.place_words if short else example.prompt
+
     def _choose(self, rng: np.random.Generator, exam: Exam) -> tuple[list[int], list[str]]:
-        """Which of the exam's examples, and which other exams' sentences."""
+        """Which of the exam's examples, and sentences about what it has not."""
         if self.sentences is None:
             return list(range(len(exam.examples))), []
         here = {example.place for example in exam.examples}
         # an unknown place could be anywhere: only sentences whose place is known can be known to be absent
-        elsewhere = [e.prompt for e in self._all if e.site and e.place not in here]
+        elsewhere = [e for e in self._all if e.site and e.place not in here]
+        mirrored = [e for e in exam.examples if e.site and e.mirrored not in (None, *here)]
         wanted = round(self.sentences * self.absent_fraction) if elsewhere else 0
         order = [int(n) for n in rng.permutation(len(exam.examples))][: self.sentences - wanted]
         missing = self.sentences - len(order)
-        if elsewhere:
-            return order, [elsewhere[int(rng.integers(len(elsewhere)))] for _ in range(missing)]
-        return order + [order[n % len(order)] for n in range(missing)], []
+        if not elsewhere:
+            return order + [order[n % len(order)] for n in range(missing)], []
+        absent = []
+        for _ in range(missing):
+            if mirrored and rng.random() < self.swapped_fraction:
+                absent.append(swap_sides(self._words(rng, mirrored[int(rng.integers(len(mirrored)))])))
+            else:
+                absent.append(self._words(rng, elsewhere[int(rng.integers(len(elsewhere)))]))
+        return order, absent
 
 
 class EpochSampler(Sampler[Any]):

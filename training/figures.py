@@ -54,7 +54,8 @@ def figures_of(references: Sequence[Reference], answers: Answers, donors: Sequen
         absent = absent_sentences(references, donors or [])
         figures["false_positives_per_absent_sentence"] = _answered(answers["shuffled"], patients, absent)
     if "empty" in answers:
-        figures["false_positives_per_empty_sentence"] = _answered(answers["empty"], patients, list(everything))
+        asked = [i for i in everything if references[i].prompt is not None]
+        figures["false_positives_per_empty_sentence"] = _answered(answers["empty"], patients, asked)
     return figures
 
 

@@ -39,12 +39,15 @@ class GridSpec:
         shape_zyx: voxels along z, y, x of a tensor.
         suv_window: SUVbw [g/ml] that become 0 and 1.
         hu_window: CT values [HU] that become 0 and 1.
+        fit_height: z spacing follows the body, so that it fills the grid from head to feet: a place has the same z
+            coordinate in tall and short patients. For exams of one field of view (base of skull to thigh, say).
     """
 
     spacing_xyz_mm: tuple[float, float, float] = (3.0, 3.0, 3.0)
     shape_zyx: tuple[int, int, int] = (352, 192, 192)
     suv_window: tuple[float, float] = (0.0, 10.0)
     hu_window: tuple[float, float] = (-150.0, 250.0)
+    fit_height: bool = False
 
     def __post_init__(self) -> None:
         if len(self.spacing_xyz_mm) != 3 or min(self.spacing_xyz_mm) <= 0:
@@ -55,10 +58,6 @@ class GridSpec:
             low, high = getattr(self, name)
             if not low < high:
                 raise ConfigError(f"{name} {low, high}", fix="the first number must be the smaller")
-
-    @property
-    def extent_xyz_mm(self) -> NDArray[np.float64]:
-        return np.asarray(self.spacing_xyz_mm) * np.asarray(self.shape_zyx[::-1])
 
 
 def to_model_grid(pet: Volume, ct: Volume | None, spec: GridSpec) -> tuple[NDArray[np.float32], Volume]:
@@ -134,14 +133,16 @@ def _template(pet: Volume, spec: GridSpec) -> Volume:
     middle = np.median(edge, axis=0)
     low, high = np.percentile(edge, (2, 98), axis=0)  # arms at the sides may be cut off without a word
     low[2], high[2] = edge[:, 2].min(), edge[:, 2].max()
-    extent = spec.extent_xyz_mm
+    spacing = np.asarray(spec.spacing_xyz_mm)
+    if spec.fit_height:
+        spacing[2] = (high[2] - low[2] + BODY_STEP_MM + 2 * HEAD_MARGIN_MM) / spec.shape_zyx[0]
+    extent = spacing * np.asarray(spec.shape_zyx[::-1])
     for axis, name in ((0, "left-right"), (1, "front-back"), (2, "head-foot")):
         lost = float(high[axis] - low[axis] - extent[axis])
         if lost > MAY_LOSE * (high[axis] - low[axis]):
             _log.warning("the body is %.0f mm too long %s for the model's grid and is cut off", lost, name)
     origin = middle - extent / 2
     origin[2] = high[2] + BODY_STEP_MM / 2 + HEAD_MARGIN_MM - extent[2]
-    spacing = np.asarray(spec.spacing_xyz_mm)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = origin + spacing / 2
     empty = np.zeros(spec.shape_zyx[::-1], dtype=np.uint8)

@@ -186,7 +186,7 @@ class GroundingModule(pl.LightningModule):
         checkpoint["hyper_parameters"] = {
             "net": asdict(self.net_config),
             "text": asdict(self.text_config),
-            "grid": {name: list(value) for name, value in asdict(self.grid).items()},
+            "grid": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.grid).items()},
             "loss": asdict(self.loss_config),
             "optimizer": asdict(self.optimizer_config),
         }
@@ -225,7 +225,7 @@ class GroundingModule(pl.LightningModule):
 def _typed(kind: type[T], value: T | Mapping[str, Any]) -> T:
     if not isinstance(value, Mapping):
         return value
-    return kind(**{name: tuple(v) if kind is GridSpec else v for name, v in value.items()})
+    return kind(**{k: tuple(v) if kind is GridSpec and isinstance(v, list) else v for k, v in value.items()})
 
 
 def _versions() -> dict[str, str]:

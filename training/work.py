@@ -11,11 +11,14 @@ from typing import Any
 from petground.labeling.errors import InputError
 from petground.pipeline.schemas import read_table
 
-__all__ = ["Exam", "Example", "leaks", "read_exams"]
+__all__ = ["Exam", "Example", "leaks", "read_exams", "swap_sides"]
 
 _LEAK = re.compile(
     r"\bSUV|\b(?:slices?|images?|img|im)\s*(?:no\.?|number|#|:)?\s*\d|\(\s*\d+\s*[:/]\s*\d+\s*\)", re.IGNORECASE
 )
+
+
+_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,18 @@ class Example:
     @property
     def place(self) -> tuple[str, str]:
         return (self.site or "").lower(), self.laterality or ""
+
+    @property
+    def mirrored(self) -> tuple[str, str] | None:
+        """The same site on the other side; None without a side, or when the sentence does not name exactly one."""
+        other = {"left": "right", "right": "left"}.get(self.laterality or "")
+        named = {word.lower() for word in _SIDE.findall(self.prompt)}
+        return ((self.site or "").lower(), other) if other and named == {self.laterality} else None
+
+    @property
+    def place_words(self) -> str:
+        """Side and site alone, "left adrenal nodule"; the whole sentence where the site is not known."""
+        return f"{self.laterality or ''} {self.site}".strip() if self.site else self.prompt
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,16 @@ def read_exams(work: Path, *, min_confidence: float = 0.0) -> list[Exam]:
     for exam in found:
         _present(work, exam)
     return found
+
+
+def swap_sides(sentence: str) -> str:
+    """The sentence with left and right exchanged, in their own case."""
+
+    def other(found: re.Match[str]) -> str:
+        word = {"left": "right", "right": "left"}[found[0].lower()]
+        return word.upper() if found[0].isupper() else word.capitalize() if found[0][0].isupper() else word
+
+    return _SIDE.sub(other, sentence)
 
 
 def leaks(prompt: str) -> bool:

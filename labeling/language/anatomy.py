@@ -1,6 +1,6 @@
 """Component `petground_anatomy`: sites, lesion words, sides, reference tissues and normal organs.
 
-Results: `doc._.petground_anatomy`, a list of Cue in order, and the span group `petground_anatomy`. Nodal stations
+Results: `doc._.petground_anatomy`, a list of Cue in order. Nodal stations
 ("4R") and sided abbreviations carry their side; vertebrae, ribs and segments are found by their form.
 """
 
@@ -80,10 +80,4 @@ def anatomy_component(doc: Doc) -> Doc:
     words = words_of(doc)
     found = find_anatomy(words, 0, len(words.lower))
     doc._.petground_anatomy = found
-    doc.spans["petground_anatomy"] = [
-        span
-        for cue in found
-        for kind in cue.kinds
-        if (span := doc.char_span(words.start[cue.first], words.end[cue.last - 1], label=kind)) is not None
-    ]
     return doc

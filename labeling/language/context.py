@@ -1,6 +1,6 @@
 """Component `petground_context`: words that say what a value is: prior, normal, negated, a threshold, one of many.
 
-Results: `doc._.petground_context`, a list of Cue in order, and the span group `petground_context`. Which cue counts
+Results: `doc._.petground_context`, a list of Cue in order. Which cue counts
 for which value is decided in `tense` and `judge`; a cue here is only a phrase of context.json that was found.
 """
 
@@ -36,10 +36,4 @@ def context_component(doc: Doc) -> Doc:
     words = words_of(doc)
     found = find_cues(words, 0, len(words.lower))
     doc._.petground_context = found
-    doc.spans["petground_context"] = [
-        span
-        for cue in found
-        for kind in cue.kinds
-        if (span := doc.char_span(words.start[cue.first], words.end[cue.last - 1], label=kind)) is not None
-    ]
     return doc

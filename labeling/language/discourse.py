@@ -49,7 +49,7 @@ def read_report(doc: Doc) -> list[Finding]:
         heading = _heading(words, sentences[n])
         readings[n] = read_sentence(words, sentences[n], by_sentence[n], cues[n], anatomy[n], heading)
     _link(readings, words)
-    text = doc.text
+    text = words.text
     findings = [_finding(text, reading, told) for n in active for reading in [readings[n]] for told in reading.told]
     return _repeats(findings)
 
@@ -154,7 +154,7 @@ def _take_over(reading: Reading, told: Told, topic: Topic, words: Words) -> None
     if back and not told.has_place and topic.site:
         told.site = topic.site
     if back and not told.has_place and topic.words:
-        told.cut.append((-1, -1))
+        told.carried = topic.words
 
 
 def _midline(row: list[Item], told: Told, words: Words) -> bool:
@@ -217,13 +217,13 @@ def _next_topic(reading: Reading, topic: Topic, n: int, words: Words) -> Topic:
     slices = _slices(row) or (topic.slices if back else [])
     start, end = reading.sentence.start, reading.sentence.end
     told = redact(words.text[start:end], [(m.start - start, m.end - start) for m in slices if m.start >= start])
-    site = find_site(row, indices, len(row)) or (topic.site if back else None)
+    site = find_site(row, indices, len(row), words.text, words) or (topic.site if back else None)
     return Topic(n, side, site, slices, topic.words if back and topic.words and not side else told, False)
 
 
 def _clause(words: Words, told: Told) -> str:
     start, end = told.group
-    return redact(words.text[start:end], [(a - start, b - start) for a, b in told.cut if a >= 0])
+    return redact(words.text[start:end], [(a - start, b - start) for a, b in told.cut])
 
 
 def _finding(text: str, reading: Reading, told: Told) -> Finding:
@@ -255,8 +255,14 @@ def _finding(text: str, reading: Reading, told: Told) -> Finding:
 
 def _prompt(text: str, reading: Reading, told: Told) -> str:
     start, end = told.group
-    prompt = redact(text[start:end], [(a - start, b - start) for a, b in told.cut if a >= 0])
-    return prompt or told.site or ""
+    prompt = redact(text[start:end], [(a - start, b - start) for a, b in told.cut])
+    if told.carried:
+        carried = told.carried.rstrip(" .;,")
+        prompt = f"{carried}. {prompt}" if len(prompt.split()) > 2 else carried
+    prompt = prompt or told.site or ""
+    if prompt and told.side in ("left", "right") and told.side not in prompt.lower():
+        prompt = f"{prompt.rstrip(' .')} ({told.side})"
+    return prompt
 
 
 def _repeats(findings: list[Finding]) -> list[Finding]:

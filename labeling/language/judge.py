@@ -29,8 +29,8 @@ _ELSEWHERE = frozenset("elsewhere other otherwise additional else".split())
 class Scope:
     """The items of a group that speak of one value: those in a side remark ("than liver (2.3)") belong to it alone.
 
-    value: item index. zone: items of the side remark that the value lies in, empty outside. items: what may speak of
-    the value. label: kinds found in the heading the sentence stands under.
+    value: item index. zone: items of the side remark that the value lies in, empty outside; remarks: the others.
+    items: what may speak of the value. label: kinds found in the heading the sentence stands under.
     """
 
     row: list[Item]
@@ -39,6 +39,7 @@ class Scope:
     zone: list[int] = field(default_factory=list)
     heading: frozenset[str] = frozenset()
     section: str | None = None
+    remarks: list[list[int]] = field(default_factory=list)
 
     def before(self) -> list[Item]:
         """Items of the scope before the value."""
@@ -61,7 +62,8 @@ def make_scope(row: list[Item], group: Group, value: int, section: str | None, h
         return Scope(row, value, [i for i in mine], mine, heading, section)
     hidden = {i for zone in zones for i in zone}
     hidden |= _relations(row, group, value)
-    return Scope(row, value, [i for i in range(group.first, group.last) if i not in hidden], [], heading, section)
+    items = [i for i in range(group.first, group.last) if i not in hidden]
+    return Scope(row, value, items, [], heading, section, zones)
 
 
 def _zones(row: list[Item], group: Group) -> list[list[int]]:

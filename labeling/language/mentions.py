@@ -13,7 +13,7 @@ from spacy.tokens import Doc
 from petground.labeling.language.indices import find_indices
 from petground.labeling.language.mention import Mention, Scan
 from petground.labeling.language.quantities import find_dates, find_labelled, find_sizes
-from petground.labeling.language.tokens import Words, words_of
+from petground.labeling.language.tokens import Words, span_of, words_of
 from petground.labeling.language.values import find_values
 
 __all__ = ["find_mentions", "mentions_component", "scan_sentence"]
@@ -47,10 +47,10 @@ def find_mentions(words: Words, sentences: list[tuple[int, int]]) -> list[Mentio
 
 def mentions_component(doc: Doc) -> Doc:
     """Finds the mentions of every sentence, or of the whole text when no sentences were set."""
-    sentences = [(s.start, s.end) for s in doc._.petground_sentences] or [(0, len(doc.text))]
+    sentences = [(s.start, s.end) for s in doc._.petground_sentences] or [(0, len(words_of(doc).text))]
     found = find_mentions(words_of(doc), sentences)
     doc._.petground_mentions = found
     for kind in ("suv", "slice", "size"):
-        spans = (doc.char_span(m.start, m.end, label=kind, alignment_mode="expand") for m in found if m.kind == kind)
+        spans = (span_of(doc, m.start, m.end, kind) for m in found if m.kind == kind)
         doc.spans[f"petground_{kind}"] = [span for span in spans if span is not None]
     return doc

@@ -7,54 +7,81 @@ from collections.abc import Iterable
 
 from petground.labeling.finding import Span
 
-__all__ = ["redact"]
+__all__ = ["make_prompt", "redact"]
 
-_BRACKET = re.compile(r"[(\[{][\s,;:.=/&-]{0,12}(?:(?:and|on|at|in|of|with|now|was|previously|currently|from|to|versus|vs|is|series|respectively|SUV)[\s,;:.=-]{0,6}){0,3}[)\]}]", re.I)
-_DANGLING = (
-    r"(?:and|or|with|on|at|of|to|from|by|is|was|are|were|has|have|had|an|a|the|in|demonstrat(?:es|ing)|show(?:s|ing|n)?|reach(?:es|ing)?|"
-    r"measur(?:es|ing)|best|seen|noted|see|now|today|currently|previously|prior|formerly|earlier|before|versus|vs|compared|than|"
-    r"respectively|whose|its|that|which|it|up|as|high|about|approximately|exceeding|reads|reading|down|hottest|values?)"
+_M = "\ue000"  # stands for a cut while the text around it is mended; a private-use character, never in a report
+_LINK = (
+    r"(?:and|or|to|vs|versus|from|then|now|today|currently|previously|prior|formerly|earlier|before|was|were|is|are|at|on|in|"
+    r"of|with|respectively|compared|up|down|also|for|it|the|an|a|both|seen|best)"
 )
-_BEFORE_STOP = re.compile(rf"(?:[\s,;:=~<>(\[-]|\b{_DANGLING}\b\.?){{1,14}}(?=\s{{0,3}}(?:[.;]|$))", re.I)
-_BEFORE_MARK = re.compile(rf"\s(?:{_DANGLING}\s?){{1,6}}(?=\s{{0,3}}[,)\]])", re.I)
-_START = re.compile(rf"^(?:[\s,;:.=)\]&/>-]|\b(?:and|with|on|of|at|in|is|was|has|from|to|versus|vs|plus|which|that|previously|now|respectively)\b){{1,12}}", re.I)
+_MARKS = r"[,;:/&=<>~–—→.-]"
+_LEAD = (
+    r"(?:and|with|on|at|of|to|from|by|an|a|the|in|its|whose|is|was|are|were|has|have|had|having|reach(?:es|ed|ing)?|show(?:s|ed|ing)?|"
+    r"demonstrat(?:es|ed|ing)|measur(?:es|ed|ing)|best|hottest|seen|noted|see|now|today|currently|previously|prior|formerly|"
+    r"versus|vs|compared|than|about|approximately|exceeding|reads|reading|registers|up|high|as|axial|centered|centred|located|"
+    r"annotated|most|intense|well|lies|spans|extends|over|fallen|risen|went|to|both|present|reaching|whereas|while|which|it)"
+)
+_TWO_CUTS = re.compile(rf"{_M}(?:\s{{0,2}}(?:{_MARKS}|\b{_LINK}\b)){{0,6}}\s{{0,2}}(?={_M})", re.I)
+_EMPTY = re.compile(rf"\s?[(\[](?:\s{{0,2}}(?:{_M}|{_MARKS}|\b(?:{_LINK}|whereas|while|which)\b)){{0,12}}\s{{0,2}}[)\]]", re.I)
+_FIRST = re.compile(r"^(?:and|plus|while|whereas|but|with|also|as well as|along with)\s(?=\w)", re.I)
+_BEFORE = re.compile(rf"(?:\b{_LEAD}\b[\s,]{{1,2}}){{1,8}}(?={_M})", re.I)
+_AT_END = re.compile(rf"(?:[\s,;:=&/–-]|\b{_LEAD}\b){{0,12}}{_M}[\s,;:]{{0,3}}(?=[.)\]]|$)", re.I)
+_AT_START = re.compile(rf"^\W{{0,3}}{_M}(?:[\s,;:=.&/–-]|\b(?:of|in|is|was|are|noted|seen|on|at|with|within|for|and|the)\b){{0,8}}", re.I)
 
 
 def redact(text: str, spans: Iterable[Span]) -> str:
     """The text without the characters of the spans, left-over brackets, commas and connecting words tidied.
 
-    Spans may overlap and come in any order; those outside the text are cut to it.
+    Spans may overlap and come in any order; what of them lies outside the text is ignored. Linear in the text.
     """
     kept: list[str] = []
     place = 0
     for start, end in sorted((max(0, a), min(len(text), b)) for a, b in spans):
-        if end <= place:
+        if end <= max(place, start):
             continue
         kept.append(text[place : max(start, place)])
-        kept.append(" ")
+        kept.append(f" {_M} ")
         place = end
+    if not kept:
+        return " ".join(text.split())
     kept.append(text[place:])
-    return tidy("".join(kept)) if place else " ".join(text.split())
+    return _mend(" ".join("".join(kept).split()))
 
 
-def tidy(text: str) -> str:
-    """Mends what cutting leaves behind: empty brackets, doubled commas, "with an ," and the like."""
-    text = " ".join(text.split())
-    for _ in range(3):
-        before = text
-        text = _BRACKET.sub(" ", text)
-        text = _BEFORE_MARK.sub(" ", text)
-        text = re.sub(r"([(\[])[\s,;:=]+", r"\1", text)
-        text = re.sub(r"[\s,;:=]+([)\]])", r"\1", text)
-        text = re.sub(r"(?:\s?[,;](?=\s?[,;.)]))", "", text)
-        text = re.sub(r"\s+([,;.:)\]])", r"\1", text)
-        text = re.sub(r":\s*,", ":", text)
-        text = _BEFORE_STOP.sub("", text)
-        text = _START.sub("", text)
-        text = " ".join(text.split())
-        if text == before:
-            break
+def _mend(text: str) -> str:
+    """Takes out the marks of the cuts and what hung on them: "with an", empty brackets, doubled commas."""
+    text = _TWO_CUTS.sub("", text)
+    for _ in range(2):
+        text = _EMPTY.sub(f" {_M} " if _M in text else " ", text)
+        text = _TWO_CUTS.sub("", text)
+    text = _BEFORE.sub("", text)
+    text = _AT_START.sub("", text)
+    text = _AT_END.sub("", text)
+    text = re.sub(rf"\s?{_M}\s?", " ", text)
+    text = re.sub(r"\s?[(\[]\s?[)\]]", "", text)
+    text = _FIRST.sub("", re.sub(r"[\s,;]{0,3}\brespectively\b", "", text))
+    text = re.sub(r"([(\[])[\s,;:=]{1,9}", r"\1", text)
+    text = re.sub(r"[\s,;:=]{1,9}([)\]])", r"\1", text)
+    text = re.sub(r"(?:\s?[,;:]){1,9}(?=\s?[,;.:])", "", text)
+    text = re.sub(r"\s([,;.:)\]])", r"\1", text)
+    text = _balanced(" ".join(text.split()))
     return text.strip(" ,;:-=/&")
+
+
+def _balanced(text: str) -> str:
+    """Drops brackets that lost their partner."""
+    drop: set[int] = set()
+    opened: list[int] = []
+    for i, char in enumerate(text):
+        if char in "([":
+            opened.append(i)
+        elif char in ")]":
+            if opened:
+                opened.pop()
+            else:
+                drop.add(i)
+    drop.update(opened)
+    return "".join(char for i, char in enumerate(text) if i not in drop) if drop else text
 
 
 def make_prompt(text: str) -> str:

@@ -73,6 +73,10 @@ def find_sizes(scan: Scan) -> None:
         if scan.word(unit) in lengths or (len(numbers) > 1 and all("." in scan.word(n) for n in numbers)):
             in_mm = 10.0 if scan.word(unit)[:1] == "c" or scan.word(unit) not in lengths else 1.0
             last = unit + 1 if scan.word(unit) in lengths else last
+            if scan.word(index - 1) in ("-", "−", "location", "position", "at") and len(numbers) == 1:
+                scan.take("number", index, last)  # a place along the table
+                index = last
+                continue
             mention = scan.take("size", index, last)
             mention.value = max(_value(scan.word(n)) for n in numbers) * in_mm
             _earlier_sizes(scan, index)

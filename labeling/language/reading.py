@@ -24,7 +24,11 @@ MANY = 40
 
 @dataclass
 class Told:
-    """What a sentence tells of one value. group: characters of the words that single the lesion out."""
+    """What a sentence tells of one value.
+
+    group: characters of the words that single the lesion out. cut: characters in it that a model must not read.
+    carried: words taken over from before, without which the group would say nothing of the place.
+    """
 
     mention: Mention
     reason: str | None
@@ -37,6 +41,7 @@ class Told:
     size_mm: float | None = None
     has_place: bool = False
     cut: list[tuple[int, int]] = field(default_factory=list)
+    carried: str = ""
 
 
 @dataclass
@@ -74,14 +79,15 @@ def read_sentence(
         sides = _group_sides(row, group, current)
         for v in group.values:
             items = [i for i in scopes[v].items if group.first <= i < group.last]
-            side = sides.get(v) or find_side(row, items, v)
+            side = sides[v][1] if v in sides else find_side(row, items, v)
+            anchor = sides[v][0] if v in sides else v
             place = placed.get(v, Placed())
             told = Told(
                 row[v].mention or values[0],
                 reasons[v] or place.reason,
                 place,
                 side,
-                find_site(row, items, v),
+                find_site(row, [i for i in items if i >= anchor] if v in sides else items, anchor, words.text, words),
                 (words.start[row[group.first].first], words.end[row[group.last - 1].last - 1]),
                 tenses[v],
                 uncertain=any(row[i].has("uncertain") for i in items),
@@ -89,17 +95,43 @@ def read_sentence(
                 has_place=any(row[i].has("site", "sided", "ref", "phys") for i in items),
             )
             told.side = told.side or _from_sentence(row, reading, number, items)
-            told.cut = _cuts(row, words, tenses, v)
+            told.cut = _cuts(row, words, tenses)
+            told.cut += _other_sides(row, words, sides, v) if v in sides else []
+            told.cut += [
+                (words.start[row[zone[0]].first], words.end[row[zone[-1]].last - 1])
+                for zone in scopes[v].remarks
+                if any("value" in row[i].kinds for i in zone)
+            ]
+            if not told.has_place and number and reading.told and any(row[i].has("another") for i in items):
+                told.carried = " ".join(filter(None, (reading.told[-1].side, reading.told[-1].site)))
             reading.told.append(told)
     reading.told.sort(key=lambda t: t.mention.core)
     return reading
 
 
-def _group_sides(row: list[Item], group: Group, values: list[int]) -> dict[int, Laterality | None]:
+def _group_sides(row: list[Item], group: Group, values: list[int]) -> dict[int, tuple[int, Laterality]]:
+    """"Right and left nodes: 4.1 and 5.0": the item that names the side of each value, and the side."""
     if len(values) < 2:
         return {}
     sides = listed_sides(row, list(range(group.first, group.last)), len(values))
     return dict(zip(values, sides, strict=True)) if sides else {}
+
+
+def _other_sides(row: list[Item], words: Words, sides: dict[int, tuple[int, Laterality]], value: int) -> list[tuple[int, int]]:
+    """Characters of the sides and places that belong to the other values of a list."""
+    cut = []
+    mine = sides[value][0]
+    for i, _ in sides.values():
+        if i == mine:
+            continue
+        last = i
+        if row[min(mine + 1, len(row) - 1)].has("site", "lesion"):
+            while last + 1 < len(row) and row[last + 1].has("site") and not row[last + 1].has("lesion"):
+                last += 1
+        first = i - 1 if i > mine and row[i - 1].text in ("and", ",", "&") else i
+        after = last + 1 if i < mine and row[last + 1].text in ("and", ",", "&") else last
+        cut.append((words.start[row[first].first], words.end[row[after].last - 1]))
+    return cut
 
 
 def _from_sentence(row: list[Item], reading: Reading, number: int, items: list[int]) -> Laterality | None:
@@ -147,7 +179,7 @@ def _size(row: list[Item], items: list[int], value: int) -> float | None:
     return mention.value if mention else None
 
 
-def _cuts(row: list[Item], words: Words, tenses: dict[int, Tense], value: int) -> list[tuple[int, int]]:
+def _cuts(row: list[Item], words: Words, tenses: dict[int, Tense]) -> list[tuple[int, int]]:
     """Characters that must not be read by a model: values and slices, and the words that announce earlier values."""
     cut = []
     for i, item in enumerate(row):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from petground.labeling.language.lexicon import load_rules, phrases_of
+from petground.labeling.language.tokens import span_of, words_of
 from spacy.tokens import Doc
 
 __all__ = ["Section", "find_sections", "sections_component"]
@@ -76,10 +77,8 @@ def _in_sentence(text: str, match: re.Match[str], line_start: bool) -> bool:
 
 def sections_component(doc: Doc) -> Doc:
     """Finds the sections of the text."""
-    found = find_sections(doc.text)
+    found = find_sections(words_of(doc).text)
     doc._.petground_sections = found
-    spans = (
-        doc.char_span(s.start, s.end, label=s.name or "", alignment_mode="contract") for s in found if s.end > s.start
-    )
+    spans = (span_of(doc, s.start, s.end, s.name or "") for s in found)
     doc.spans["petground_sections"] = [span for span in spans if span is not None]
     return doc

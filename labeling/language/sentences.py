@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from petground.labeling.language.sections import Section, find_sections
+from petground.labeling.language.tokens import span_of, words_of
 from spacy.tokens import Doc
 
 __all__ = ["Sentence", "find_sentences", "sentences_component"]
@@ -26,7 +27,7 @@ _MARKER = re.compile(r"[ \t]*(?:[-*•·▪◦‣–—>+](?=[ \t\w])|\(?\d{1,2}
 _INLINE_MARKER = re.compile(r"(?<=[.;:])\s{1,3}(?=\(?\d{1,2}[.)]\s{1,2}[A-Z])|\s(?=[•▪‣◦]\s?\w)")
 _WORD_BEFORE = re.compile(r"[A-Za-z./]{1,12}$")
 _CONTINUES = re.compile(
-    r"[ \t]*(?:[a-z(\[,;%)&=~/]|\d|suv|sul\b|max\b|slice|slc|image|im\b|img|series|axial|coronal|maximum|standardi)", re.I
+    r"[ \t]*(?:[a-z(\[,;%)&=~/]|\d|(?i:suv|sul\b|max\b|slice|slc|image|im\b|img|series|axial|coronal|maximum|standardi))"
 )
 _LOWER = re.compile(r"[ \t]*[a-z(\[,;%)&=~/]")
 _DANGLING = re.compile(
@@ -207,10 +208,11 @@ def _is_title(text: str, start: int, end: int, item: bool) -> bool:
 
 def sentences_component(doc: Doc) -> Doc:
     """Splits every section into sentences; uses `petground_sections` when it ran before."""
-    found = find_sentences(doc.text, doc._.petground_sections or None)
+    words = words_of(doc)
+    found = find_sentences(words.text, doc._.petground_sections or None)
     doc._.petground_sentences = found
     for sentence in found:
-        span = doc.char_span(sentence.start, sentence.end, alignment_mode="expand")
+        span = span_of(doc, sentence.start, sentence.end, "")
         if span is not None:
-            span[0].is_sent_start = True
+            doc[span.start].is_sent_start = True
     return doc

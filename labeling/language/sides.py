@@ -6,6 +6,7 @@ from typing import cast
 
 from petground.labeling.finding import Laterality
 from petground.labeling.language.stream import Item
+from petground.labeling.language.tokens import Words
 
 __all__ = ["find_side", "find_site", "listed_sides", "opposite"]
 
@@ -56,11 +57,11 @@ def _joined(row: list[Item], a: int, b: int) -> bool:
     return len(between) <= 3 and "and" in between and not any("value" in row[i].kinds for i in range(a, b))
 
 
-def listed_sides(row: list[Item], indices: list[int], count: int) -> list[Laterality | None] | None:
-    """"Right and left nodes: 4.1 and 5.0": one side per value when as many are named as there are values."""
-    sides = [cast(Laterality, side) for _, side in _sides(row, indices)]
-    if len(sides) == count and len(set(sides)) > 1:
-        return list(sides)
+def listed_sides(row: list[Item], indices: list[int], count: int) -> list[tuple[int, Laterality]] | None:
+    """"Right and left nodes: 4.1 and 5.0": item and side per value, when as many are named as there are values."""
+    sides = [(i, cast(Laterality, side)) for i, side in _sides(row, indices)]
+    if len(sides) == count and len({side for _, side in sides}) > 1:
+        return sides
     return None
 
 
@@ -70,22 +71,36 @@ def opposite(side: Laterality | None) -> Laterality | None:
     return swap.get(side or "", side)
 
 
-def find_site(row: list[Item], indices: list[int], value: int) -> str | None:
-    """Lower-case key words of the place: the run of anatomy words nearest to the value, with its lesion word."""
-    chosen = [i for i in indices if row[i].has("site", "sided", "ref", "phys", "lesion", "midline")]
-    places = [i for i in chosen if row[i].has("site", "sided", "ref", "phys", "midline")]
-    if not chosen:
+def find_site(row: list[Item], indices: list[int], value: int, text: str, words: Words) -> str | None:
+    """Lower-case key words of the place: the run of anatomy words nearest to the value, one with a lesion word first."""
+    runs = _runs(row, indices)
+    if not runs:
         return None
-    pool = places or chosen
-    before = [i for i in pool if i < value]
-    start = before[-1] if before else pool[0]
-    words: list[str] = []
-    first = start
-    while first - 1 in chosen or (first - 2 in chosen and row[first - 1].text in ("of", "the", "(", "-")):
-        first = first - 1 if first - 1 in chosen else first - 2
-    i = first
-    while i < len(row) and (i in chosen or (row[i].text in (")", "(", "-") and i + 1 in chosen)):
-        if i in chosen:
-            words.append(row[i].text)
-        i += 1
-    return " ".join(words) or None
+    best = max(_worth(row, run) for run in runs)
+    runs = [run for run in runs if _worth(row, run) == best]
+    before = [run for run in runs if run[0] < value]
+    run = before[-1] if before else runs[0]
+    start, end = words.start[row[run[0]].first], words.end[row[run[-1]].last - 1]
+    return " ".join(text[start:end].lower().replace("(", " ").replace(")", " ").split()) or None
+
+
+_PLACE = ("site", "sided", "ref", "phys", "midline", "lesion")
+
+
+def _runs(row: list[Item], indices: list[int]) -> list[list[int]]:
+    """Neighbouring anatomy items, brackets and hyphens between them included."""
+    runs: list[list[int]] = []
+    for i in indices:
+        if not row[i].has(*_PLACE):
+            continue
+        if runs and (i - runs[-1][-1] == 1 or (i - runs[-1][-1] == 2 and row[i - 1].text in ("(", ")", "-", "of", "/"))):
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs
+
+
+def _worth(row: list[Item], run: list[int]) -> int:
+    place = any(row[i].has("site", "sided", "ref", "phys", "midline") for i in run)
+    exact = any(row[i].has("spine", "sided") for i in run)
+    return 2 * place + 2 * exact + any(row[i].has("lesion") for i in run)

@@ -33,12 +33,12 @@ class Item:
 
     def has(self, *kinds: str) -> bool:
         """Whether it is any of the kinds."""
-        return any(kind in self.kinds for kind in kinds)
+        return not self.kinds.keys().isdisjoint(kinds)
 
     @property
     def own(self) -> bool:
         """Whether it can name a lesion or its place."""
-        return not OWN.isdisjoint(self.kinds)
+        return not self.kinds.keys().isdisjoint(OWN)
 
 
 def make_stream(

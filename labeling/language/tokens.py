@@ -9,25 +9,27 @@ import re
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
-__all__ = ["ReportTokenizer", "Words", "split_words", "words_of"]
+__all__ = ["ReportTokenizer", "Words", "span_of", "split_words", "words_of"]
 
-_TOKEN = r"\d+(?:[.,]\d+)?|[^\W\d_]+|([^\w\s])\1*|_+"
-_WORD = re.compile(_TOKEN)
 _PIECE = re.compile(r"(?:\d+(?:[.,]\d+)?|[^\W\d_]+|([^\w\s])\1*|_+|\s+)")
 _KEY = "petground_words"
 
 
 @dataclass
 class Words:
-    """Lower-case tokens of one text without white space, with the characters they stand at (end exclusive)."""
+    """Lower-case tokens of one text without white space, with the characters they stand at (end exclusive).
+
+    token: index of each one among the tokens of the Doc, empty when the Doc was cut by another tokenizer.
+    """
 
     text: str
     lower: list[str] = field(default_factory=list)
     start: list[int] = field(default_factory=list)
     end: list[int] = field(default_factory=list)
+    token: list[int] = field(default_factory=list)
 
     def at(self, char: int) -> int:
         """Index of the first token that starts at or after the character."""
@@ -40,21 +42,48 @@ class Words:
 
 def split_words(text: str) -> Words:
     """Tokens of a text. Never raises."""
+    return _split(text, [], [])
+
+
+def _split(text: str, pieces: list[str], spaces: list[bool]) -> Words:
+    """Tokens of a text, and what spaCy wants to know of them: the pieces and which are followed by one blank."""
     words = Words(text)
-    for match in _WORD.finditer(text):
-        words.lower.append(match.group().lower())
-        words.start.append(match.start())
-        words.end.append(match.end())
+    lower, start, end, token = words.lower, words.start, words.end, words.token
+    for match in _PIECE.finditer(text):
+        piece = match.group()
+        if piece == " " and pieces and not spaces[-1]:
+            spaces[-1] = True
+            continue
+        if not piece.isspace():
+            lower.append(piece.lower())
+            begin, stop = match.span()
+            start.append(begin)
+            end.append(stop)
+            token.append(len(pieces))
+        pieces.append(piece)
+        spaces.append(False)
     return words
 
 
 def words_of(doc: Doc) -> Words:
-    """Tokens of a Doc, made once: every component reads the same ones."""
+    """Tokens of a Doc, made once: every component reads the same ones. `words_of(doc).text` is the report."""
     words: Words | None = doc.user_data.get(_KEY)
     if words is None:
         words = split_words(doc.text)
+        words.token.clear()
         doc.user_data[_KEY] = words
     return words
+
+
+def span_of(doc: Doc, start: int, end: int, label: str) -> Span | None:
+    """The spaCy Span over the characters, None when they hold no token."""
+    words = words_of(doc)
+    first, last = words.at(start), words.at(end)
+    if first >= last:
+        return None
+    if words.token:
+        return Span(doc, words.token[first], words.token[last - 1] + 1, label=label)
+    return doc.char_span(start, end, label=label, alignment_mode="expand")
 
 
 class ReportTokenizer:
@@ -66,14 +95,10 @@ class ReportTokenizer:
     def __call__(self, text: str) -> Doc:
         pieces: list[str] = []
         spaces: list[bool] = []
-        for match in _PIECE.finditer(text):
-            piece = match.group()
-            if piece == " " and pieces and not spaces[-1]:
-                spaces[-1] = True
-            else:
-                pieces.append(piece)
-                spaces.append(False)
-        return Doc(self.vocab, words=pieces, spaces=spaces)
+        words = _split(text, pieces, spaces)
+        doc = Doc(self.vocab, words=pieces, spaces=spaces)
+        doc.user_data[_KEY] = words
+        return doc
 
     def to_bytes(self, **_: object) -> bytes:
         """Nothing to save: the tokenizer has no state."""

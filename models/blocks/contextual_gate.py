@@ -89,7 +89,7 @@ class ContextualGate(nn.Module):
         return x * (1.0 + torch.tanh(answer)) + answer
 
     def _split(self, h: Tensor) -> Tensor:
-        return h.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return h.reshape(*h.shape[:-1], self.num_heads, -1).transpose(1, 2)
 
     def _places(self, grid_zyx: tuple[int, int, int], device: torch.device) -> Tensor:
         places = voxel_coordinates(grid_zyx, device)

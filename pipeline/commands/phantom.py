@@ -9,9 +9,9 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from petground.labeling.errors import ConfigError, InputError
-from petground.pipeline.executors import Outcome, run_cases
+from petground.pipeline.executors import Outcome, executor
 from petground.pipeline.phantom.exam import exam_id_of
-from petground.pipeline.phantom.write import code_hash, finished, write_exam, write_tables
+from petground.pipeline.phantom.write import code_hash, finished, sweep, write_exam, write_tables
 from petground.pipeline.progress import progress
 
 __all__ = ["phantom"]
@@ -60,6 +60,7 @@ def phantom(
 
 
 def _make(console: Console, out: Path, exams: int, seed: int, form: str, workers: int | None) -> list[Outcome]:
+    sweep(out)
     ids = [exam_id_of(seed, index) for index in range(exams)]
     code = code_hash()
     missing = [
@@ -68,10 +69,10 @@ def _make(console: Console, out: Path, exams: int, seed: int, form: str, workers
         if finished(out, name, form, code) is None
     ]
     failed: list[Outcome] = []
-    with progress(console) as tick:
+    with progress(console) as tick, executor(workers=workers, timeout_s=TIME_LIMIT_S) as run:
         done = exams - len(missing)
         tick("phantom", done, exams)
-        for outcome in run_cases(write_exam, missing, workers=workers, timeout_s=TIME_LIMIT_S):
+        for outcome in run(write_exam, missing):
             done += 1
             tick("phantom", done, exams)
             if outcome.reason:

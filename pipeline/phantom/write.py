@@ -23,7 +23,7 @@ from petground.pipeline.phantom.reports import write_report
 from petground.pipeline.schemas import write_table
 from petground.pipeline.stage import write_json
 
-__all__ = ["code_hash", "finished", "write_exam", "write_tables"]
+__all__ = ["code_hash", "finished", "sweep", "write_exam", "write_tables"]
 
 REPORT_COLUMNS = ("exam_id", "report_text", "patient_id", "tracer", "study_date")
 MARK = "exam.json"  # in truth/<exam_id>: written last, so an exam with it is complete
@@ -74,6 +74,15 @@ def write_tables(root: Path, records: Iterable[dict[str, Any]]) -> None:
     writer.writerows(record["report"] for record in records)
     write_bytes(root / "reports.csv", text.getvalue().encode("utf-8"))
     write_table(root / "truth.parquet", "truth", [row for record in records for row in record["truth"]])
+
+
+def sweep(root: Path) -> None:
+    """Removes what a killed run left half-written. Only for one who holds the folder's lock."""
+    for leftover in [*root.glob(".*.part"), *root.glob("*/.*.old")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _write_images(folder: Path, exam: PhantomExam, form: str) -> None:

@@ -23,8 +23,14 @@ _CAPITALS = re.compile(r"\b(?:[ctls] ?\d{1,2}|(?<=segment )[iv]{1,4}[ab]?)\b")  
 OTHER_SIDE = "Other side?"
 WARNINGS = {
     "laterality_contradicts": "The label lies on the other side than the report says.",
+    "ambiguous": "Another place fits the report nearly as well.",
+    "at_image_edge": "The label reaches the edge of the image.",
+    "on_organ": "The label lies on an organ with uptake of its own.",
     "touches_hotter": "It touches something hotter; the border between the two was drawn along the valley.",
+    "touches_other": "It touches another lesion or maximum; the border between the two was drawn along the valley.",
 }
+
+NOTES = {"touches_hotter", "touches_other"}  # common and harmless: told, not counted as a warning
 
 Words = dict[str, Any]
 
@@ -81,7 +87,7 @@ def describe(case: Case, item: Item) -> Words:
 
 
 def alarms(case: Case, item: Item, site: Site) -> list[dict[str, str]]:
-    """What a reviewer must see before the pictures, the gravest first; level is "bad" or "warn"."""
+    """What a reviewer must see before the pictures, the gravest first; level is "bad", "warn" or "note"."""
     found: list[dict[str, str]] = []
     side = item.finding.get("laterality")
     if item.label is None:
@@ -101,15 +107,21 @@ def alarms(case: Case, item: Item, site: Site) -> list[dict[str, str]]:
         for warning in filter(None, (w.strip() for w in (item.label.get("warnings") or "").split(";"))):
             if warning.startswith("laterality") and any(a["title"] == OTHER_SIDE for a in found):
                 continue
-            level = "bad" if warning.startswith("laterality") else "warn"
-            found.append({"level": level, "title": "Check.", "text": WARNINGS.get(warning, reason_text(warning))})
+            level = "bad" if warning.startswith("laterality") else "note" if warning in NOTES else "warn"
+            found.append(
+                {
+                    "level": level,
+                    "title": "Note." if level == "note" else "Check.",
+                    "text": WARNINGS.get(warning, reason_text(warning)),
+                }
+            )
         if item.reported_k is None and item.finding.get("slice") is not None:
             found.append({"level": "warn", "title": "Slice.", "text": "The reported slice is not on this image."})
         others = len(item.candidates) - 1
         if others > 0:
             text = f"{others} other place{'s' if others > 1 else ''} could be meant; see the rings and the list below."
             found.append({"level": "warn", "title": "Not the only candidate.", "text": text})
-    return sorted(found, key=lambda a: a["level"] != "bad")
+    return sorted(found, key=lambda a: ("bad", "warn", "note").index(a["level"]))
 
 
 def side_of(case: Case, row: Mapping[str, Any]) -> str:

@@ -88,7 +88,9 @@ def _page(
     """The exam's page, and the case when there is something to judge; (None, None) for an exam without findings."""
     if entry["findings"] and exam["status"] != "failed":
         case = load_case(work, exam, site)
-        entry["alarms"] = sum(bool(alarms(case, i, site)) for i in case.items if i.label is not None)
+        entry["alarms"] = sum(
+            any(a["level"] != "note" for a in alarms(case, item, site)) for item in case.items if item.label is not None
+        )
         return render_case(case, site, stamp), case
     if exam["status"] == "failed":
         entry["note"] = f"failed: {exam.get('detail') or exam.get('reason')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from petground.kernels.cross_attention import (
     BackendUnavailableError,
     KernelInputError,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from petground.models import build
 from petground.models.blocks.contextual_gate import voxel_coordinates
-from torch import nn
 
 
 def _gate(**options: object) -> nn.Module:

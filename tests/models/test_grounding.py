@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from petground.models.grounding import GroundingNet
 from petground.models.unet import NetConfig
-from torch import nn
 
 FUSION = {"name": "contextual_gate", "num_heads": 2, "norm": True, "coordinates": "linear"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from petground.models import BlockError, build, list_blocks
 from petground.models.blocks.contextual_gate import ContextualGate
 from petground.models.registry import Block, check_options, index

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from petground.models.text.bank import TextBank
 from petground.models.text.encoder import TextConfig, TextEncoder, TextEncoderError
 

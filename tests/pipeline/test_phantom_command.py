@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from pathlib import Path
 
@@ -24,14 +25,14 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(physics, "PET_SPACINGS_MM", ((5.0, 5.0, 6.0),) * len(physics.PET_SPACINGS_MM))
     monkeypatch.setattr(physics, "CT_SPACINGS_MM", ((8.0, 8.0, 9.0),) * len(physics.CT_SPACINGS_MM))
 
-    def here(function, cases, **_):  # type: ignore[no-untyped-def]
+    def here(function, cases):  # type: ignore[no-untyped-def]
         for case, args in cases:
             try:
                 yield Outcome(case, function(*args))
             except OSError:
                 yield Outcome(case, reason="disk_full", detail="no space")
 
-    monkeypatch.setattr(command, "run_cases", here)
+    monkeypatch.setattr(command, "executor", lambda **_: contextlib.nullcontext(here))
 
 
 def test_writes_images_reports_and_truth(tmp_path: Path) -> None:
@@ -68,8 +69,10 @@ def test_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert made == [1]
     assert first.stat().st_mtime_ns == before
     (tmp_path / "truth" / "phantom-4-0000" / "exam.json").write_text("{", encoding="utf-8")  # killed half-way
+    (tmp_path / ".phantom-4-0000.1.part" / "images").mkdir(parents=True)
     assert phantom(tmp_path, exams=2, seed=4) == 0
     assert made == [1, 0]
+    assert not (tmp_path / ".phantom-4-0000.1.part").exists()
     assert len({row["exam_id"] for row in read_table(tmp_path / "truth.parquet", "truth")}) == 2
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from petground.labeling.extract import extract_findings
 from petground.labeling.volume import Volume
 from petground.pipeline.phantom.records import Lesion, Patient, PhantomExam, PhantomReport
 from petground.pipeline.phantom.report_sites import core, qualifier
@@ -233,13 +234,12 @@ def test_every_site_of_the_phantom_has_its_own_wording() -> None:
 
 def test_grammar_reads_the_reports() -> None:
     """At least 99 % of the reported pairs are found, with the side, and at most 1 % of what is found is none."""
-    extract = pytest.importorskip("petground.labeling.extract")
     right = found = true = sides = 0
     for exam, report in REPORTS[:70]:
         lesions = {
             (float(report.printed[o.lesion_id][0]), o.slice): o for o in exam.lesions if o.lesion_id in report.reported
         }
-        positive = [f for f in extract.extract_findings(report.text) if f.status == "positive"]
+        positive = [f for f in extract_findings(report.text) if f.status == "positive"]
         pairs = {(f.suv, f.slice): f for f in positive}
         true += len(lesions)
         found += len(positive)

@@ -194,6 +194,7 @@ def test_truth_is_measured_by_true_masks_and_lesions_never_read_are_missed(
     assert found["measured_against"] == "truth"
     assert found["references"] == 8
     assert found["without_sentence"] == 1
+    assert found["false_positives_per_empty_sentence"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 7}
     assert found["runs"]["right"]["counts"]["paper"] == {"tp": 7, "fp": 0, "fn": 1}
     assert found["f1"]["right"] == pytest.approx(14 / 15)
 

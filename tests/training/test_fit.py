@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from petground.labeling.errors import ConfigError, GeometryError, InputError, PetgroundError
 from petground.labeling.volume import Volume
 from petground.pipeline.nifti import write_nifti
@@ -109,9 +110,10 @@ def test_fit_dies_resumes_to_the_same_losses_and_the_checkpoint_builds_itself(
             raise RuntimeError("killed")
         return step(module, batch, index)
 
-    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
+    with monkeypatch.context() as patched:
         patched.setattr(GroundingModule, "training_step", dying)
-        main(_flags(work, parts, "--trainer.max_epochs=3"))
+        with pytest.raises(RuntimeError, match="killed"):
+            main(_flags(work, parts, "--trainer.max_epochs=3"))
     assert main(_flags(work, parts, "--trainer.max_epochs=3", "--ckpt_path=last")) == 0
     again = _losses(parts / "version_0") | _losses(parts / "version_1")
     losses = _losses(whole / "version_0")
@@ -182,6 +184,15 @@ def test_items_hold_what_they_say(work: Path) -> None:
             assert again["sentences"] == item["sentences"]
     known = {tuple(dataset[epoch, 2]["sentences"]) for epoch in range(6)}
     assert len(known) > 1
+    swapped = _data(work, validation_fraction=0.0, augment=None, swapped_fraction=1.0, place_fraction=0.5)
+    absent: set[str] = set()
+    for epoch in range(8):
+        item = swapped._dataset("train", training=True)[epoch, 0]  # its one finding lies on the right
+        for sentence, target in zip(item["sentences"], item["target"], strict=True):
+            assert sentence in swapped.prompts()
+            assert bool(target.max()) == ("right" in sentence)
+            absent |= set() if target.max() else {sentence}
+    assert absent == {"Avid left axillary node.", "left axillary node"}
     whole = data._dataset("train", training=False)[2]
     assert whole["sentences"] == [example.prompt for example in dataset.exams[2].examples]
     for sentence, target in zip(whole["sentences"], whole["target"], strict=True):
@@ -278,7 +289,7 @@ def test_shipped_configs_are_valid(name: str, work: Path, capsys: Any) -> None:
 
 def test_samples_do_not_hang_on_the_process(work: Path) -> None:
     """Loader processes get the dataset by pickle."""
-    import pickle  # noqa: PLC0415
+    import pickle
 
     data = _data(work, validation_fraction=0.0)
     dataset = data._dataset("train", training=True)

@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 import pytest
+
 from petground.labeling.errors import ConfigError, GeometryError
 from petground.labeling.volume import Volume
 from petground.training.grid import GridSpec, mask_to_model_grid, to_model_grid, to_pet_grid
@@ -44,7 +45,7 @@ def test_a_mark_keeps_its_place_however_the_array_lies(flips: tuple[int, int, in
     hot = np.argwhere(image[0] > 0.7)
     centre_mm = template.to_world_mm(hot.mean(axis=0)[::-1])  # tensors are z, y, x
     assert np.abs(centre_mm - MARK_MM).max() < 4.0
-    z, y, x = hot.mean(axis=0)
+    _, y, x = hot.mean(axis=0)
     assert x > 16 + 4  # the patient's right lies at high x
     assert y < 12
     assert np.all(np.diag(template.affine)[:3] == 8.0)
@@ -139,3 +140,21 @@ def test_bad_inputs_raise() -> None:
         GridSpec(spacing_xyz_mm=(0.0, 1.0, 1.0))
     with pytest.raises(ConfigError):
         GridSpec(suv_window=(5.0, 5.0))
+
+
+def test_fitted_height_gives_a_place_the_same_coordinate_in_every_patient() -> None:
+    spec = GridSpec((8.0, 8.0, 8.0), (48, 24, 32), fit_height=True)
+    tall = _pet()
+    affine = tall.affine.copy()
+    affine[2] *= 0.8  # the same patient, a fifth shorter
+    rows = []
+    for pet in (tall, Volume(tall.array, affine, "SUVbw")):
+        image, template = to_model_grid(pet, None, spec)
+        hot = np.argwhere(image[0] > 0.7).mean(axis=0)
+        rows.append(hot[0])
+        where = template.to_world_mm(hot[::-1])
+        assert np.abs(where - MARK_MM * ([1, 1, 1] if pet is tall else [1, 1, 0.8])).max() < 4.0
+        inside = np.argwhere(image[0] > 0.05)[:, 0]
+        assert inside.min() <= 3
+        assert inside.max() >= 44
+    assert abs(rows[0] - rows[1]) < 1.5

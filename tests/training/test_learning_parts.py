@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
 from petground.labeling.errors import ConfigError, InputError
 from petground.training.augment import Augment, AugmentConfig
 from petground.training.hits import Hits, count_hits, keep_best_component
@@ -15,6 +17,7 @@ from petground.training.losses import LossConfig, grounding_loss
 from petground.training.module import OptimizerConfig
 from petground.training.runtime import native_bf16, reuse_memory
 from petground.training.splits import read_splits, split_patients, write_splits
+from petground.training.work import Example, swap_sides
 
 
 def test_loss_is_low_when_right_and_an_empty_target_wants_nothing() -> None:
@@ -144,7 +147,7 @@ def test_learning_rate_rises_then_falls_to_its_end() -> None:
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) == 1.0
     assert factors.index(1.0) in (9, 10)
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
     assert factors[110] == pytest.approx(0.01)
 
 
@@ -152,3 +155,13 @@ def test_runtime_answers_everywhere() -> None:
     assert isinstance(reuse_memory(), bool)
     assert isinstance(native_bf16(), bool)
     assert not native_bf16("meta")
+
+
+def test_sides_are_exchanged_in_their_own_case_only_where_a_sentence_names_one() -> None:
+    assert swap_sides("A Left node. RIGHT hilum, bright, leftover.") == "A Right node. LEFT hilum, bright, leftover."
+    one = Example("f", "Left adrenal nodule.", "m", "adrenal nodule", "left", 1.0)
+    assert one.mirrored == ("adrenal nodule", "right")
+    assert one.place_words == "left adrenal nodule"
+    assert Example("f", "Left node, right of it a cyst.", "m", "node", "left", 1.0).mirrored is None
+    assert Example("f", "T9 lesion.", "m", "t9 lesion", None, 1.0).mirrored is None
+    assert Example("f", "A focus.", "m", None, None, 1.0).place_words == "A focus."
