@@ -35,7 +35,9 @@ def score(rows: list[dict[str, Any]]) -> tuple[dict[str, float], list[str]]:
                 count["side_right"] += right
                 count["sides"] += 1
                 if not right:
-                    lines.append(f"{row['id']} side of {pair['suv']} is {match[0].laterality}, not {pair['laterality']}")
+                    lines.append(
+                        f"{row['id']} side of {pair['suv']} is {match[0].laterality}, not {pair['laterality']}"
+                    )
         want = [(r["suv"], r["reason"]) for r in row["rejected"]]
         want += [(r["suv"], "repeat") for r in row.get("impression_repeats", ())]
         lines += _reasons(row["id"], want, findings, count)

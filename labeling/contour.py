@@ -27,27 +27,21 @@ from petground.labeling.organs import physiologic_in
 from petground.labeling.threshold import Fixpoint, settle_even, settle_uneven
 from petground.labeling.valleys import (
     WIDE_FWHM_MM,
-    fine_noise,
     hotter_foreign,
     keep_to_basin,
-    largest_step,
     noise_of,
     off_the_plateau,
     organ_plateau,
     separate_peaks,
 )
 from petground.labeling.volume import Volume
+from petground.labeling.whole import is_part_of_larger
 
 __all__ = ["Outline", "outline"]
 
 Voxel = tuple[int, int, int]
-FIRST_BOX_MM, LARGEST_BOX_MM = 45.0, 400.0
+FIRST_BOX_MM, LARGEST_BOX_MM = 45.0, 180.0
 SMOOTH_FWHM_MM = 5.0
-MORE_THAN_BLUR_MM = 3.5  # blur of 6 mm FWHM lies between half height and the uneven threshold with less
-LEAST_UNEVEN_ML = 4.0  # smaller lesions are all blur
-GRADUAL_STEP = 1.3  # volume gained by lowering the threshold by 5 %; joining an organ or the body gains more
-TISSUE_BELOW = 0.75
-NOISE_SPOT = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,16 +107,14 @@ def _outline_in(crop: _Crop, box: Box, others: list[Voxel], blocked: NDArray[np.
         for fwhm in (SMOOTH_FWHM_MM, WIDE_FWHM_MM)
     )
     notes = []
-    domain = ~blocked
+    domain = ~blocked & (image <= image[seed])
     domain[seed] = True
     foreign = hotter_foreign(image, wide, seed, noise)
-    if foreign.any():
-        notes.append("touches_hotter")
     for other in others:
         if all(0 <= o < n for o, n in zip(other, image.shape, strict=True)):
             foreign[other] = True
-    if foreign.any():
-        domain &= keep_to_basin(smooth, seed, foreign)
+    basin = keep_to_basin(image, smooth, seed, foreign) if foreign.any() else np.ones(image.shape, dtype=bool)
+    domain &= basin
     level = _levels(image, seed, domain)
     method, fixed, plateau = _fitting(crop, level, wide, domain)
     if plateau is not None:
@@ -133,15 +125,16 @@ def _outline_in(crop: _Crop, box: Box, others: list[Voxel], blocked: NDArray[np.
     peaks = separate_peaks(image, wide, level, fixed.threshold, fixed.background)
     if peaks.any():
         notes.append("touches_other")
-        domain &= keep_to_basin(smooth, seed, peaks | foreign)
+        domain &= keep_to_basin(image, smooth, seed, peaks | foreign)
         level = _levels(image, seed, domain)
         method, fixed, _ = _fitting(crop, level, wide, domain)
     mask = level >= fixed.threshold
     if not mask.any() or fixed.threshold >= image[seed]:
         return None
     tight, loose = ((level >= fixed.threshold * f).sum() for f in (1.1, 0.9))
-    mask = ndimage.binary_fill_holes(mask) & domain & (image <= image[seed])
-    mask = np.asarray(mask | (level >= fixed.threshold), dtype=bool)
+    mask = np.asarray(ndimage.binary_fill_holes(mask) & domain, dtype=bool)
+    if (ndimage.binary_dilation(mask) & ~basin & (image >= fixed.threshold)).any():
+        notes.insert(0, "touches_hotter")
     stability = float(max(tight, 1) / max(loose, 1))
     return Outline(box, mask, fixed.threshold, fixed.background, method, stability, tuple(notes))
 
@@ -149,41 +142,15 @@ def _outline_in(crop: _Crop, box: Box, others: list[Voxel], blocked: NDArray[np.
 def _fitting(
     crop: _Crop, level: NDArray[np.float32], wide: NDArray[np.float32], domain: NDArray[np.bool_]
 ) -> tuple[str, Fixpoint, tuple[float, float] | None]:
-    """Method and threshold that suit the lesion, and the plateau of an organ it runs into with them, if it does.
-
-    The even lesion is the default. The uneven one, which takes in what the hottest spot lies in, is believed when it
-    adds more than blur, adds it gradually, and the spot's surroundings are not tissue above its threshold; or when
-    the spot does not stand out of the noise of what it lies in.
-    """
+    """Method and threshold that suit the lesion, and the plateau of an organ that it runs into, if it does."""
     image = crop.image
     even = settle_even(image, level, domain, crop.spacing_mm)
-    uneven = settle_uneven(image, level, domain, crop.spacing_mm)
-    grown_mm = _radius_mm(uneven.volume_ml) - _radius_mm(even.volume_ml)
-    more_than_blur = grown_mm > MORE_THAN_BLUR_MM and uneven.volume_ml > LEAST_UNEVEN_ML
-    if more_than_blur and _is_noise_spot(image, wide, level, even, uneven):
-        return "uneven", uneven, None
     plateau = organ_plateau(image, wide, level, even.threshold, crop.voxel_ml)
-    if plateau is None and more_than_blur:
-        gradual = largest_step(level, even.threshold, uneven.threshold) < GRADUAL_STEP
-        if gradual and even.background < TISSUE_BELOW * uneven.threshold:
+    if plateau is None:
+        uneven = settle_uneven(image, level, domain, crop.spacing_mm)
+        if is_part_of_larger(image, wide, level, even, uneven, crop.spacing_mm):
             return "uneven", uneven, None
     return "even", even, plateau
-
-
-def _is_noise_spot(
-    image: NDArray[np.float32],
-    wide: NDArray[np.float32],
-    level: NDArray[np.float32],
-    even: Fixpoint,
-    uneven: Fixpoint,
-) -> bool:
-    around = (level >= uneven.threshold) & (level < even.threshold)
-    height = float(level.max()) - even.background
-    return height < NOISE_SPOT * fine_noise(image, wide, around)
-
-
-def _radius_mm(volume_ml: float) -> float:
-    return float((3000.0 * volume_ml / (4 * np.pi)) ** (1 / 3))
 
 
 def _levels(image: NDArray[np.float32], seed: Voxel, domain: NDArray[np.bool_]) -> NDArray[np.float32]:

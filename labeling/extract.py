@@ -6,6 +6,8 @@ from petground.labeling.finding import Finding
 from petground.labeling.language.discourse import read_report
 from petground.labeling.language.pipeline import build_pipeline
 from petground.labeling.language.prompts import make_prompt, redact
+from petground.labeling.language.tokens import words_of
+from petground.labeling.language.values import has_heads
 from petground.labeling.site import Site
 
 __all__ = ["extract_findings", "make_prompt", "redact"]
@@ -19,4 +21,6 @@ def extract_findings(text: str, *, site: Site | None = None) -> list[Finding]:
     """
     if not text or not text.strip():
         return []
-    return read_report(build_pipeline()(text))
+    pipeline = build_pipeline()
+    doc = pipeline.make_doc(text)
+    return read_report(pipeline(doc)) if has_heads(words_of(doc)) else []

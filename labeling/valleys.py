@@ -12,7 +12,6 @@ __all__ = [
     "fine_noise",
     "hotter_foreign",
     "keep_to_basin",
-    "largest_step",
     "noise_of",
     "off_the_plateau",
     "organ_plateau",
@@ -21,7 +20,7 @@ __all__ = [
 
 Voxel = tuple[int, int, int]
 WIDE_FWHM_MM = 8.0  # noise spots of a voxel or two do not survive it, lesions and organs do
-DEEP_VALLEY = 0.55  # saddle over peak, both above background: two equal touching spheres, blurred, have less
+DEEP_VALLEY = 0.4  # saddle over peak, both above background: nodules of one tumour have more between them
 PLATEAU_ML = 25.0  # what joins at once above this volume is an organ, not a part of the lesion
 PLATEAU_GROWTH = 2.0
 STANDS_OUT_SD = 7.0
@@ -50,11 +49,19 @@ def hotter_foreign(
     return np.asarray(hotter & ((wide > wide[seed]) | (image > value + 5 * noise)), dtype=bool)
 
 
-def keep_to_basin(smooth: NDArray[np.float32], seed: Voxel, foreign: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The seed's side of the watershed between it and the foreign voxels."""
+def keep_to_basin(
+    image: NDArray[np.float32], smooth: NDArray[np.float32], seed: Voxel, foreign: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """The seed's side of the watershed between it and the foreign voxels.
+
+    On the smoothed image, unless the seed is but a shoulder there: then it has a valley of its own only in the other.
+    """
+    around = smooth[tuple(slice(max(0, s - 2), s + 3) for s in seed)]
+    beside = smooth[tuple(slice(max(0, s - 1), s + 2) for s in seed)]
+    shoulder = float(around.max()) > float(beside.max())
     markers = np.where(foreign, 2, 0)
     markers[seed] = 1
-    return np.asarray(watershed(-smooth, markers, connectivity=1) == 1, dtype=bool)
+    return np.asarray(watershed(-(image if shoulder else smooth), markers, connectivity=1) == 1, dtype=bool)
 
 
 def separate_peaks(
@@ -75,14 +82,6 @@ def separate_peaks(
     found = np.zeros(image.shape, dtype=bool)
     found[tuple(index[deep] for index in np.nonzero(top))] = True
     return found
-
-
-def largest_step(level: NDArray[np.float32], high: float, low: float) -> float:
-    """Largest factor by which the component grows when the threshold is lowered by 5 %, between `high` and `low`."""
-    thresholds = high * 0.95 ** np.arange(max(2, int(np.log(high / low) / -np.log(0.95)) + 1))
-    levels = np.sort(level[level >= min(low, float(thresholds[-1]))])
-    volumes = len(levels) - np.searchsorted(levels, thresholds)
-    return float((volumes[1:] / np.maximum(volumes[:-1], 1)).max())
 
 
 def organ_plateau(

@@ -34,11 +34,15 @@ class GroundingNet(nn.Module):
 
     def decode(self, features: tuple[Tensor, ...], tokens: Tensor, token_mask: Tensor) -> Tensor:
         """Features of B exams, tokens [B, S, P, D], token_mask [B, S, P] bool -> logits [B, S, Z, Y, X]."""
+        return self.decode_stages(features, tokens, token_mask)[-1]
+
+    def decode_stages(self, features: tuple[Tensor, ...], tokens: Tensor, token_mask: Tensor) -> list[Tensor]:
+        """As `decode`, with the logits of the coarse heads before the answer: what deep supervision judges."""
         if tokens.shape[0] != features[0].shape[0] or token_mask.shape != tokens.shape[:3]:
             raise ValueError(
                 f"{features[0].shape[0]} exams, tokens {tuple(tokens.shape)}, mask {tuple(token_mask.shape)}"
             )
-        logits: Tensor = self.decoder(features, tokens, token_mask.to(torch.bool))
+        logits: list[Tensor] = self.decoder(features, tokens, token_mask.to(torch.bool))
         return logits
 
     def forward(self, image: Tensor, tokens: Tensor, token_mask: Tensor) -> Tensor:

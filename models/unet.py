@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from petground.models.registry import BlockError, build, check_options
 
@@ -35,6 +36,9 @@ class NetConfig:
         in_channels: image channels (PET, CT).
         head_bias: logit that every voxel starts with. Lesions are one voxel in some thousand: with -7 the first steps
             are not spent on learning that (as in the focal loss paper, arXiv 1708.02002, section 4.1).
+        coarse_heads: each fused stage says where, too, on its own grid: its logits, brought to full resolution, are
+            added to the last ones, and training judges each (deep supervision, as in nnU-Net). Text then reaches the
+            answer on a short way. Not in the paper.
     """
 
     features: list[int] = field(default_factory=lambda: [64, 96, 128, 192, 256])
@@ -45,6 +49,7 @@ class NetConfig:
     fusion_stages: list[int] = field(default_factory=lambda: [1, 2, 3])
     in_channels: int = 2
     head_bias: float = 0.0
+    coarse_heads: bool = False
 
     def __post_init__(self) -> None:
         decoders = range(len(self.features) - 1)
@@ -97,8 +102,14 @@ class TextDecoder(nn.Module):
         stages = reversed(range(len(config.features) - 1))
         self.stages = nn.ModuleList(_DecoderStage(config, stage, text_channels) for stage in stages)
         self.head = nn.Conv3d(config.features[0], 1, kernel_size=1)
-        if config.head_bias and self.head.bias is not None:
-            nn.init.constant_(self.head.bias, config.head_bias)
+        coarse = sorted((stage for stage in config.fusion_stages if stage > 0), reverse=True)
+        coarse = coarse if config.coarse_heads else []
+        self.coarse = nn.ModuleDict({str(stage): nn.Conv3d(config.features[stage], 1, 1) for stage in coarse})
+        # Logits add up from coarse to fine: the coarsest starts at half the bias, the last brings the rest.
+        heads = [cast(nn.Conv3d, self.coarse[str(coarse[0])]), self.head] if coarse else [self.head]
+        for head in heads:
+            if config.head_bias and head.bias is not None:
+                nn.init.constant_(head.bias, config.head_bias / len(heads))
 
     def prepare(self, skips: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Encoder features -> what the sentences share: the lowest stage upsampled, then each skip's part of its
@@ -109,17 +120,30 @@ class TextDecoder(nn.Module):
             shared.append(stage.from_skip(skip))
         return tuple(shared)
 
-    def forward(self, shared: Sequence[Tensor], tokens: Tensor, mask: Tensor) -> Tensor:
-        """Shared from `prepare` with B exams, tokens [B, S, P, D], mask [B, S, P] bool -> logits [B, S, Z, Y, X]."""
+    def forward(self, shared: Sequence[Tensor], tokens: Tensor, mask: Tensor) -> list[Tensor]:
+        """Shared from `prepare` with B exams, tokens [B, S, P, D], mask [B, S, P] bool -> logits [B, S, Z, Y, X].
+
+        The last of the list is the answer; before it those of the coarse heads, each on its own, coarser grid.
+        """
         batch, sentences = tokens.shape[:2]
         flat_tokens, flat_mask = tokens.flatten(0, 1), mask.flatten(0, 1)
         x = shared[0].repeat_interleave(sentences, dim=0)
+        logits: list[Tensor] = []
         for number, stage in enumerate(self._typed()):
             if number:
                 x = stage.up(x)
             x = stage(x, shared[number + 1], flat_tokens, flat_mask)
-        logits: Tensor = self.head(x)
-        return logits.reshape(batch, sentences, *x.shape[2:])
+            name = str(len(self.stages) - 1 - number)
+            if name in self.coarse:
+                logits.append(self._with_coarser(self.coarse[name](x), logits))
+        logits.append(self._with_coarser(self.head(x), logits))
+        return [one.reshape(batch, sentences, *one.shape[2:]) for one in logits]
+
+    def _with_coarser(self, logits: Tensor, before: Sequence[Tensor]) -> Tensor:
+        """Adds the next coarser head's logits, which hold those of the ones before it."""
+        if not before:
+            return logits
+        return logits + interpolate(before[-1], size=logits.shape[2:], mode="trilinear", align_corners=False)
 
     def _typed(self) -> list[_DecoderStage]:
         return cast("list[_DecoderStage]", list(self.stages))

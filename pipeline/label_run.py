@@ -14,9 +14,10 @@ from petground.labeling.errors import InputError
 from petground.labeling.finding import Candidate, Excluded, Finding
 from petground.labeling.site import Site
 from petground.pipeline.executors import Runner
+from petground.pipeline.files import write_json
 from petground.pipeline.label_tables import number_findings, write_label_tables
 from petground.pipeline.reports import Report
-from petground.pipeline.stage import content_hash, folder_hash, kept, run_stage, sweep, write_json
+from petground.pipeline.stage import content_hash, folder_hash, kept, run_stage, sweep
 
 __all__ = ["STAGES", "LabelRun", "run_labels"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from petground.labeling.finding import IMAGE_REASONS, Finding
+from petground.pipeline.files import write_json
 from petground.pipeline.reports import Report
 from petground.pipeline.schemas import write_table
-from petground.pipeline.stage import write_json
 
 __all__ = ["number_findings", "write_label_tables"]
 

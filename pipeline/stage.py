@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from petground.labeling.errors import InputError
-from petground.pipeline.files import write_bytes
+from petground.pipeline.files import write_json
 
-__all__ = ["content_hash", "folder_hash", "kept", "run_stage", "sweep", "write_json"]
+__all__ = ["content_hash", "folder_hash", "kept", "run_stage", "sweep"]
 
 RECORD = "stage.json"
 
@@ -27,11 +27,6 @@ def content_hash(value: Any) -> str:
     """Hex digest of a JSON-like value; the same on every platform and in every run."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under a temporary name, then renames."""
-    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
 def folder_hash(folder: Path, known: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
 
 from petground.training.module import GroundingModule
-from petground.training.runtime import native_bf16, reuse_memory, use_threads
+from petground.training.runtime import native_bf16
 
 __all__ = ["PlainProgress", "RunRecord", "default_callbacks"]
 
@@ -90,12 +90,6 @@ class RunRecord(Callback):
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Sets the process up; here and not at import, so that a library user keeps his allocator."""
-        if pl_module.device.type == "cpu":
-            reuse_memory()
-            use_threads()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = time.monotonic()

@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -89,11 +90,14 @@ class TrainCLI(LightningCLI):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`petground train {fit,validate,test} --config FILE [--data.work DIR] [any Lightning flag]`.
+    """`petground train {fit,validate,test} --config FILE [--data.work DIR] [--run_dir DIR] [any Lightning flag]`.
+
+    FILE may be the name of a shipped config, e.g. demo. `--run_dir` is short for `--trainer.default_root_dir`.
+    `--ckpt_path last` goes on where the run stopped, and starts anew where there is nothing yet.
 
     Returns 0, or 2 for wrong usage. Raises PetgroundError for what the user can mend.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = _expanded(sys.argv[1:] if argv is None else argv)
     reuse_memory()
     use_threads()
     try:
@@ -112,6 +116,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # the parser's own way of saying help or wrong usage
         return USAGE if end.code else 0
     return 0
+
+
+def _expanded(arguments: Sequence[str]) -> list[str]:
+    """The arguments with shipped configs by path and our own short flags by Lightning's name."""
+    out: list[str] = []
+    for word in arguments:
+        if word.split("=", 1)[0] in ("--run_dir", "--run-dir"):
+            word = "--trainer.default_root_dir" + word[len("--run_dir") :]
+        flag, _, value = word.partition("=")
+        if flag in ("--config", "-c") and value:
+            out.append(f"{flag}={_config_file(value)}")
+        elif out and out[-1] in ("--config", "-c"):
+            out.append(_config_file(word))
+        else:
+            out.append(word)
+    return out
+
+
+def _config_file(name: str) -> str:
+    if Path(name).is_file():
+        return name
+    shipped = {Path(file.name).stem: file for file in files("petground.configs.train").iterdir()}
+    shipped = {key: file for key, file in shipped.items() if file.name.endswith(".yaml")}
+    if name in shipped:
+        return str(shipped[name])
+    near = difflib.get_close_matches(Path(name).stem, shipped, n=2, cutoff=0.5) or sorted(shipped)
+    raise ConfigError(f"no config file {name}", fix=f"a file, or a shipped one: {', '.join(near)}")
 
 
 def _wanted(callback: Callback, given: Sequence[Callback], config: dict[str, Any]) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Hits", "count_hits", "keep_best_component"]
+from petground.training.metrics import best_component
+
+__all__ = ["Hits", "count_hits"]
 
 
 @dataclass
@@ -31,25 +32,10 @@ class Hits:
         return 2.0 * self.true / max(1, self.predicted + self.wanted)
 
 
-def keep_best_component(probability: NDArray[np.float32], threshold: float = 0.5) -> NDArray[np.bool_]:
-    """[Z, Y, X] -> the one 26-connected component above the threshold with the highest mean probability, or nothing.
-
-    As the published method scores (arXiv 2502.00528).
-    """
-    regions, count = cc3d.connected_components(probability > threshold, connectivity=26, return_N=True)
-    if count == 0:
-        return np.zeros(probability.shape, dtype=bool)
-    flat = regions.reshape(-1)
-    sums = np.bincount(flat, weights=probability.reshape(-1), minlength=count + 1)[1:]
-    sizes = np.bincount(flat, minlength=count + 1)[1:]
-    best: NDArray[np.bool_] = regions == 1 + int(np.argmax(sums / sizes))
-    return best
-
-
 def count_hits(probability: NDArray[np.float32], target: NDArray[np.bool_]) -> Hits:
     """Probability and target [S, Z, Y, X] -> counts over the sentences."""
     hits = Hits()
     for one, wanted in zip(probability, target, strict=True):
-        best = keep_best_component(one)
+        best = best_component(one).mask
         hits += Hits(int((best & wanted).any()), int(best.any()), int(wanted.any()))
     return hits

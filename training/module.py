@@ -23,12 +23,13 @@ from petground.models.text.encoder import TextConfig, TextEncoder
 from petground.models.unet import NetConfig
 from petground.training.grid import GridSpec
 from petground.training.hits import Hits, count_hits
-from petground.training.losses import LossConfig, grounding_loss
+from petground.training.losses import LossConfig, deep_loss, grounding_loss
 from petground.training.runtime import native_bf16
 
 __all__ = ["GroundingModule", "OptimizerConfig"]
 
 CHECKPOINT_KEY = "petground"
+DECODED_VOXELS = 2_000_000  # at once, over sentences
 T = TypeVar("T")
 
 
@@ -106,14 +107,16 @@ class GroundingModule(pl.LightningModule):
 
     @torch.inference_mode()
     def predict_probabilities(
-        self, image: NDArray[np.float32], sentences: Sequence[str], *, chunk: int = 8
+        self, image: NDArray[np.float32], sentences: Sequence[str], *, chunk: int | None = None
     ) -> NDArray[np.float32]:
         """Image [2, Z, Y, X] in 0..1 from `to_model_grid`, S sentences -> probabilities [S, Z, Y, X].
 
-        The image is encoded once; `chunk` sentences are decoded at a time.
+        The image is encoded once; `chunk` sentences are decoded at a time, by default as many as keep the full
+        resolution's features at the size of some million voxels.
         """
         if image.shape != (self.net_config.in_channels, *self.grid.shape_zyx):
             raise InputError(f"image {image.shape} is not on the model's grid {tuple(self.grid.shape_zyx)}")
+        chunk = chunk or max(1, DECODED_VOXELS // int(np.prod(self.grid.shape_zyx)))
         training = self.training
         self.eval()
         out = np.empty((len(sentences), *self.grid.shape_zyx), dtype=np.float32)
@@ -154,7 +157,7 @@ class GroundingModule(pl.LightningModule):
         self._hits = Hits()
 
     def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
-        logits = self._logits(batch)
+        logits = self._logits(batch)[-1]
         losses = grounding_loss(logits, batch["target"], self.loss_config)
         self.log("val/loss", losses["loss"], batch_size=1, sync_dist=True)
         probability = logits.float().sigmoid().flatten(0, 1).cpu().numpy()
@@ -212,13 +215,13 @@ class GroundingModule(pl.LightningModule):
             )
 
     def _losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        return grounding_loss(self._logits(batch), batch["target"], self.loss_config)
+        return deep_loss(self._logits(batch), batch["target"], self.loss_config)
 
-    def _logits(self, batch: Mapping[str, Any]) -> Tensor:
+    def _logits(self, batch: Mapping[str, Any]) -> list[Tensor]:
         exams, sentences = batch["target"].shape[:2]
         tokens, mask = self.embed([sentence for one in batch["sentences"] for sentence in one])
         tokens, mask = tokens.unflatten(0, (exams, sentences)), mask.unflatten(0, (exams, sentences))
-        logits: Tensor = self.net(batch["image"], tokens, mask)
+        logits: list[Tensor] = self.net.decode_stages(self.net.encode(batch["image"]), tokens, mask)
         return logits
 
 

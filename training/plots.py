@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from petground.training.files import write_bytes
+from petground.pipeline.files import write_bytes
 from petground.training.metrics import RULES, Score, precision_recall
 from petground.training.references import Reference
 

@@ -6,15 +6,16 @@ Results: `doc._.petground_anatomy`, a list of Cue in order. Nodal stations
 
 from __future__ import annotations
 
+from spacy.tokens import Doc
+
 from petground.labeling.language.context import Cue
-from petground.labeling.language.lexicon import phrase_index
+from petground.labeling.language.lexicon import phrase_index, word_set
 from petground.labeling.language.mention import is_integer
 from petground.labeling.language.tokens import Words, words_of
-from spacy.tokens import Doc
 
 __all__ = ["anatomy_component", "find_anatomy"]
 
-_ROMAN = frozenset("i ii iii iv v vi vii viii ia ib iia iib iva ivb va vb".split())
+_ROMAN = word_set("i ii iii iv v vi vii viii ia ib iia iib iva ivb va vb")
 _STATIONS = {"2", "4", "10", "11", "12", "13", "14", "1", "3"}
 _VERTEBRAE = {"c": 8, "t": 13, "th": 13, "d": 12, "l": 6, "s": 5}
 
@@ -41,7 +42,9 @@ def find_anatomy(words: Words, begin: int, stop: int) -> list[Cue]:
 
 
 def _after_level(words: Words, index: int, stop: int) -> int:
-    if index < stop and (words.lower[index] in _ROMAN or is_integer(words.lower[index]) and len(words.lower[index]) < 3):
+    if index < stop and (
+        words.lower[index] in _ROMAN or (is_integer(words.lower[index]) and len(words.lower[index]) < 3)
+    ):
         index += 1
         if index < stop and words.glued(index) and len(words.lower[index]) <= 2 and words.lower[index].isalpha():
             index += 1
@@ -60,7 +63,12 @@ def _by_form(words: Words, index: int, stop: int) -> Cue | None:
             if step < stop and is_integer(words.lower[step]) and words.glued(step):
                 last = step + 1
         return Cue(index, last, {"site": "", "midline": "", "spine": ""})
-    if word in _STATIONS and glued and follows in ("r", "l") and not (index + 2 < stop and words.glued(index + 2) and words.lower[index + 2].isalnum()):
+    if (
+        word in _STATIONS
+        and glued
+        and follows in ("r", "l")
+        and not (index + 2 < stop and words.glued(index + 2) and words.lower[index + 2].isalnum())
+    ):
         return Cue(index, index + 2, {"site": "", "side": "right" if follows == "r" else "left", "station": ""})
     if word in ("level", "levels", "segment", "station", "zone", "stations"):
         last = _after_level(words, index + 1, stop)
@@ -70,7 +78,13 @@ def _by_form(words: Words, index: int, stop: int) -> Cue | None:
         if last == index + 3 and words.lower[last - 1] in ("r", "l") and word != "segment":
             kinds["side"] = "right" if words.lower[last - 1] == "r" else "left"
         return Cue(index, last, kinds)
-    if word in ("r", "l") and words.text[words.start[index]].isupper() and follows.isalpha() and len(follows) > 2 and not glued:
+    if (
+        word in ("r", "l")
+        and words.text[words.start[index]].isupper()
+        and follows.isalpha()
+        and len(follows) > 2
+        and not glued
+    ):
         return Cue(index, index + 1, {"side": "right" if word == "r" else "left", "letter": ""})
     return None
 

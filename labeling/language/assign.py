@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from petground.labeling.language.groups import Group
@@ -33,10 +34,21 @@ def assign_slices(
         slices = _own_slices(row, group, values, reasons, tenses)
         used.update(slices if values else [])
         placed.update(_match(row, values, slices))
+    _same_as_before(row, groups, placed)
     waiting = [v for v, p in placed.items() if p.reason == "no_slice"]
     if waiting:
         _across_groups(row, groups, reasons, placed, waiting)
     return placed
+
+
+def _same_as_before(row: list[Item], groups: list[Group], placed: dict[int, Placed]) -> None:
+    """Reads "... and a left one on the same slice": the slice of the group before."""
+    for before, group in itertools.pairwise(groups):
+        given = [placed[v] for v in before.values if v in placed and placed[v].slice is not None]
+        if given and any(item.has("same") for item in row[group.first : group.last]):
+            for v in group.values:
+                if v in placed and placed[v].reason == "no_slice":
+                    placed[v] = given[-1]
 
 
 def _own_slices(
@@ -96,7 +108,7 @@ def _match(row: list[Item], values: list[int], slices: list[int]) -> dict[int, P
         nearby = _by_bracket(row, values, slices)
         if nearby:
             return nearby
-    return {v: one for v in values}
+    return dict.fromkeys(values, one)
 
 
 def _by_bracket(row: list[Item], values: list[int], slices: list[int]) -> dict[int, Placed]:
@@ -128,7 +140,12 @@ def resolve(mentions: list[Mention]) -> Placed:
     if not axial:
         return Placed(reason="not_axial", mention=mentions[0])
     said = [m for m in axial if m.plane == "axial"]
-    if said and len(said) < len(axial) and len(axial) == len(mentions) and not any(m.best for m in axial if m not in said):
+    if (
+        said
+        and len(said) < len(axial)
+        and len(axial) == len(mentions)
+        and not any(m.best for m in axial if m not in said)
+    ):
         axial = said if len(mentions) > 1 and any(m.plane == "other" for m in mentions) else axial
     if len(axial) > 1:
         pet = [m for m in axial if m.modality == "pet"]
@@ -143,7 +160,12 @@ def resolve(mentions: list[Mention]) -> Placed:
     singles = [m for m in axial if not m.is_range]
     if len({m.indices for m in axial}) == 1 and not axial[0].is_range and len(axial[0].indices) == 1:
         return Placed(axial[0].indices[0], None, axial[0], 0)
-    if singles and len(singles) < len(axial) and len({m.indices for m in singles}) == 1 and len(singles[0].indices) == 1:
+    if (
+        singles
+        and len(singles) < len(axial)
+        and len({m.indices for m in singles}) == 1
+        and len(singles[0].indices) == 1
+    ):
         return Placed(singles[0].indices[0], None, singles[0], 0)  # "slices 120-138 ... slice 131"
     return Placed(reason="ambiguous", mention=axial[0])
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spacy.tokens import Doc
+
 from petground.labeling.language.lexicon import phrase_index
 from petground.labeling.language.tokens import Words, words_of
-from spacy.tokens import Doc
 
 __all__ = ["Cue", "context_component", "find_cues"]
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from spacy.tokens import Doc
 
 from petground.labeling.finding import Finding, Laterality
+from petground.labeling.language.anatomy import find_anatomy
 from petground.labeling.language.assign import Placed, resolve
 from petground.labeling.language.context import Cue, find_cues
-from petground.labeling.language.anatomy import find_anatomy
 from petground.labeling.language.mention import Mention
 from petground.labeling.language.prompts import redact
 from petground.labeling.language.reading import Reading, Told, read_sentence
+from petground.labeling.language.repeats import mark_repeats
 from petground.labeling.language.sentences import Sentence
 from petground.labeling.language.sides import find_side, find_site, opposite
 from petground.labeling.language.stream import Item
 from petground.labeling.language.tokens import Words, words_of
-from spacy.tokens import Doc
 
 __all__ = ["read_report"]
 
@@ -26,7 +28,11 @@ _LOOK_AHEAD = 1
 
 @dataclass
 class Topic:
-    """The lesion that was spoken of last. slices: told without a value so far. at: number of its sentence."""
+    """The lesion that was spoken of last.
+
+    at: number of its sentence. slices: told without a value so far. valued: a value was told. last: the slice given.
+    words: what a prompt needs to know of it.
+    """
 
     at: int = -9
     side: Laterality | None = None
@@ -34,6 +40,7 @@ class Topic:
     slices: list[Mention] = field(default_factory=list)
     words: str = ""
     valued: bool = False
+    last: Placed | None = None
 
 
 def read_report(doc: Doc) -> list[Finding]:
@@ -43,15 +50,20 @@ def read_report(doc: Doc) -> list[Finding]:
     cues = _split_cues(sentences, doc._.petground_context, words)
     anatomy = _split_cues(sentences, doc._.petground_anatomy, words)
     with_value = [n for n, mentions in enumerate(by_sentence) if any(m.kind == "suv" for m in mentions)]
-    active = sorted({k for n in with_value for k in range(max(0, n - _LOOK_BACK), min(len(sentences), n + _LOOK_AHEAD + 1))})
+    active = sorted(
+        {k for n in with_value for k in range(max(0, n - _LOOK_BACK), min(len(sentences), n + _LOOK_AHEAD + 1))}
+    )
     readings: dict[int, Reading] = {}
     for n in active:
         heading = _heading(words, sentences[n])
         readings[n] = read_sentence(words, sentences[n], by_sentence[n], cues[n], anatomy[n], heading)
     _link(readings, words)
     text = words.text
-    findings = [_finding(text, reading, told) for n in active for reading in [readings[n]] for told in reading.told]
-    return _repeats(findings)
+    findings: list[Finding] = []
+    for reading in readings.values():
+        findings += [_finding(text, reading, told) for told in reading.told]
+        findings += [_unread(reading.sentence, mention) for mention in reading.unread]
+    return mark_repeats(findings)
 
 
 def _split_by(sentences: list[Sentence], mentions: list[Mention], words: Words) -> list[list[Mention]]:
@@ -94,17 +106,20 @@ def _link(readings: dict[int, Reading], words: Words) -> None:
             topic = Topic()
         if previous is not None and sentence.item and previous.sentence.line != sentence.line:
             topic = Topic(side=None)
-        if reading.told:
+        if not reading.row:
+            topic = Topic()
+        elif reading.told:
             for told in reading.told:
                 _take_over(reading, told, topic, words)
             _was(reading, topic)
             _look_ahead(reading, readings.get(n + 1))
-            current = [t for t in reading.told if t.reason in (None, "no_slice", "not_axial", "ambiguous", "not_max", "range")]
+            current = [
+                t for t in reading.told if t.reason in (None, "no_slice", "not_axial", "ambiguous", "not_max", "range")
+            ]
             if current:
                 last = current[-1]
-                topic = Topic(n, last.side, last.site or topic.site, [], _clause(words, last), True)
-                used = {id(t.placed.mention) for t in reading.told}
-                topic.slices = [m for m in _slices(reading.row) if id(m) not in used and False]
+                placed = last.placed if last.reason is None else None
+                topic = Topic(n, last.side, last.site or topic.site, [], _clause(words, last), True, placed)
         else:
             topic = _next_topic(reading, topic, n, words)
         previous = reading
@@ -112,6 +127,11 @@ def _link(readings: dict[int, Reading], words: Words) -> None:
 
 def _slices(row: list[Item]) -> list[Mention]:
     return [item.mention for item in row if "slice" in item.kinds and item.mention is not None]
+
+
+def _has_slice(reading: Reading) -> bool:
+    """Whether a current value of the sentence has a slice already; one of an earlier exam does not count."""
+    return any(told.reason is None for told in reading.told)
 
 
 def _refers_back(row: list[Item], told: Told | None) -> bool:
@@ -134,14 +154,11 @@ def _take_over(reading: Reading, told: Told, topic: Topic, words: Words) -> None
     fresh = topic.at >= 0
     back = fresh and _refers_back(row, told)
     partial = fresh and any(item.has("single", "another") for item in row[:4])
-    if told.reason == "no_slice" and back and topic.slices and not _slices(row):
+    if told.reason == "no_slice" and back and topic.slices and not _has_slice(reading):
         found = resolve(topic.slices)
         told.placed, told.reason = found, found.reason
-    same = [item for item in row if item.has("same")]
-    if told.reason == "no_slice" and same and topic.slices == [] and topic.valued is False:
-        told.placed = Placed(reason="no_slice")
-    if told.side is None and told.reason is not None and told.reason not in ("no_slice",) and not back:
-        pass
+    if told.reason == "no_slice" and topic.last is not None and any(item.has("same") for item in row):
+        told.placed, told.reason = topic.last, None
     if told.side is None and not _midline(row, told, words):
         if any(item.has("ipsi") for item in row):
             told.side = topic.side
@@ -179,7 +196,7 @@ def _heading_side(words: Words, sentence: Sentence) -> Laterality | None:
 
 
 def _was(reading: Reading, topic: Topic) -> None:
-    """"It was 6.8." after a sentence that gave today's value."""
+    """Marks "It was 6.8." as earlier after a sentence that gave today's value."""
     for told in reading.told:
         bare = told.tense.sign == "past" and told.reason == "no_slice" and told.mention.link != "head"
         if bare and topic.valued and len(reading.told) == 1 and _refers_back(reading.row, told):
@@ -187,11 +204,13 @@ def _was(reading: Reading, topic: Topic) -> None:
 
 
 def _look_ahead(reading: Reading, after: Reading | None) -> None:
-    """"SUVmax is 5.4. It is seen on slice 104.": a slice told in the next sentence."""
+    """Reads "SUVmax is 5.4. It is seen on slice 104.": a slice told in the next sentence."""
     waiting = [t for t in reading.told if t.reason == "no_slice"]
-    if len(waiting) != 1 or after is None or after.told or _slices(reading.row):
+    if len(waiting) != 1 or after is None or after.told or _has_slice(reading):
         return
-    if after.sentence.section != reading.sentence.section or (after.sentence.item and reading.sentence.line != after.sentence.line):
+    if after.sentence.section != reading.sentence.section or (
+        after.sentence.item and reading.sentence.line != after.sentence.line
+    ):
         return
     slices = _slices(after.row)
     if slices and _refers_back(after.row, None):
@@ -253,6 +272,15 @@ def _finding(text: str, reading: Reading, told: Told) -> Finding:
     )
 
 
+def _unread(sentence: Sentence, mention: Mention) -> Finding:
+    """The value of a stretch that is no language, kept without its surroundings."""
+    span = (mention.start, mention.end)
+    return Finding(
+        mention.value, None, None, None, "excluded", "ambiguous", span, mention.decimals, sentence_span=span,
+        section=sentence.section,
+    )  # fmt: skip
+
+
 def _prompt(text: str, reading: Reading, told: Told) -> str:
     start, end = told.group
     prompt = redact(text[start:end], [(a - start, b - start) for a, b in told.cut])
@@ -263,34 +291,3 @@ def _prompt(text: str, reading: Reading, told: Told) -> str:
     if prompt and told.side in ("left", "right") and told.side not in prompt.lower():
         prompt = f"{prompt.rstrip(' .')} ({told.side})"
     return prompt
-
-
-def _repeats(findings: list[Finding]) -> list[Finding]:
-    """The same finding told again counts once: in the impression, or with the same value and slice anywhere."""
-    result = list(findings)
-    first: list[Finding] = [f for f in findings if f.section != "impression" and f.reason in _LESION]
-    seen: list[Finding] = []
-    for i, finding in enumerate(findings):
-        if finding.reason not in _LESION:
-            continue
-        pool = first if finding.section == "impression" else seen
-        if any(_same(finding, other) for other in pool if other is not finding):
-            result[i] = replace(finding, status="excluded", reason="repeat")
-        else:
-            seen.append(finding)
-            if finding.section == "impression":
-                first.append(finding)
-    return result
-
-
-_LESION = (None, "no_slice", "not_axial", "ambiguous", "range", "not_max")
-
-
-def _same(again: Finding, other: Finding) -> bool:
-    if again.suv != other.suv:
-        return False
-    if again.laterality and other.laterality and {again.laterality, other.laterality} == {"left", "right"}:
-        return False
-    if again.section != "impression":
-        return again.slice is not None and again.slice == other.slice
-    return again.slice is None or again.slice == other.slice

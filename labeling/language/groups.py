@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
+from petground.labeling.language.lexicon import word_set
 from petground.labeling.language.stream import Item
 
 __all__ = ["Group", "make_groups"]
 
-_DETERMINERS = frozenset("a an the in at on within of new also another small with along there is mild mildly avid its focal".split())
+_DETERMINERS = word_set(
+    "a an the in at on within of new also another small with along there is mild mildly avid its focal"
+)
 
 
 @dataclass
@@ -27,7 +31,7 @@ def make_groups(row: list[Item]) -> list[Group]:
         return []
     leading = _named_first(row, values[0])
     groups = [Group(0, len(row), [values[0]])]
-    for a, b in zip(values, values[1:], strict=False):
+    for a, b in itertools.pairwise(values):
         cut = _boundary(row, a, b, leading)
         if cut is None:
             groups[-1].values.append(b)
@@ -38,7 +42,7 @@ def make_groups(row: list[Item]) -> list[Group]:
 
 
 def _named_first(row: list[Item], value: int) -> bool:
-    """Whether lesions are named before their values ("left node, SUVmax 5") rather than after ("SUVmax 5 in the left node")."""
+    """Whether lesions are named before their values ("left node, SUVmax 5"), not after ("SUVmax 5 in the left node")."""
     return any(item.own for item in row[:value])
 
 
@@ -65,6 +69,8 @@ def _boundary(row: list[Item], a: int, b: int, leading: bool) -> int | None:
     if not leading and scored:
         best = max(score for score, _ in scored)
         return max(i for score, i in scored if score == best)
+    if not scored and leading:
+        return _trailing_side(row, a, b, own)
     if scored:
         best = max(score for score, _ in scored)
         at = [i for score, i in scored if score == best]
@@ -74,8 +80,15 @@ def _boundary(row: list[Item], a: int, b: int, leading: bool) -> int | None:
         if row[cut].has("starter"):
             cut = _back_over_place(row, cut, a)
         return cut
-    if not leading:
-        return b - _head_length(row, b)
+    return b - _head_length(row, b)
+
+
+def _trailing_side(row: list[Item], a: int, b: int, own: list[int]) -> int:
+    """Without a separator before the next name: "6.2 on the right and 4.4 on the left", or run-on dictation."""
+    joint = [i for i in range(own[-1] + 1, b) if _separator(row, i, a, b)]
+    told_after = any(item.own for item in row[b + 1 : b + 5])
+    if joint and told_after and all(row[i].has("side") or i < joint[0] for i in own):
+        return joint[-1]
     first = own[0]
     while first - 1 > a and (row[first - 1].text in _DETERMINERS or row[first - 1].has("size")):
         first -= 1
@@ -91,7 +104,7 @@ def _separator(row: list[Item], i: int, a: int, b: int) -> int:
         return 0
     if item.has("starter"):
         return 4 if not row[i - 1].own else 3
-    if item.text in (";", "•", "|") or item.text in (".", "?", "!", "...", ".."):
+    if item.text in (";", "•", "|", "?", "!", "...", ".."):
         return 5
     if item.has("coord"):
         if row[i - 1].own and row[min(i + 1, b)].own:
@@ -110,18 +123,23 @@ def _near_value(row: list[Item], i: int, b: int) -> bool:
 
 def _head_length(row: list[Item], b: int) -> int:
     step = 0
-    while b - step - 1 >= 0 and (row[b - step - 1].has("head") or row[b - step - 1].text in ("of", "an", "a", "with", "is", ":", "=")):
+    while b - step - 1 >= 0 and (
+        row[b - step - 1].has("head") or row[b - step - 1].text in ("of", "an", "a", "with", "is", ":", "=")
+    ):
         step += 1
     return step
 
 
 def _back_over_place(row: list[Item], cut: int, a: int) -> int:
-    """"... 2.9 in the left adrenal there is a nodule": the place before "there is" belongs to what follows."""
+    """Reads "... 2.9 in the left adrenal there is a nodule": the place before "there is" belongs to what follows."""
     i = cut - 1
     while i > a and (row[i].own or row[i].has("midline") or row[i].text in ("the", "both", "and")):
         i -= 1
-    if i > a and row[i].text in ("in", "within", "at") and i < cut - 1 and (
-        row[i - 1].has("value", "slice", "prior", "size") or row[i - 1].text in (")", ",")
+    if (
+        i > a
+        and row[i].text in ("in", "within", "at")
+        and i < cut - 1
+        and (row[i - 1].has("value", "slice", "prior", "size") or row[i - 1].text in (")", ","))
     ):
         return i
     return cut

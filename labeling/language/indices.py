@@ -1,8 +1,9 @@
-"""Slice and series mentions: "slice 104", "series 3, image 104", "(3:104)", "IMA 3-104", "axial 104", "image 41 of 263"."""
+"""Slice and series mentions: "slice 104", "series 3, image 104", "(3:104)", "IMA 3-104", "image 41 of 263"."""
 
 from __future__ import annotations
 
-from petground.labeling.language.lexicon import load_rules, phrases_of, rule_words
+from petground.labeling.language.index_context import MODALITIES, PLANES, look_around, skip, words_for
+from petground.labeling.language.lexicon import rule_words
 from petground.labeling.language.mention import Mention, Scan, is_integer
 
 __all__ = ["find_indices"]
@@ -10,10 +11,6 @@ __all__ = ["find_indices"]
 _RANGE = {"-", "--", "–", "—", "to", "through", "thru", "until"}
 _LIST = {",", "and", "&", "or", "/", ";", "+"}
 _SERIES_MAX = 99  # a series number in "3:104"; a larger first number is an image count ("image 141/263")
-_PLANES = {phrase: str(rule.get("label")) for rule in load_rules("mentions") if rule["kind"] == "plane"
-           for phrase in phrases_of(rule)}  # fmt: skip
-_MODALITIES = {phrase: str(rule.get("label")) for rule in load_rules("mentions") if rule["kind"] == "modality"
-               for phrase in phrases_of(rule)}  # fmt: skip
 
 
 def find_indices(scan: Scan) -> None:
@@ -28,12 +25,14 @@ def find_indices(scan: Scan) -> None:
                 found = _series_first(scan, index, heads)
             elif word in heads:
                 found = _after_head(scan, index)
-            elif word in _PLANES or word in ("#", "@"):
+            elif word in PLANES or word in ("#", "@"):
                 found = _plane_and_number(scan, index)
+            elif word == "s" and scan.glued(index + 1):
+                found = _letters_form(scan, index)
             elif is_integer(word):
                 found = _colon_form(scan, index) or _modality_and_number(scan, index)
         if found is not None:
-            _look_around(scan, found)
+            look_around(scan, found)
             index = found.last
         else:
             index += 1
@@ -41,20 +40,22 @@ def find_indices(scan: Scan) -> None:
         for index in range(scan.begin, scan.stop):
             found = _elided(scan, index)
             if found is not None:
-                _look_around(scan, found)
+                look_around(scan, found)
     scan.mentions.sort(key=lambda m: m.start)
 
 
 def _after_head(scan: Scan, head: int) -> Mention | None:
     """From a slice word to its numbers; None when no index follows (positions in mm, "slice thickness")."""
-    number = _skip(scan, head + 1, rule_words("mentions", "modifier") - {"is", "are", "position"}, 4)
-    if scan.word(number) in rule_words("mentions", "position") or scan.word(head + 1) in rule_words("mentions", "position"):
+    number = skip(scan, head + 1, rule_words("mentions", "modifier") - {"is", "are", "position"}, 4)
+    if scan.word(number) in rule_words("mentions", "position") or scan.word(head + 1) in rule_words(
+        "mentions", "position"
+    ):
         _position(scan, head)
         return None
     if scan.word(number) in rule_words("mentions", "series"):  # "image series 3: 104"
         return None
     if not _index_like(scan, number):
-        number = _skip(scan, head + 1, rule_words("mentions", "modifier"), 5)
+        number = skip(scan, head + 1, rule_words("mentions", "modifier"), 5)
         if not (_index_like(scan, number) and scan.word(number - 1) in ("is", "are", "position")):
             return None
     if _is_length(scan, number):
@@ -82,7 +83,7 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
         link, step = scan.word(index), index + 1
         if link == "," and scan.word(step) in ("and", "&", "or"):
             step += 1
-        step = _skip(scan, step, {"slice", "slices", "image", "images", "on", "#", "also", "im", "img"}, 2)
+        step = skip(scan, step, {"slice", "slices", "image", "images", "on", "#", "also", "im", "img"}, 2)
         both = _two_in_one(scan.word(step)) if link in _LIST else None
         if both:
             found.extend(both)
@@ -99,7 +100,7 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
         if link in (":", "/") or (link == "-" and head.startswith("ima") and head != "image" and head != "images"):
             if len(found) != 1 or series is not None:
                 break
-            if link == "/" and found[0] > _SERIES_MAX or (link == "/" and found[0] > 20 and value > found[0]):
+            if (link == "/" and found[0] > _SERIES_MAX) or (link == "/" and found[0] > 20 and value > found[0]):
                 index = step + 1  # image 41/263
                 break
             if not tight and link == "/":
@@ -126,15 +127,17 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
 
 
 def _series_first(scan: Scan, head: int, heads: frozenset[str]) -> Mention | None:
-    """"series 3, image 104", "Se 4 Im 133", "series 3/104", "S4 I133"; a series alone is taken as a number."""
-    number = _skip(scan, head + 1, {"#", "no", "number", "no.", ".", ":", "="}, 3)
+    """Reads "series 3, image 104", "Se 4 Im 133", "series 3/104", "S4 I133"; a series alone is taken as a number."""
+    number = skip(scan, head + 1, {"#", "no", "number", "no.", ".", ":", "="}, 3)
     if not scan.free_int(number) or len(scan.word(number)) > 4:
         return None
     link = scan.word(number + 1)
-    index = _skip(scan, number + 1, {",", ":", "/", "-", ";", "–", "(", "on", "at"} | _words("modifier") | set(_PLANES), 5)
+    index = skip(
+        scan, number + 1, {",", ":", "/", "-", ";", "–", "(", "on", "at"} | words_for("modifier") | set(PLANES), 5
+    )
     mention = None
     if scan.word(index) in heads:
-        inner = _skip(scan, index + 1, rule_words("mentions", "modifier"), 3)
+        inner = skip(scan, index + 1, rule_words("mentions", "modifier"), 3)
         if _index_like(scan, inner) and not _is_length(scan, inner):
             mention = _numbers(scan, head, inner, "slice")
     elif link in (":", "/", ",", "-") and scan.free_int(number + 2) and _alone(scan, number + 2):
@@ -147,7 +150,7 @@ def _series_first(scan: Scan, head: int, heads: frozenset[str]) -> Mention | Non
 
 
 def _plane_and_number(scan: Scan, head: int) -> Mention | None:
-    number = _skip(scan, head + 1, {"#", ":", "no", "number", "=", "ct", "pet", "at"}, 3)
+    number = skip(scan, head + 1, {"#", ":", "no", "number", "=", "ct", "pet", "at"}, 3)
     if not _index_like(scan, number) or _is_length(scan, number) or not _alone(scan, number):
         return None
     if scan.word(head) in ("#", "@") and int(scan.word(number)) < 10:
@@ -155,8 +158,19 @@ def _plane_and_number(scan: Scan, head: int) -> Mention | None:
     return _numbers(scan, head, number, "slice")
 
 
+def _letters_form(scan: Scan, first: int) -> Mention | None:
+    """Reads "S4 I155", "S4/I155": series and image by their letters."""
+    step = first + 2 + (scan.word(first + 2) in ("/", ",", "-", ":"))
+    if not scan.free_int(first + 1) or scan.word(step) not in ("i", "im") or not scan.free_int(step + 1):
+        return None
+    mention = scan.take("slice", first, step + 2)
+    mention.indices, mention.series = (int(scan.word(step + 1)),), int(scan.word(first + 1))
+    mention.index_spans = ((scan.words.start[step + 1], scan.words.end[step + 1]),)
+    return mention
+
+
 def _colon_form(scan: Scan, first: int) -> Mention | None:
-    """"(3:104)", "[3/104]", "3:104", "3-104" only in brackets: series and image without a word."""
+    """Reads "(3:104)", "[3/104]", "3:104", "3-104" only in brackets: series and image without a word."""
     if not (scan.free_int(first) and scan.free_int(first + 2) and scan.glued(first + 1) and scan.glued(first + 2)):
         return None
     link, series, value = scan.word(first + 1), int(scan.word(first)), int(scan.word(first + 2))
@@ -164,7 +178,7 @@ def _colon_form(scan: Scan, first: int) -> Mention | None:
     if link not in (":", "/", "-") or not 0 < series <= _SERIES_MAX or not _alone(scan, first + 2):
         return None
     before = scan.word(first - 1)
-    if link == "/" and (not bracketed and before not in (",", "im") or value <= 12 and not bracketed):
+    if link == "/" and ((not bracketed and before not in (",", "im")) or (value <= 12 and not bracketed)):
         return None
     if link == "-" and not (bracketed and value > 20 and value > 4 * series):
         return None
@@ -177,8 +191,8 @@ def _colon_form(scan: Scan, first: int) -> Mention | None:
 
 
 def _modality_and_number(scan: Scan, number: int) -> Mention | None:
-    """"(PET 104, CT 208)": only inside brackets, since "CT 2019" is a date."""
-    if scan.word(number - 1) not in _MODALITIES or not scan.free_int(number) or not _alone(scan, number):
+    """Reads "(PET 104, CT 208)": only inside brackets, since "CT 2019" is a date."""
+    if scan.word(number - 1) not in MODALITIES or not scan.free_int(number) or not _alone(scan, number):
         return None
     if scan.word(number + 1) not in (")", ",", ";", "]", "/") or 1990 <= int(scan.word(number)) <= 2049:
         return None
@@ -198,73 +212,11 @@ def _elided(scan: Scan, index: int) -> Mention | None:
         return None
     if bracket and not any(m.kind == "slice" and scan.word(m.first - 1) in ("(", "[") for m in scan.mentions):
         return None
-    if scan.word(index - 2) in _words("suv") or scan.word(index - 2) in ("max", "value", "suv"):
+    if scan.word(index - 2) in words_for("suv") or scan.word(index - 2) in ("max", "value", "suv"):
         return None
     if 1990 <= int(scan.word(index)) <= 2049:
         return None
     return _numbers(scan, index, index, "slice")
-
-
-def _look_around(scan: Scan, mention: Mention) -> None:
-    """Plane, modality, series and `best` from the words before and after the numbers."""
-    modifiers = _words("modifier") | {"(", ",", "ct", "pet", "/", "fused", "series", "attenuation", "corrected"}
-    first = mention.first
-    for index in range(mention.first, mention.last):
-        _note(scan.word(index), mention)
-    back = first - 1
-    while back >= scan.begin and first - back <= 6 and back not in scan.taken:
-        word = scan.word(back)
-        if word in _PLANES or word in _MODALITIES or word in ("/", "ac", "nac", "fused", "attenuation", "corrected", "-"):
-            _note(word, mention)
-            if word != "-":
-                first = back
-            back -= 1
-        else:
-            break
-    for index in range(first, mention.first):
-        scan.taken[index] = "slice"
-    mention.first = first
-    mention.start = scan.words.start[first]
-    while scan.word(back) in modifiers and back > first - 4:
-        back -= 1
-    near = [scan.word(i) for i in range(max(scan.begin, back - 4), first)]
-    cut = max((i for i, w in enumerate(near) if w in (",", ";", ")", "(", ".") or w[:1].isdecimal()), default=-1)
-    if cut >= 0 and near[cut] == "(" and cut < len(near) - 1:
-        cut = cut
-    mention.best = any(w in _words("best") for w in near[cut + 1 :])
-    _trailing(scan, mention)
-
-
-def _trailing(scan: Scan, mention: Mention) -> None:
-    """"of series 3", "(coronal)", "on the sagittal images", "of 263" after the numbers."""
-    index = _skip(scan, mention.last, {"of", "in", "on", "the", "(", ",", "from"}, 3)
-    word = scan.word(index)
-    if word in _words("series") and scan.free_int(index + 1) and mention.series is None:
-        mention.series = int(scan.word(index + 1))
-        _stretch(scan, mention, index + 2)
-    elif word in _PLANES and not mention.plane and scan.word(mention.last) != ",":
-        after = scan.word(index + 1)
-        if not is_integer(after) and not (after in _words("slice") and is_integer(scan.word(index + 2))):
-            last = index + 2 if after in _words("slice") | _words("series") | {"plane", "view", "views"} else index + 1
-            mention.plane = "axial" if _PLANES[word] == "axial" else "other"
-            _stretch(scan, mention, last)
-
-
-def _stretch(scan: Scan, mention: Mention, last: int) -> None:
-    opened = any(scan.word(i) == "(" for i in range(mention.last, last))
-    if opened and scan.word(last) == ")":
-        last += 1
-    for index in range(mention.last, last):
-        scan.taken[index] = "slice"
-    mention.last = last
-    mention.end = scan.words.end[last - 1]
-
-
-def _note(word: str, mention: Mention) -> None:
-    if word in _PLANES and mention.plane != "axial":
-        mention.plane = "axial" if _PLANES[word] == "axial" else "other"
-    if word in _MODALITIES and mention.modality != "pet":
-        mention.modality = "pet" if _MODALITIES[word] == "pet" else "ct"
 
 
 def _position(scan: Scan, head: int) -> None:
@@ -275,24 +227,12 @@ def _position(scan: Scan, head: int) -> None:
             return
 
 
-def _skip(scan: Scan, index: int, words: frozenset[str] | set[str], most: int) -> int:
-    for _ in range(most):
-        if scan.word(index) not in words:
-            break
-        index += 1
-    return index
-
-
-def _words(kind: str) -> frozenset[str]:
-    return rule_words("mentions", kind)
-
-
 def _index_like(scan: Scan, index: int) -> bool:
     return scan.free_int(index) or (index not in scan.taken and _two_in_one(scan.word(index)) is not None)
 
 
 def _two_in_one(word: str) -> tuple[int, int] | None:
-    """"60,64" is one token (a decimal comma elsewhere); after a slice word it is two indices."""
+    """The two indices of "60,64" after a slice word; elsewhere that token is a decimal comma."""
     left, comma, right = word.partition(",")
     if comma and left.isdecimal() and right.isdecimal() and len(left) <= 4 and 2 <= len(right) <= 4:
         return int(left), int(right)
@@ -301,11 +241,11 @@ def _two_in_one(word: str) -> tuple[int, int] | None:
 
 def _alone(scan: Scan, index: int) -> bool:
     after = scan.word(index + 1)
-    if after in ("x", "×", "%") or after in _words("unit") or after in _words("length"):
+    if after in ("x", "×", "%") or after in words_for("unit") or after in words_for("length"):
         return False
-    return scan.stands_alone(index) or after in _words("best") or after in _PLANES or after in _words("suv")
+    return scan.stands_alone(index) or after in words_for("best") or after in PLANES or after in words_for("suv")
 
 
 def _is_length(scan: Scan, index: int) -> bool:
     unit = scan.word(index + 2) if scan.word(index + 1) == "-" else scan.word(index + 1)
-    return unit in _words("length") or scan.taken.get(index) in ("size", "number", "date")
+    return unit in words_for("length") or scan.taken.get(index) in ("size", "number", "date")

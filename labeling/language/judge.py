@@ -1,149 +1,27 @@
-"""What a value stands for, slices aside: earlier exam, reference tissue, normal organ, negated, threshold, mean, range."""
+"""What a value stands for, slices aside: earlier exam, reference tissue, normal organ, negation, threshold, range."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from petground.labeling.language.groups import Group
-from petground.labeling.language.lexicon import rule_words
+from petground.labeling.language.lexicon import rule_words, word_set
+from petground.labeling.language.scope import CLOSERS, Scope
 from petground.labeling.language.stream import Item
 from petground.labeling.language.tense import Tense
 
-__all__ = ["Scope", "judge", "make_scope"]
+__all__ = ["judge"]
 
-_CLOSERS = frozenset({",", ";", ")", "]", ".", ":"})
-_STRONG = frozenset(
-    "focal focus focally increased intense intensely diffuse diffusely new elevated hypermetabolic suspicious abnormal "
-    "asymmetric asymmetrically nodular marked markedly avid discrete prominent heterogeneous patchy multifocal".split()
+_STRONG = word_set(
+    "focal focus focally increased intense intensely diffuse diffusely new elevated hypermetabolic suspicious "
+    "abnormal asymmetric asymmetrically nodular marked markedly avid discrete prominent heterogeneous patchy "
+    "multifocal"
 )
-_SAYS = frozenset(
-    "is are was were be being felt considered likely probably favored favoured favor favors represent represents "
-    "representing consistent compatible related due reflecting reflects reflect to , ( ; : as with keeping of for in "
-    "presumably presumed thought deemed attributed attributable most suggesting suggests compatible".split()
+_SAYS = word_set(
+    "is are was were be being felt considered likely probably favored favoured favor favors represent "
+    "represents representing consistent compatible related due reflecting reflects reflect to , ( ; : as with "
+    "keeping of for in presumably presumed thought deemed attributed attributable most suggesting suggests "
+    "compatible"
 )
-_ADVERSATIVE = frozenset("but however though although yet while whereas except".split())
-_ELSEWHERE = frozenset("elsewhere other otherwise additional else".split())
-
-
-@dataclass
-class Scope:
-    """The items of a group that speak of one value: those in a side remark ("than liver (2.3)") belong to it alone.
-
-    value: item index. zone: items of the side remark that the value lies in, empty outside; remarks: the others.
-    items: what may speak of the value. label: kinds found in the heading the sentence stands under.
-    """
-
-    row: list[Item]
-    value: int
-    items: list[int]
-    zone: list[int] = field(default_factory=list)
-    heading: frozenset[str] = frozenset()
-    section: str | None = None
-    remarks: list[list[int]] = field(default_factory=list)
-
-    def before(self) -> list[Item]:
-        """Items of the scope before the value."""
-        return [self.row[i] for i in self.items if i < self.value]
-
-    def after(self) -> list[Item]:
-        """Items of the scope after the value."""
-        return [self.row[i] for i in self.items if i > self.value]
-
-    def any(self, *kinds: str) -> bool:
-        """Whether an item of the scope has one of the kinds."""
-        return any(self.row[i].has(*kinds) for i in self.items)
-
-
-def make_scope(row: list[Item], group: Group, value: int, section: str | None, heading: frozenset[str]) -> Scope:
-    """The scope of one value of a group."""
-    zones = _zones(row, group)
-    mine = next((zone for zone in zones if value in zone), [])
-    if mine:
-        return Scope(row, value, [i for i in mine], mine, heading, section)
-    hidden = {i for zone in zones for i in zone}
-    hidden |= _relations(row, group, value)
-    items = [i for i in range(group.first, group.last) if i not in hidden]
-    return Scope(row, value, items, [], heading, section, zones)
-
-
-def _zones(row: list[Item], group: Group) -> list[list[int]]:
-    """Side remarks that compare: from "than", "above", "versus" to the end of the phrase and its bracket."""
-    zones: list[list[int]] = []
-    i = group.first
-    while i < group.last:
-        if not row[i].has("compare") or _measures(row, i, group):
-            i += 1
-            continue
-        j = i + 1
-        seen_value = False
-        while j < group.last:
-            item = row[j]
-            if "value" in item.kinds:
-                if seen_value:
-                    break
-                seen_value = True
-            if item.text in ("(", "["):
-                j = _close(row, j, group.last)
-                seen_value = seen_value or any("value" in row[k].kinds for k in range(i, j))
-                continue
-            if item.text == "," and j + 1 < group.last and row[j + 1].text in ("which", "with", "whose", "having", "measuring"):
-                if not seen_value and row[j + 1].text == "which":
-                    j += 1
-                    continue
-                break
-            if item.text in (";", ",", ")", "]", ":") or item.has("coord") and (seen_value or not _more_tissue(row, j, group.last)):
-                break
-            if item.has("slice") and not seen_value and not any("value" in row[k].kinds for k in range(j, group.last)):
-                break
-            j += 1
-        zones.append(list(range(i, j)))
-        i = j
-    return zones
-
-
-def _more_tissue(row: list[Item], coord: int, last: int) -> bool:
-    """Whether "liver and spleen" goes on after the coordinator, rather than the sentence."""
-    return any(row[j].own or row[j].has("normal") for j in range(coord + 1, min(coord + 3, last)))
-
-
-def _measures(row: list[Item], i: int, group: Group) -> bool:
-    """"above SUV 2.5", "SUVmax greater than 5": a bound on the value itself, not another tissue."""
-    nearby = row[i + 1 : min(i + 4, group.last)]
-    if row[i].has("versus"):
-        return False
-    for item in nearby:
-        if item.own:
-            return False
-        if "value" in item.kinds:
-            return not row[i].has("compare") or row[i].text not in ("compared with", "compared to")
-    return False
-
-
-def _close(row: list[Item], opening: int, last: int) -> int:
-    depth = 0
-    for j in range(opening, last):
-        depth += row[j].text in ("(", "[")
-        depth -= row[j].text in (")", "]")
-        if depth == 0:
-            return j + 1
-    return last
-
-
-def _relations(row: list[Item], group: Group, value: int) -> set[int]:
-    """What a lesion lies next to: "adjacent to the left psoas"."""
-    hidden: set[int] = set()
-    for i in range(group.first, group.last):
-        if row[i].has("relation"):
-            j = i + 1
-            while j < min(group.last, i + 9) and j != value:
-                item = row[j]
-                if item.text in _CLOSERS or item.text == "(" or item.has("coord", "head", "slice", "anaphor", "starter", "size"):
-                    break
-                if item.text in ("with", "on", "is", "has", "measuring", "measures", "shows", "demonstrates", "at", "and"):
-                    break
-                hidden.add(j)
-                j += 1
-    return hidden
+_ADVERSATIVE = word_set("but however though although yet while whereas except")
+_ELSEWHERE = word_set("elsewhere other otherwise additional else")
 
 
 def judge(scope: Scope, tense: Tense) -> str | None:
@@ -154,9 +32,8 @@ def judge(scope: Scope, tense: Tense) -> str | None:
     if scope.section in ("indication", "comparison") and tense.when != "current":
         return "prior"
     reference, physiologic = _reference(scope), _physiologic(scope)
-    if physiologic == "said":
-        if not (reference == "said" and scope.zone):
-            return "physiologic"
+    if physiologic == "said" and not (reference == "said" and scope.zone):
+        return "physiologic"
     if reference:
         return "reference"
     if physiologic:
@@ -202,12 +79,16 @@ def _reference(scope: Scope) -> str:
     said = any(item.has("reference") for item in items)
     tissue = any(item.has("ref") for item in items)
     if scope.zone:
-        if tissue and not _lesion([i for i in items if not i.has("ref")]) or said:
+        if (tissue and not _lesion([i for i in items if not i.has("ref")])) or said:
             return "said"
-        if any(item.has("contralateral", "normal") for item in items) and not any(item.has("physio", "phys") for item in items):
+        if any(item.has("contralateral", "normal") for item in items) and not any(
+            item.has("physio", "phys") for item in items
+        ):
             return "said"
         if any(item.has("side") for item in items) and not any(item.has("lesion", "prior", "date") for item in items):
             return "said"  # "versus 4.3 on the right"
+        if any(scope.row[i].has("ref") for zone in scope.remarks for i in zone if i < scope.value):
+            return "said"  # "exceeds that of liver, SUVmax 6.2 versus 3.0"
         return ""
     lesion = _lesion(items)
     if said and (not lesion or _nearest(scope, "reference") < _nearest(scope, "lesion")):
@@ -217,10 +98,12 @@ def _reference(scope: Scope) -> str:
     other_side = any(item.has("contralateral") for item in items)
     if other_side and not lesion:
         return "side"
-    if any(item.has("normal") for item in scope.before()) and not scope.any("phys") and not lesion and not _strong(scope):
-        if tissue or scope.any("side", "contralateral"):
-            return "normal"
-    if tissue and not lesion and not _strong(scope):
+    if lesion or _strong(scope):
+        return ""
+    normal = any(item.has("normal") for item in scope.before()) and not scope.any("phys")
+    if normal and (tissue or scope.any("side", "contralateral")):
+        return "normal"
+    if tissue:
         near = [i for i in reversed(scope.items) if i < scope.value and scope.row[i].has("ref", "site", "phys")] or [
             i for i in scope.items if i > scope.value and scope.row[i].has("ref", "site", "phys")
         ]
@@ -289,7 +172,7 @@ def _negated(scope: Scope) -> bool:
             between = row[end + 1 : scope.value]
             if any(b.text in _ADVERSATIVE or b.has("starter") or b.text == ";" for b in between):
                 continue
-            comma = next((k for k, b in enumerate(between) if b.text == "," ), None)
+            comma = next((k for k, b in enumerate(between) if b.text == ","), None)
             if comma is not None and any(b.own for b in between[comma:]):
                 continue
             if item.has("negated") and any(b.has("lesion") for b in between):
@@ -299,7 +182,9 @@ def _negated(scope: Scope) -> bool:
         if any(t.text in _ELSEWHERE or t.has("another") for t in tail):
             continue
         gap = row[scope.value + 1 : i]
-        if any(g.has("starter") for g in gap) or (any(t.own for t in tail) and not any(g.text in _SAYS for g in gap[-3:])):
+        if any(g.has("starter") for g in gap) or (
+            any(t.own for t in tail) and not any(g.text in _SAYS for g in gap[-3:])
+        ):
             continue
         return True
     return False
@@ -313,9 +198,11 @@ def _negated_uptake(row: list[Item], after: list[int]) -> int:
         if item.has("uptake") and item.text not in ("significant", "increased", "suspicious", "abnormal", "elevated"):
             ahead = row[i + 1] if i + 1 < len(row) else None
             return i + 1 if ahead is not None and ahead.has("uptake") else i
-        if item.has("affirmed", "change", "value") or item.text in _CLOSERS:
+        if item.text in ("increased", "elevated"):
+            continue
+        if item.has("affirmed", "change", "value") or item.text in CLOSERS:
             return -1
-        if item.has("uptake", "uncertain", "abnormal", "uptakeword") or item.own and step < 6:
+        if item.has("uptake", "uncertain", "abnormal", "uptakeword") or (item.own and step < 6):
             continue
         if item.text not in filler and not all(word in filler for word in item.text.split()):
             return -1
@@ -330,17 +217,21 @@ def _threshold(scope: Scope) -> bool:
 
 
 def _range(scope: Scope) -> bool:
-    """"up to" over several lesions."""
+    """Whether it is "up to" over several lesions, or one end of a range."""
     before = [i for i in scope.items if i < scope.value]
     upto = [i for i in before if scope.row[i].has("upto") and scope.value - i <= 6]
     if not upto:
         return scope.any("range") and any(scope.row[i].has("range") and scope.value - i <= 5 for i in before)
     single = [i for i in before if scope.row[i].has("single")]
-    plural = [i for i in before if scope.row[i].has("plural") or (scope.row[i].has("lesion") and _is_plural(scope.row[i].text))]
+    plural = [
+        i
+        for i in before
+        if scope.row[i].has("plural") or (scope.row[i].has("lesion") and _is_plural(scope.row[i].text))
+    ]
     return bool(plural) and not (single and max(single) > min(plural))
 
 
-_PLURALS = frozenset("foci metastases masses malignancies opacities densities lns mets".split())
+_PLURALS = word_set("foci metastases masses malignancies opacities densities lns mets")
 
 
 def _is_plural(text: str) -> bool:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from typing import Any
 
 from petground.labeling.language.tokens import Words, split_words
 
-__all__ = ["PhraseIndex", "load_rules", "phrase_index", "rule_words"]
+__all__ = ["PhraseIndex", "load_rules", "phrase_index", "rule_words", "word_set"]
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_rules(name: str) -> tuple[dict[str, Any], ...]:
     """Rules of a file, e.g. `context`; raises ValueError for a rule without example or with unknown keys."""
     text = resources.files("petground.labeling.language").joinpath(f"{name}.json").read_text(encoding="utf-8")
@@ -29,6 +29,11 @@ def load_rules(name: str) -> tuple[dict[str, Any], ...]:
     return tuple(rules)
 
 
+def word_set(words: str) -> frozenset[str]:
+    """The words of a string."""
+    return frozenset(words.split())
+
+
 def phrases_of(rule: dict[str, Any]) -> list[str]:
     """All phrases of a rule, combinations spelt out."""
     phrases = list(rule.get("phrases", ()))
@@ -37,7 +42,7 @@ def phrases_of(rule: dict[str, Any]) -> list[str]:
     return phrases
 
 
-@lru_cache(maxsize=None)
+@cache
 def rule_words(file: str, kind: str) -> frozenset[str]:
     """All phrases of one kind, lower case."""
     return frozenset(p.lower() for rule in load_rules(file) if rule["kind"] == kind for p in phrases_of(rule))
@@ -52,31 +57,29 @@ class PhraseIndex:
             words = tuple(split_words(phrase).lower)
             if words:
                 phrases.setdefault(words, {})[kind] = label
-        self._first: dict[str, list[tuple[tuple[str, ...], dict[str, str]]]] = {}
-        for words, kinds in phrases.items():
-            self._first.setdefault(words[0], []).append((words, kinds))
-        for options in self._first.values():
-            options.sort(key=lambda option: -len(option[0]))
+        self._phrases = phrases
+        lengths: dict[str, set[int]] = {}
+        for words in phrases:
+            lengths.setdefault(words[0], set()).add(len(words))
+        self._lengths = {word: sorted(sizes, reverse=True) for word, sizes in lengths.items()}
 
     def find(self, words: Words, begin: int, stop: int) -> list[tuple[int, int, dict[str, str]]]:
         """(first token, end token, label by kind) of every phrase between two tokens, without overlap."""
         found = []
-        lower, first, index = words.lower, self._first, begin
+        lower, lengths, phrases, index = words.lower, self._lengths, self._phrases, begin
         while index < stop:
-            options = first.get(lower[index])
             step = 1
-            if options:
-                for phrase, kinds in options:
-                    size = len(phrase)
-                    if index + size <= stop and (size == 1 or tuple(lower[index : index + size]) == phrase):
-                        found.append((index, index + size, kinds))
-                        step = size
-                        break
+            for size in lengths.get(lower[index], ()):
+                kinds = phrases.get(tuple(lower[index : index + size])) if index + size <= stop else None
+                if kinds is not None:
+                    found.append((index, index + size, kinds))
+                    step = size
+                    break
             index += step
         return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def phrase_index(name: str, without: tuple[str, ...] = ()) -> PhraseIndex:
     """The index over the rules of a file, some kinds left out."""
     return PhraseIndex(

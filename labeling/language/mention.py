@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from petground.labeling.language.lexicon import rule_words
+from petground.labeling.language.lexicon import rule_words, word_set
 from petground.labeling.language.tokens import Words
 
 __all__ = ["FREE_NEXT", "Mention", "Scan", "is_integer", "is_number"]
 
-FREE_NEXT = frozenset(
-    ". .. ... , ; : ) ] } ( [ / ! ? * - -- – — → -> > and & or vs versus v on in at of to from with the previously prior "
-    "formerly before earlier today now currently respectively compared was is are were has which while whereas but plus "
-    "series se ser for there it this that each both then if as by than have had with show shows demonstrate".split()
+FREE_NEXT = word_set(
+    ". .. ... , ; : ) ] } ( [ / ! ? * - -- – — → -> > and & or vs versus v on in at of to from with the "
+    "previously prior formerly before earlier today now currently respectively compared was is are were has "
+    "which while whereas but plus series se ser for there it this that each both then if as by than have had "
+    "with show shows demonstrate"
 )
 """What may follow a bare whole number that stands for an SUV or an index; a noun there means that it counts things."""
 

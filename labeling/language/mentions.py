@@ -6,6 +6,7 @@ Results: `doc._.petground_mentions` (a list of Mention in order) and the span gr
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 
 from spacy.tokens import Doc
@@ -18,11 +19,22 @@ from petground.labeling.language.values import find_values
 
 __all__ = ["find_mentions", "mentions_component", "scan_sentence"]
 
+_SHORT = 6  # tokens; "Image 155." between an SUV and what it was before does not end the talk of it
+DENSE = 150
+"""Numbers in one sentence beyond which it is a table or a dump."""
+
+_PLAIN = re.compile(
+    r"\bsuv[ -]?\(?(?:max|mean|peak)?\)?[ :=]{0,3}(?:of |is )?(\d{1,3}(?:[.,]\d{1,3})?)(?![\d.,]*\d)", re.I
+)
+
 
 def scan_sentence(words: Words, begin: int, stop: int, carried: str = "") -> Scan:
     """Types every number between two tokens; `scan.mentions` in order of their place."""
     scan = Scan(words, begin, stop)
-    if any(word[:1].isdecimal() for word in words.lower[begin:stop]):
+    numbers = sum(1 for word in words.lower[begin:stop] if word[0].isdecimal())
+    if numbers > DENSE:
+        _scan_dense(scan)
+    elif numbers:
         find_dates(scan)
         find_sizes(scan)
         find_indices(scan)
@@ -30,6 +42,19 @@ def scan_sentence(words: Words, begin: int, stop: int, carried: str = "") -> Sca
         find_values(scan, carried)
         scan.mentions.sort(key=lambda m: (m.first, m.last))
     return scan
+
+
+def _scan_dense(scan: Scan) -> None:
+    """Of a stretch that is no language only the numbers that directly follow an SUV word are kept."""
+    words = scan.words
+    for match in _PLAIN.finditer(words.text, words.start[scan.begin], words.end[scan.stop - 1]):
+        value = match.group(1).replace(",", ".")
+        first, last = words.at(match.start()), words.at(match.end())
+        core, fraction = match.span(1), value.partition(".")[2]
+        kind = "mean" if "mean" in match.group().lower() else "max"
+        scan.mentions.append(
+            Mention("suv", *match.span(), first, last, float(value), len(fraction), suv_kind=kind, core=core)
+        )
 
 
 def find_mentions(words: Words, sentences: list[tuple[int, int]]) -> list[Mention]:
@@ -41,7 +66,8 @@ def find_mentions(words: Words, sentences: list[tuple[int, int]]) -> list[Mentio
         scan = scan_sentence(words, begin, stop, carried)
         found.extend(scan.mentions)
         kinds = [m.suv_kind for m in scan.mentions if m.kind in ("head", "suv")]
-        carried = kinds[-1] if kinds else ""
+        short = stop - begin <= _SHORT
+        carried = kinds[-1] if kinds else carried if short else ""
     return found
 
 

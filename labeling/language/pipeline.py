@@ -1,24 +1,25 @@
 """The spaCy pipeline of the project's own components; each can be added to any pipeline by its name.
 
-    >>> nlp = build_pipeline()
-    >>> doc = nlp("Left hilar node, SUVmax 5.2, slice 58.")
-    >>> [m.value for m in doc._.petground_mentions if m.kind == "suv"]
-    [5.2]
+>>> nlp = build_pipeline()
+>>> doc = nlp("Left hilar node, SUVmax 5.2, slice 58.")
+>>> [m.value for m in doc._.petground_mentions if m.kind == "suv"]
+[5.2]
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import spacy
+from spacy.language import Language
+from spacy.tokens import Doc
+
 from petground.labeling.language.anatomy import anatomy_component
 from petground.labeling.language.context import context_component
 from petground.labeling.language.mentions import mentions_component
 from petground.labeling.language.sections import sections_component
 from petground.labeling.language.sentences import sentences_component
 from petground.labeling.language.tokens import ReportTokenizer
-from spacy.language import Language
-from spacy.tokens import Doc
 
 __all__ = ["COMPONENTS", "build_pipeline", "register"]
 
@@ -40,7 +41,7 @@ def register() -> None:
             Doc.set_extension(name, default=[])
 
 
-@lru_cache(maxsize=None)
+@cache
 def build_pipeline() -> Language:
     """The pipeline over a blank English vocabulary; made once."""
     register()

@@ -22,11 +22,15 @@ _LEAD = (
     r"annotated|most|intense|well|lies|spans|extends|over|fallen|risen|went|to|both|present|reaching|whereas|while|which|it)"
 )
 _TWO_CUTS = re.compile(rf"{_M}(?:\s{{0,2}}(?:{_MARKS}|\b{_LINK}\b)){{0,6}}\s{{0,2}}(?={_M})", re.I)
-_EMPTY = re.compile(rf"\s?[(\[](?:\s{{0,2}}(?:{_M}|{_MARKS}|\b(?:{_LINK}|whereas|while|which)\b)){{0,12}}\s{{0,2}}[)\]]", re.I)
+_EMPTY = re.compile(
+    rf"\s?[(\[](?:\s{{0,2}}(?:{_M}|{_MARKS}|\b(?:{_LINK}|whereas|while|which)\b)){{0,12}}\s{{0,2}}[)\]]", re.I
+)
 _FIRST = re.compile(r"^(?:and|plus|while|whereas|but|with|also|as well as|along with)\s(?=\w)", re.I)
 _BEFORE = re.compile(rf"(?:\b{_LEAD}\b[\s,]{{1,2}}){{1,8}}(?={_M})", re.I)
 _AT_END = re.compile(rf"(?:[\s,;:=&/–-]|\b{_LEAD}\b){{0,12}}{_M}[\s,;:]{{0,3}}(?=[.)\]]|$)", re.I)
-_AT_START = re.compile(rf"^\W{{0,3}}{_M}(?:[\s,;:=.&/–-]|\b(?:of|in|is|was|are|noted|seen|on|at|with|within|for|and|the)\b){{0,8}}", re.I)
+_AT_START = re.compile(
+    rf"^\W{{0,3}}{_M}(?:[\s,;:=.&/–-]|\b(?:of|in|is|was|are|noted|seen|on|at|with|within|for|and|the)\b){{0,8}}", re.I
+)
 
 
 def redact(text: str, spans: Iterable[Span]) -> str:

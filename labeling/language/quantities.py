@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from petground.labeling.language.lexicon import rule_words
+from petground.labeling.language.lexicon import rule_words, word_set
 from petground.labeling.language.mention import Scan, is_integer, is_number
 
 __all__ = ["find_dates", "find_labelled", "find_sizes"]
@@ -14,7 +14,7 @@ _MONTH = (
     r"|nov(?:ember)?|dec(?:ember)?)"
 )
 _DATE = re.compile(
-    r"(?<![\d.,:])(?:\d{1,2}[/.]\d{1,2}[/.](?:19|20)?\d\d(?![\d,])|\d{1,2}-\d{1,2}-(?:19|20)?\d\d(?!\d)"
+    r"(?<![\d.,:])(?:\d{1,2}[/.]\d{1,2}[/.](?:19|20)?\d\d(?!\d)|\d{1,2}-\d{1,2}-(?:19|20)?\d\d(?!\d)"
     r"|(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}(?!\d)|\d{1,2}/(?:19|20)\d\d(?!\d)"
     rf"|\d{{1,2}}(?:st|nd|rd|th)?[ -]{{1,2}}(?:of )?{_MONTH}\b\.?(?:,?[ -]{{1,2}}(?:19|20)?\d\d(?!\d))?"
     rf"|\b{_MONTH}\b\.?[ -]{{0,2}}\d{{1,2}}(?:st|nd|rd|th)?,?[ ]{{1,2}}(?:19|20)\d\d(?!\d)"
@@ -24,7 +24,8 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 _TIME = re.compile(
-    r"(?<![\d.,:/])(?:at |@ ?)?\d{1,2}:\d\d(?::\d\d)?(?= ?(?:[ap]\.?m\b|h\b|hrs?\b|hours?\b))|(?:\bat |@ ?)\d{1,2}:\d\d(?!\d)",
+    r"(?<![\d.,:/])(?:at |@ ?)?\d{1,2}:\d\d(?::\d\d)?(?= ?(?:[ap]\.?m\b|h\b|hrs?\b|hours?\b))"
+    r"|(?:\bat |@ ?)\d{1,2}:\d\d(?!\d)",
     re.I,
 )
 _BY = {"x", "×", "*", "by"}
@@ -48,7 +49,7 @@ def find_dates(scan: Scan) -> None:
                 scan.take(kind, first, last)
 
 
-_MONTHS3 = frozenset("jan feb mar apr may jun jul aug sep oct nov dec".split())
+_MONTHS3 = word_set("jan feb mar apr may jun jul aug sep oct nov dec")
 
 
 def find_sizes(scan: Scan) -> None:
@@ -119,19 +120,25 @@ def find_labelled(scan: Scan) -> None:
         if is_integer(word) and glued_letters and before not in indices and before not in ("s", "i"):
             scan.take("number", index, index + 1)  # T12, L4, F18
             continue
-        if before in ("+", "±", "+/-") or (before in deltas and not _to_follows(scan, index)):
+        if before in ("+", "±", "+/-") or (_says_change(scan, index, deltas)):
             scan.take("number", index, index + 1)
             continue
-        if before in ("-", "−") and not scan.glued(index - 1) and scan.glued(index) and scan.word(index - 2) not in heads:
-            if scan.word(index - 2) not in ("max", "mean", "peak", ":", "=", ")"):
-                scan.take("number", index, index + 1)
-                continue
+        if (
+            before in ("-", "−")
+            and not scan.glued(index - 1)
+            and scan.glued(index)
+            and scan.word(index - 2) not in heads
+        ) and scan.word(index - 2) not in ("max", "mean", "peak", ":", "=", ")"):
+            scan.take("number", index, index + 1)
+            continue
         _after_label(scan, index, labels)
 
 
-def _to_follows(scan: Scan, index: int) -> bool:
-    """Whether "by" only says how much before "to": the number itself is still the change."""
-    return scan.word(index - 1) in ("x", "×")
+def _says_change(scan: Scan, index: int, deltas: frozenset[str]) -> bool:
+    """`by 2.1`, `an increase of 2.4`, `delta 1.3`: an amount of change, not a value."""
+    before = scan.word(index - 1)
+    two = f"{scan.word(index - 2)} {before}"
+    return (before in deltas or two in deltas) and scan.word(index - 2) not in ("x", "×")
 
 
 def _after_label(scan: Scan, index: int, labels: frozenset[str]) -> None:

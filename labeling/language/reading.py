@@ -8,8 +8,9 @@ from petground.labeling.finding import Laterality
 from petground.labeling.language.assign import Placed, assign_slices
 from petground.labeling.language.context import Cue
 from petground.labeling.language.groups import Group, make_groups
-from petground.labeling.language.judge import judge, make_scope
+from petground.labeling.language.judge import judge
 from petground.labeling.language.mention import Mention
+from petground.labeling.language.scope import make_scope
 from petground.labeling.language.sentences import Sentence
 from petground.labeling.language.sides import find_side, find_site, listed_sides, opposite
 from petground.labeling.language.stream import Item, make_stream
@@ -46,31 +47,35 @@ class Told:
 
 @dataclass
 class Reading:
-    """A sentence read. row: its items; told: one per value, in order."""
+    """A sentence read. row: its items; told: one per value, in order. unread: values of what is no language."""
 
     sentence: Sentence
     row: list[Item]
     words: Words
     groups: list[Group] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
+    unread: list[Mention] = field(default_factory=list)
 
 
 def read_sentence(
-    words: Words, sentence: Sentence, mentions: list[Mention], cues: list[Cue], anatomy: list[Cue], heading: frozenset[str]
+    words: Words,
+    sentence: Sentence,
+    mentions: list[Mention],
+    cues: list[Cue],
+    anatomy: list[Cue],
+    heading: frozenset[str],
 ) -> Reading:
-    """Reads a sentence. mentions, cues, anatomy: those inside it. heading: kinds of cue in the title it stands under."""
+    """Reads a sentence. mentions, cues, anatomy: those inside it. heading: kinds of cue in the title above it."""
     begin, stop = words.at(sentence.start), words.at(sentence.end)
     values = [m for m in mentions if m.kind == "suv"]
     if len(values) > MANY:
-        return _dump(words, sentence, values)
+        return Reading(sentence, [], words, unread=values)
     row = make_stream(words, begin, stop, mentions, cues, anatomy)
     reading = Reading(sentence, row, words, make_groups(row))
     if not values:
         return reading
     tenses = read_tenses(row)
-    scopes = {
-        v: make_scope(row, group, v, sentence.section, heading) for group in reading.groups for v in group.values
-    }
+    scopes = {v: make_scope(row, group, v, sentence.section, heading) for group in reading.groups for v in group.values}
     reasons = {v: judge(scope, tenses[v]) for v, scope in scopes.items()}
     _normal_side(row, reading.groups, reasons)
     placed = assign_slices(row, reading.groups, reasons, tenses)
@@ -110,14 +115,16 @@ def read_sentence(
 
 
 def _group_sides(row: list[Item], group: Group, values: list[int]) -> dict[int, tuple[int, Laterality]]:
-    """"Right and left nodes: 4.1 and 5.0": the item that names the side of each value, and the side."""
+    """Reads "Right and left nodes: 4.1 and 5.0": the item that names the side of each value, and the side."""
     if len(values) < 2:
         return {}
     sides = listed_sides(row, list(range(group.first, group.last)), len(values))
     return dict(zip(values, sides, strict=True)) if sides else {}
 
 
-def _other_sides(row: list[Item], words: Words, sides: dict[int, tuple[int, Laterality]], value: int) -> list[tuple[int, int]]:
+def _other_sides(
+    row: list[Item], words: Words, sides: dict[int, tuple[int, Laterality]], value: int
+) -> list[tuple[int, int]]:
     """Characters of the sides and places that belong to the other values of a list."""
     cut = []
     mine = sides[value][0]
@@ -135,7 +142,7 @@ def _other_sides(row: list[Item], words: Words, sides: dict[int, tuple[int, Late
 
 
 def _from_sentence(row: list[Item], reading: Reading, number: int, items: list[int]) -> Laterality | None:
-    """Side taken over from earlier in the sentence: "a second one", "ipsilateral", "Two left nodes: axillary ..., hilar ..."."""
+    """Side taken over from earlier in the sentence: "a second one", "ipsilateral", "Two left nodes: axillary ..."."""
     earlier = [t.side for t in reading.told if t.side in ("left", "right")]
     if not earlier:
         return None
@@ -145,7 +152,10 @@ def _from_sentence(row: list[Item], reading: Reading, number: int, items: list[i
         return opposite(earlier[-1])
     if any(row[i].has("midline") for i in items):
         return None
-    if any(row[i].has("another") for i in items) and not any(row[i].has("site", "sided") for i in items):
+    places = [row[i] for i in items if row[i].has("site", "sided", "lesion", "ref", "phys")]
+    if not places or (any(row[i].has("another") for i in items) and not any(p.has("site", "sided") for p in places)):
+        return earlier[-1]
+    if all(place.text.startswith(("level", "station")) for place in places):
         return earlier[-1]
     head = reading.groups[0]
     colon = next((i for i in range(head.first, head.values[0]) if row[i].text == ":"), None)
@@ -155,7 +165,7 @@ def _from_sentence(row: list[Item], reading: Reading, number: int, items: list[i
 
 
 def _normal_side(row: list[Item], groups: list[Group], reasons: dict[int, str | None]) -> None:
-    """"...; the left side is normal" makes the value told of that side a reference, when another side has one too."""
+    """By "...; the left side is normal" the value of that side is a reference, when another side has one too."""
     for i, item in enumerate(row):
         if not item.has("normal") or any(row[k].has("affirmed") for k in range(max(0, i - 3), i)):
             continue
@@ -165,7 +175,12 @@ def _normal_side(row: list[Item], groups: list[Group], reasons: dict[int, str | 
             continue
         for group in groups:
             for v in group.values:
-                if reasons[v] is None and v < i and find_side(row, list(range(group.first, v)), v) == side and len(groups) > 1:
+                if (
+                    reasons[v] is None
+                    and v < i
+                    and find_side(row, list(range(group.first, v)), v) == side
+                    and len(groups) > 1
+                ):
                     reasons[v] = "reference"
 
 
@@ -191,12 +206,3 @@ def _cuts(row: list[Item], words: Words, tenses: dict[int, Tense]) -> list[tuple
             if high - low <= 6 and not any(row[k].own for k in range(low, high + 1)):
                 cut.append((words.start[row[low].first], words.end[row[high].last - 1]))
     return cut
-
-
-def _dump(words: Words, sentence: Sentence, values: list[Mention]) -> Reading:
-    reading = Reading(sentence, [], words)
-    for mention in values:
-        reading.told.append(
-            Told(mention, "ambiguous", Placed(), None, None, (mention.start, mention.end), Tense(), cut=[])
-        )
-    return reading

@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+
+from spacy.tokens import Doc
 
 from petground.labeling.language.lexicon import load_rules, phrases_of
 from petground.labeling.language.tokens import span_of, words_of
-from spacy.tokens import Doc
 
 __all__ = ["Section", "find_sections", "sections_component"]
 
 # A heading stands at the start of a line, or in capitals or after a full stop within one; what follows it is ":" (or
 # the end of the line). Bounded repeats only: linear in the text.
-_LINE_HEAD = re.compile(r"^[ \t]*(?:[*#_>]{1,3}[ \t]*)?([A-Za-z][A-Za-z/&, \-]{1,60}?)(?:[ \t]*\([^()\n]{0,80}\))?[ \t]*(?:\*\*)?[ \t]*(:|-{1,2}(?=[ \t\n])|\.?(?=[ \t]*$))", re.M)
-_INLINE_HEAD = re.compile(r"(?:(?<=[.;!?\n)])[ \t]*|(?<=[ \t]{2}))\b([A-Z][A-Za-z/&]{2,20}(?:[ ][A-Za-z/&]{1,20}){0,4})[ \t]?:")
-_CAPITALS = re.compile(r"(?<![A-Za-z])([A-Z]{4,20}(?:[ /&]{1,3}[A-Z]{2,20}){0,4})[ \t]{0,3}(?:\([^()\n]{0,60}\))?[ \t]{0,3}:")
+_LINE_HEAD = re.compile(
+    r"^[ \t]*(?:[*#_>]{1,3}[ \t]*)?([A-Za-z][A-Za-z/&, \-]{1,60}?)(?:[ \t]*\([^()\n]{0,80}\))?[ \t]*(?:\*\*)?[ \t]*"
+    r"(:|-{1,2}(?=[ \t\n])|\.?(?=[ \t]*$))",
+    re.M,
+)
+_INLINE_HEAD = re.compile(
+    r"(?:(?<=[.;!?\n)])[ \t]*|(?<=[ \t]{2}))\b([A-Z][A-Za-z/&]{2,20}(?:[ ][A-Za-z/&]{1,20}){0,4})[ \t]?:"
+)
+_CAPITALS = re.compile(
+    r"(?<![A-Za-z])([A-Z]{4,20}(?:[ /&]{1,3}[A-Z]{2,20}){0,4})[ \t]{0,3}(?:\([^()\n]{0,60}\))?[ \t]{0,3}:"
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Section:
     end: int
 
 
-@lru_cache(maxsize=None)
+@cache
 def _names() -> dict[str, str]:
     return {phrase: rule["name"] for rule in load_rules("sections") for phrase in phrases_of(rule)}
 
@@ -49,7 +58,7 @@ def find_sections(text: str) -> list[Section]:
                 heads.setdefault(match.start(1), (match.end(), name))
     sections: list[Section] = []
     places = sorted(heads)
-    if not places or places[0] > 0:
+    if not places or text[: places[0]].strip(" \t\n*#_>"):
         sections.append(Section(None, 0, 0, places[0] if places else len(text)))
     for place, after in zip(places, [*places[1:], len(text)], strict=False):
         end, name = heads[place]
@@ -58,7 +67,7 @@ def find_sections(text: str) -> list[Section]:
 
 
 def _compound(title: str) -> str | None:
-    """"FDG PET/CT FINDINGS", "Clinical history and indication": the last known word of a short title counts."""
+    """Reads "FDG PET/CT FINDINGS", "Clinical history and indication": the last known word of a short title counts."""
     words = re.split(r"[ /&,]+", title.lower().strip())
     known = [_names()[w] for w in words if w in _names()]
     return known[-1] if len(words) <= 6 and known and (words[-1] in _names() or words[0] in _names()) else None
@@ -70,9 +79,13 @@ def _in_sentence(text: str, match: re.Match[str], line_start: bool) -> bool:
         return False
     if match.group(2).startswith("-"):
         return not match.group(1).isupper()
-    before = text[: match.start()].rstrip(" \t")[-2:] if match.start() < 4000 else text[match.start() - 40 : match.start()].rstrip(" \t")[-2:]
+    before = (
+        text[: match.start()].rstrip(" \t")[-2:]
+        if match.start() < 4000
+        else text[match.start() - 40 : match.start()].rstrip(" \t")[-2:]
+    )
     title = match.group(1)
-    return bool(before.strip()) and not before.endswith("\n") or not title[:1].isupper()
+    return (bool(before.strip()) and not before.endswith("\n")) or not title[:1].isupper()
 
 
 def sections_component(doc: Doc) -> Doc:

@@ -8,26 +8,34 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
+from spacy.tokens import Doc
+
+from petground.labeling.language.lexicon import word_set
 from petground.labeling.language.sections import Section, find_sections
 from petground.labeling.language.tokens import span_of, words_of
-from spacy.tokens import Doc
 
 __all__ = ["Sentence", "find_sentences", "sentences_component"]
 
 MAX_SENTENCE = 3000
 """Characters; a longer stretch without an end is no language (a dump, a table) and is cut, so time stays linear."""
 
-_ALWAYS_JOIN = frozenset(
-    "e.g eg i.e ie vs v approx ca cf dr mr mrs ms prof fig al etc st resp incl excl dx hx s/p w w/o pt no nr nos "
-    "im img sl ser lt rt max min avg ant post sup inf lat med seg lobe prev esp bilat mod".split()
+_ALWAYS_JOIN = word_set(
+    "e.g eg i.e ie vs v approx ca cf dr mr mrs ms prof fig al etc st resp incl excl dx hx s/p w w/o pt no nr "
+    "nos im img sl ser lt rt max min avg ant post sup inf lat med seg lobe prev esp bilat mod"
 )
-_NEVER_BEFORE_CAPITAL = frozenset("max min avg lat med ant post sup inf no im img sl mod al etc st ser seg lobe pt w resp".split())
+_NEVER_BEFORE_CAPITAL = word_set(
+    "max min avg lat med ant post sup inf no im img sl mod al etc st ser seg lobe pt w resp"
+)
 _STOP = re.compile(r"[.!?]+[\"')\]]{0,2}(?=\s|$)|(?<=[a-z0-9)])\.(?=[A-Z][a-z])|[!?]+(?=\S)")
-_MARKER = re.compile(r"[ \t]*(?:[-*•·▪◦‣–—>+](?=[ \t\w])|\(?\d{1,2}[.)](?=\s|[A-Za-z])|\(?[a-zA-Z][.)](?=\s)|[ivx]{1,4}[.)](?=\s))[ \t]*")
+_MARKER = re.compile(
+    r"[ \t]*(?:[-*•·▪◦‣–—>+](?=[ \t\w])|\(?\d{1,2}[.)](?=\s|[A-Za-z])|\(?[a-zA-Z][.)](?=\s)|[ivx]{1,4}[.)](?=\s))[ \t]*"
+)
 _INLINE_MARKER = re.compile(r"(?<=[.;:])\s{1,3}(?=\(?\d{1,2}[.)]\s{1,2}[A-Z])|\s(?=[•▪‣◦]\s?\w)")
+_DOTTED = re.compile(r"(?:^|\.)[a-z]\.[a-z]$")
 _WORD_BEFORE = re.compile(r"[A-Za-z./]{1,12}$")
 _CONTINUES = re.compile(
-    r"[ \t]*(?:[a-z(\[,;%)&=~/]|\d|(?i:suv|sul\b|max\b|slice|slc|image|im\b|img|series|axial|coronal|maximum|standardi))"
+    r"[ \t]*(?:[a-z(\[,;%)&=~/]|\d|(?i:suv|sul\b|max\b|slice|slc|im\b|image|img|series|axial|coronal|maximum|standardi))"
 )
 _LOWER = re.compile(r"[ \t]*[a-z(\[,;%)&=~/]")
 _DANGLING = re.compile(
@@ -65,14 +73,12 @@ def find_sentences(text: str, sections: list[Section] | None = None) -> list[Sen
         for start, end, item in _lines(text, section.start, section.end):
             number += 1
             label = _label(text, start, end)
-            if label is not None and not text[label[1] + 1 : end].strip() or _is_title(text, start, end, item):
+            if (label is not None and not text[label[1] + 1 : end].strip()) or _is_title(text, start, end, item):
                 group = (start, end)
                 continue
             if label is not None and not item and text[max(start - 2, 0) : start] == "\n\n":
                 group = None
-            found.extend(
-                Sentence(a, b, section.name, number, item, label, group) for a, b in _split(text, start, end)
-            )
+            found.extend(Sentence(a, b, section.name, number, item, label, group) for a, b in _split(text, start, end))
     return found
 
 
@@ -88,7 +94,7 @@ def _lines(text: str, start: int, end: int) -> list[tuple[int, int, bool]]:
         else:
             marker = _MARKER.match(text, place, stop)
             follows = bool(lines) and not blank and _joins(text, lines[-1][0], lines[-1][1], place, stop)
-            if follows and marker and _DANGLING.search(text, max(lines[-1][1] - 40, lines[-1][0]), lines[-1][1]):
+            if follows and marker and _DANGLING.search(text[max(lines[-1][1] - 16, lines[-1][0]) : lines[-1][1]]):
                 marker = None
             if follows and (marker is None or marker.end() >= stop):
                 lines[-1] = (lines[-1][0], stop, lines[-1][2])
@@ -101,7 +107,7 @@ def _lines(text: str, start: int, end: int) -> list[tuple[int, int, bool]]:
 
 
 def _inline_items(text: str, start: int, end: int, item: bool) -> list[tuple[int, int, bool]]:
-    """"1. Left node. 2. Right node." on one line."""
+    """Reads "1. Left node. 2. Right node." on one line."""
     pieces, place = [], start
     for match in _INLINE_MARKER.finditer(text, start, end):
         pieces.append((place, match.start(), item))
@@ -119,7 +125,7 @@ def _joins(text: str, first: int, previous_end: int, place: int, stop: int) -> b
     ended = tail[-1] in ".!?"
     if ended and not _is_abbreviation(tail[:-1], ""):
         return bool(_LOWER.match(text, place, stop)) and text[place:stop].lstrip()[:1] not in "([" and False
-    if _DANGLING.search(tail) and not tail.endswith(":"):
+    if _DANGLING.search(tail[-16:]) and not tail.endswith(":"):
         return True
     if tail.count("(") > tail.count(")"):
         return True
@@ -155,7 +161,8 @@ def _split(text: str, start: int, end: int) -> list[tuple[int, int]]:
 def _trimmed(text: str, start: int, end: int) -> list[tuple[int, int]]:
     pieces = []
     while end - start > MAX_SENTENCE:
-        cut = text.rfind(" ", start + MAX_SENTENCE // 2, start + MAX_SENTENCE)
+        cut = text.rfind(", ", start + MAX_SENTENCE // 2, start + MAX_SENTENCE)
+        cut = text.rfind(" ", start + MAX_SENTENCE // 2, start + MAX_SENTENCE) if cut < 0 else cut
         cut = start + MAX_SENTENCE if cut < 0 else cut
         pieces.append((start, cut))
         start = cut
@@ -175,6 +182,8 @@ def _is_abbreviation(before: str, after: str) -> bool:
     if match is None:
         return False
     word = match.group().lower().strip("/")
+    if _DOTTED.search(word):
+        return not after[:1].isupper() or len(word) < 4  # s.u.v. max, a.p. window
     if len(word) == 1 and word.isalpha() and match.group().isupper():
         return len(before) > 1 and after[:1].isalpha() and after[:1].isupper()  # initials, "L. hilar"
     if word not in _ALWAYS_JOIN:
@@ -183,7 +192,7 @@ def _is_abbreviation(before: str, after: str) -> bool:
 
 
 def _label(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """"Right breast:" at the start of a line, unless it holds the value itself."""
+    """Characters of "Right breast:" at the start of a line, unless it holds the value itself."""
     match = _LABEL.match(text, start, end)
     if match is None or _HAS_VALUE.search(match.group(1)):
         return None
@@ -211,8 +220,11 @@ def sentences_component(doc: Doc) -> Doc:
     words = words_of(doc)
     found = find_sentences(words.text, doc._.petground_sections or None)
     doc._.petground_sentences = found
+    starts = np.zeros(len(doc), dtype=np.uint64)
     for sentence in found:
         span = span_of(doc, sentence.start, sentence.end, "")
         if span is not None:
-            doc[span.start].is_sent_start = True
+            starts[span.start] = 1
+    if len(doc):
+        doc.from_array(["SENT_START"], starts)
     return doc

@@ -29,7 +29,7 @@ def _sides(row: list[Item], indices: list[int]) -> list[tuple[int, str]]:
 
 
 def _means_leaving(row: list[Item], i: int) -> bool:
-    """"concerning for a right-sided primary" tells of another lesion."""
+    """Whether the side, as in "concerning for a right-sided primary", is another lesion's."""
     back = [item.text for item in row[max(0, i - 4) : i]]
     return "concerning" in back or "suggesting" in back
 
@@ -37,6 +37,11 @@ def _means_leaving(row: list[Item], i: int) -> bool:
 def find_side(row: list[Item], indices: list[int], value: int) -> Laterality | None:
     """Side of the lesion of a value among the items that speak of it: before the value first, the nearest of them."""
     sides = _sides(row, indices)
+    near = [
+        (i, s) for i, s in sides if 0 < i - value <= 3 and row[i - 1].text == "the" and row[i - 2].text in ("on", "in")
+    ]
+    if near:
+        return cast(Laterality, near[0][1])  # "SUVmax 6.2 on the right"
     before = [(i, s) for i, s in sides if i < value]
     after = [(i, s) for i, s in sides if i > value]
     if before:
@@ -58,7 +63,7 @@ def _joined(row: list[Item], a: int, b: int) -> bool:
 
 
 def listed_sides(row: list[Item], indices: list[int], count: int) -> list[tuple[int, Laterality]] | None:
-    """"Right and left nodes: 4.1 and 5.0": item and side per value, when as many are named as there are values."""
+    """Reads "Right and left nodes: 4.1 and 5.0": item and side per value, when as many are named as there are values."""
     sides = [(i, cast(Laterality, side)) for i, side in _sides(row, indices)]
     if len(sides) == count and len({side for _, side in sides}) > 1:
         return sides
@@ -66,13 +71,13 @@ def listed_sides(row: list[Item], indices: list[int], count: int) -> list[tuple[
 
 
 def opposite(side: Laterality | None) -> Laterality | None:
-    """left for right and right for left."""
+    """Left for right and right for left."""
     swap: dict[str, Laterality] = {"left": "right", "right": "left"}
     return swap.get(side or "", side)
 
 
 def find_site(row: list[Item], indices: list[int], value: int, text: str, words: Words) -> str | None:
-    """Lower-case key words of the place: the run of anatomy words nearest to the value, one with a lesion word first."""
+    """Lower-case key words of the place: the anatomy words nearest to the value, with a lesion word if possible."""
     runs = _runs(row, indices)
     if not runs:
         return None
@@ -93,7 +98,9 @@ def _runs(row: list[Item], indices: list[int]) -> list[list[int]]:
     for i in indices:
         if not row[i].has(*_PLACE):
             continue
-        if runs and (i - runs[-1][-1] == 1 or (i - runs[-1][-1] == 2 and row[i - 1].text in ("(", ")", "-", "of", "/"))):
+        if runs and (
+            i - runs[-1][-1] == 1 or (i - runs[-1][-1] == 2 and row[i - 1].text in ("(", ")", "-", "of", "/"))
+        ):
             runs[-1].append(i)
         else:
             runs.append([i])

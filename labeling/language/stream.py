@@ -1,4 +1,4 @@
-"""A sentence as a row of items: values, slices, sizes, cues, anatomy, punctuation, words. All reasoning is done on it."""
+"""A sentence as a row of items: values, slices, sizes, cues, anatomy, punctuation, words. All reasoning is on it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Item:
 def make_stream(
     words: Words, begin: int, stop: int, mentions: list[Mention], cues: list[Cue], anatomy: list[Cue]
 ) -> list[Item]:
-    """Items of the tokens begin..stop. Mentions win over cues, except that plain numbers give way to anatomy ("T12")."""
+    """Items of the tokens begin..stop. Mentions win over cues, but plain numbers give way to anatomy ("T12")."""
     items: list[Item | None] = [None] * (stop - begin)
     owner: list[Item] = []
 

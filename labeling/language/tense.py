@@ -6,36 +6,22 @@ Each value looks to its left and right across words that only connect, until som
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from petground.labeling.language.lexicon import word_set
 from petground.labeling.language.stream import Item
+from petground.labeling.language.told import Tense, chain_values, pair_values, settle_past
 
 __all__ = ["Tense", "read_tenses"]
 
-_FILL = frozenset(
-    "with an a the of at and its had has have having measuring value values which where when it on in been being as "
-    "approximately about intensity level maximum max for to by our their that ~ : = > < - – — / is are showing showed shown "
-    "demonstrating demonstrated demonstrates recorded reported noted found seen measured dated dating , up down same this "
-    "outside".split()
+_FILL = word_set(
+    "with an a the of at and its had has have having measuring value values which where when it on in been "
+    "being as approximately about intensity level maximum max for to by our their that ~ : = > < - – — / is "
+    "are showing showed shown demonstrating demonstrated demonstrates recorded reported noted found seen "
+    "measured dated dating , up down same this outside"
 )
-_AFTER_FILL = frozenset("on in at the a an of dated our as by her his their from seen noted measured recorded scan".split())
-_SAID = frozenset("measured demonstrated showed shown recorded reported noted had was were with exhibited reached at of".split())
+_AFTER_FILL = word_set("on in at the a an of dated our as by her his their from seen noted measured recorded scan")
+_SAID = word_set("measured demonstrated showed shown recorded reported noted had was were with exhibited reached at of")
 _LEFT = 14
 _RIGHT = 8
-
-
-@dataclass
-class Tense:
-    """when: prior | current | "" (nothing said). sign: what said so; strong: said outright, not by "was" alone.
-
-    cue: index of the item that said it. pair: index of the item of the value it is told against, or -1.
-    """
-
-    when: str = ""
-    sign: str = ""
-    strong: bool = True
-    cue: int = -1
-    pair: int = -1
 
 
 def read_tenses(row: list[Item]) -> dict[int, Tense]:
@@ -47,15 +33,19 @@ def read_tenses(row: list[Item]) -> dict[int, Tense]:
         after = values[order + 1] if order + 1 < len(values) else -1
         left = _left(row, index)
         right = _right(row, index, after)
-        tense = right if right.when == "prior" or (right.when == "current" and left.sign in ("", "versus", "past", "value")) else left
+        tense = (
+            right
+            if right.when == "prior" or (right.when == "current" and left.sign in ("", "versus", "past", "value"))
+            else left
+        )
         if left.when == "prior" and right.when == "current":
             tense = right
         tenses[index] = tense
         if tense.sign == "value" and before >= 0:
-            _chain(row, before, index, tenses)
+            chain_values(row, before, index, tenses)
         elif before >= 0:
-            _pair(row, before, index, tenses)
-    _weak(row, values, tenses)
+            pair_values(row, before, index, tenses)
+    settle_past(row, values, tenses)
     return tenses
 
 
@@ -81,6 +71,9 @@ def _left(row: list[Item], index: int) -> Tense:
                 break
             return found
         if item.has("stable"):
+            told = any(row[k].text in ("(", "[") for k in range(j, index))
+            if told and any(word in item.text for word in ("prior", "previous")) and not subject:
+                return Tense("prior", "exam", cue=j)
             break
         if item.has("past"):
             weak = weak or Tense("prior", "past", strong=False, cue=j)
@@ -102,7 +95,9 @@ def _left(row: list[Item], index: int) -> Tense:
         if item.own or item.has("midline", "noside"):
             subject = True
             continue
-        if item.has("size", "slice", "head", "compare", "normal", "series", "number", "uptake", "change", "coord", "anaphor"):
+        if item.has(
+            "size", "slice", "head", "compare", "normal", "series", "number", "uptake", "change", "coord", "anaphor"
+        ):
             if item.has("coord") and item.text not in ("and",):
                 break
             continue
@@ -119,8 +114,8 @@ def _cue(row: list[Item], j: int, index: int, *, crossed: bool) -> Tense | None:
         return Tense("current", "arrow", cue=j)
     if item.has("prior") and not _describes(row, j):
         if item.kinds["prior"] == "exam":
-            if crossed and _word(row, j - 1) in ("since", "than", "with", "to", "unlike", "compared"):
-                return None
+            if _only_compared(row, j, index):
+                return Tense(sign="compared", cue=j)
             return Tense("prior", "exam", cue=j)
         sign = "clause" if j == 0 or row[j - 1].text in (",", ";", "(", "and") else "adverb"
         return Tense("prior", sign, cue=j)
@@ -139,8 +134,19 @@ def _cue(row: list[Item], j: int, index: int, *, crossed: bool) -> Tense | None:
     return None
 
 
+def _only_compared(row: list[Item], j: int, index: int) -> bool:
+    """Whether, as in "new since the prior study with SUVmax 6.2", the earlier exam is only compared with."""
+    back = row[max(0, j - 3) : j]
+    if not any(
+        item.text in ("since", "than", "unlike", "from") or item.has("versus", "stable", "compare") for item in back
+    ):
+        return False
+    gap = row[j + 1 : index]
+    return any(item.text in ("with", "has", "is", "shows", "demonstrates", "having", ",", "now") for item in gap)
+
+
 def _describes(row: list[Item], j: int) -> bool:
-    """"previously biopsied node": the adverb tells of the node, not of a value."""
+    """Whether, as in "previously biopsied node", the adverb tells of the node, not of a value."""
     if row[j].kinds.get("prior") != "adverb" or j + 1 >= len(row):
         return False
     after = row[j + 1].text
@@ -180,7 +186,13 @@ def _right(row: list[Item], index: int, after: int) -> Tense:
                 break
             if opened and _value_in_bracket(row, j):
                 break
-            if label == "exam" and linked == "" and not opened and row[j - 1].mention is None and row[j - 1].has("versus"):
+            if (
+                label == "exam"
+                and linked == ""
+                and not opened
+                and row[j - 1].mention is None
+                and row[j - 1].has("versus")
+            ):
                 break
             return Tense("prior", "after", cue=j)
         if item.has("date"):
@@ -188,7 +200,7 @@ def _right(row: list[Item], index: int, after: int) -> Tense:
                 break
             return Tense("prior", "after", cue=j)
         if item.has("current"):
-            if opened and _value_in_bracket(row, j) or _leads_to_value(row, j, after):
+            if (opened and _value_in_bracket(row, j)) or _leads_to_value(row, j, after):
                 break
             return Tense("current", "after", cue=j)
         if "punct" in item.kinds:
@@ -217,7 +229,10 @@ def _leads_to_value(row: list[Item], j: int, after: int) -> bool:
     if after < 0 or after - j > 6:
         return False
     return not any(
-        row[i].text in (")", "]", ";", ",", ".") or row[i].own or row[i].has("coord", "current", "prior") or row[i].text == "to"
+        row[i].text in (")", "]", ";", ",", ".")
+        or row[i].own
+        or row[i].has("coord", "current", "prior")
+        or row[i].text == "to"
         for i in range(j + 1, after)
     )
 
@@ -243,79 +258,3 @@ def _bracket_without_value(row: list[Item], closing: int) -> int:
 
 def _word(row: list[Item], j: int) -> str:
     return row[j].text if 0 <= j < len(row) else ""
-
-
-def _between(row: list[Item], a: int, b: int) -> list[Item]:
-    return row[a + 1 : b]
-
-
-def _chain(row: list[Item], before: int, index: int, tenses: dict[int, Tense]) -> None:
-    """"previously 7.2 and 8.1": a value that only hangs on the one before shares its tense; a dash makes a range."""
-    between = [item.text for item in _between(row, before, index)]
-    first = tenses[before]
-    if any(t in ("-", "–", "—", "--") for t in between) and len(between) <= 2:
-        tenses[index] = Tense(first.when, "range", cue=first.cue, pair=before)
-        first.sign, first.pair = "range", index
-    elif _ranged(row, before) and set(between) & {"and", "to"}:
-        tenses[index] = Tense(first.when, "range", cue=first.cue, pair=before)
-        first.sign, first.pair = "range", index
-    elif between == ["("] and _word(row, index + 1) == ")":
-        tenses[index] = Tense("prior", "bracket", cue=index, pair=before)  # SUVmax 5.4 (7.2)
-    elif set(between) <= {"and", ",", "/", "&", "or", ""} or not between:
-        tenses[index] = Tense(first.when, "list" if first.when else "", first.strong, first.cue, first.pair)
-    else:
-        tenses[index] = Tense()
-
-
-def _pair(row: list[Item], before: int, index: int, tenses: dict[int, Tense]) -> None:
-    """Settles two values told against each other: from..to, ->, versus."""
-    tense, first = tenses[index], tenses[before]
-    near = index - before <= 10 and not any(item.own for item in _between(row, before, index))
-    if tense.sign == "to" and near and not any(row[i].text in (";",) for i in range(before, index)):
-        told = first.sign == "from" or tense.cue - before <= 1 or (first.sign in ("after", "adverb", "exam", "date"))
-        if not told:
-            return
-        changed = any(item.has("change") for item in row[max(0, before - 12) : index]) or first.sign in ("after", "exam", "date")
-        many = any(item.has("plural") for item in row[:before])
-        if _ranged(row, before) or (not changed and (many or first.sign != "from")):
-            tenses[before] = Tense("", "range", pair=index)
-            tenses[index] = Tense("", "range", pair=before)
-        else:
-            tenses[before] = Tense("prior", first.sign or "to", cue=first.cue, pair=index)
-            tense.pair = before
-    elif tense.sign == "arrow":
-        tenses[before] = Tense("prior", "arrow", cue=tense.cue, pair=index)
-        tense.pair = before
-    elif tense.sign in ("versus", "from", "after", "adverb", "exam", "current", "clause") and near:
-        tense.pair = before
-        if tense.sign == "after" and tense.when == "current" and first.when == "" and any(
-            item.has("versus") for item in _between(row, before, index)
-        ):
-            tenses[before] = Tense("prior", "versus", cue=tense.cue, pair=index)
-    if tense.sign == "from" and near is False and not first.when:
-        tense.pair = before
-
-
-def _ranged(row: list[Item], before: int) -> bool:
-    return any(item.has("range") for item in row[max(0, before - 5) : before])
-
-
-def _weak(row: list[Item], values: list[int], tenses: dict[int, Tense]) -> None:
-    """"was" alone means earlier only beside a value of this exam of the same lesion."""
-    for order, index in enumerate(values):
-        tense = tenses[index]
-        if tense.sign != "past":
-            continue
-        other = ""
-        for step in (-1, 1):
-            if not 0 <= order + step < len(values):
-                continue
-            neighbour = values[order + step]
-            low, high = min(index, neighbour), max(index, neighbour)
-            gap = row[low + 1 : high]
-            apart = any(item.own and not item.has("another") for item in gap) or any(item.has("compare") for item in gap)
-            told = tenses[neighbour]
-            if not apart and told.when != "prior" and told.sign != "past" and row[index].mention and row[neighbour].mention:
-                same = row[index].mention.suv_kind == row[neighbour].mention.suv_kind or told.when == "current"
-                other = "yes" if same else other
-        tense.when = "prior" if other else ""

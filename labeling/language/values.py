@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import itertools
+from functools import cache
 
-from petground.labeling.language.lexicon import PhraseIndex, load_rules, phrases_of, rule_words
+from petground.labeling.language.lexicon import PhraseIndex, load_rules, phrases_of, rule_words, word_set
 from petground.labeling.language.mention import Mention, Scan, is_integer, is_number
+from petground.labeling.language.tokens import Words
 
-__all__ = ["find_heads", "find_values"]
+__all__ = ["find_heads", "find_values", "has_heads"]
 
 _SUV_LIMIT = 1000.0  # a printed SUV above is a typing error or no SUV at all
-_MAX_CONNECTORS = 9
-_CUES = frozenset(
-    "previously prior previous formerly earlier before was were had now today currently current from to vs versus than "
-    "compared against initially originally baseline and or respectively is -> --> → => > / & + , - – — ; to with".split()
+_NEAR = word_set(
+    "previously prior previous formerly earlier was were now today currently from to vs versus before baseline "
+    "initially originally -> → had been"
 )
-_ASK_INT = frozenset("is was of : = to measures at reaches are were reached measured → -> < > ~ ≈ approximately about".split())
-_AFTER_INT = frozenset(") ] and or to vs versus".split())
+_LISTED_LIMIT = 100  # a whole number further down a list is rather an index than an SUV
+_MAX_CONNECTORS = 9
+_CUES = word_set(
+    "previously prior previous formerly earlier before was were had now today currently current from to vs "
+    "versus than compared against initially originally baseline and or respectively is -> --> → => > / & + , - "
+    "– — ; to with"
+)
+_ASK_INT = word_set("is was of : = to measures at reaches are were reached measured → -> < > ~ ≈ approximately about")
+_AFTER_INT = word_set(") ] and or to vs versus")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _heads() -> PhraseIndex:
     return PhraseIndex(
-        [(p, "suv", rule["label"]) for rule in load_rules("mentions") if rule["kind"] == "suv" for p in phrases_of(rule)]
+        [
+            (p, "suv", rule["label"])
+            for rule in load_rules("mentions")
+            if rule["kind"] == "suv"
+            for p in phrases_of(rule)
+        ]
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _qualifiers() -> dict[str, str]:
-    return {p: rule["label"] for rule in load_rules("mentions") if rule["kind"] == "qualifier" for p in phrases_of(rule)}
+    return {
+        p: rule["label"] for rule in load_rules("mentions") if rule["kind"] == "qualifier" for p in phrases_of(rule)
+    }
+
+
+def has_heads(words: Words) -> bool:
+    """Whether there is any SUV word: without one a text has no findings."""
+    return bool(_heads().find(words, 0, len(words.lower)))
 
 
 def find_heads(scan: Scan) -> list[Mention]:
-    """SUV words with the qualifier before or after: "max SUV", "SUV-max", "SUV (max)", "standardized uptake value (SUVmax)"."""
+    """SUV words with the qualifier before or after: "max SUV", "SUV-max", "uptake value (SUVmax)"."""
     heads: list[Mention] = []
     for first, last, kinds in _heads().find(scan.words, scan.begin, scan.stop):
         label = kinds["suv"]
@@ -42,13 +62,13 @@ def find_heads(scan: Scan) -> list[Mention]:
         first, last, kind = _before(scan, first, last, kind)
         last, kind = _behind(scan, last, kind)
         previous = heads[-1] if heads else None
-        if previous is not None and first - previous.last <= 1 and scan.word(previous.last) in ("(", "[", "", "-", ","):
-            if first == previous.last or scan.word(previous.last) in ("(", "["):
-                last += scan.word(last) in (")", "]")
-                previous.suv_kind = kind if previous.suv_kind == "unqualified" else previous.suv_kind
-                previous.lean |= lean
-                _grow(scan, previous, last)
-                continue
+        opened = previous is not None and first - previous.last == 1 and scan.word(previous.last) in ("(", "[")
+        if previous is not None and (opened or first == previous.last):
+            last += scan.word(last) in (")", "]")
+            previous.suv_kind = kind if previous.suv_kind == "unqualified" else previous.suv_kind
+            previous.lean |= lean
+            _grow(scan, previous, last)
+            continue
         mention = scan.take("head", first, last)
         mention.suv_kind, mention.lean = kind, lean
         heads.append(mention)
@@ -80,7 +100,9 @@ def _behind(scan: Scan, last: int, kind: str) -> tuple[int, str]:
         word = scan.word(step)
         if word in _qualifiers() and step not in scan.taken:
             opened = scan.word(index) in ("(", "[")
-            if opened and scan.word(step + 1) not in (")", "]") or scan.word(index) in (":", ",") and kind != "unqualified":
+            if (opened and scan.word(step + 1) not in (")", "]")) or (
+                scan.word(index) in (":", ",") and kind != "unqualified"
+            ):
                 break
             kind = _qualifiers()[word] if kind == "unqualified" else kind
             index = step + 1 + opened
@@ -117,11 +139,12 @@ def find_values(scan: Scan, carried: str = "") -> list[Mention]:
                 continue
         index += 1
     _late_heads(scan, heads, values)
+    _paired_heads(scan, heads, values)
     return values
 
 
 def _bare_qualifier(scan: Scan, index: int, heads: list[Mention], carried: str) -> None:
-    """"SUV: max 5.4, mean 3.1": once an SUV word was there, the qualifier alone is one."""
+    """Reads "SUV: max 5.4, mean 3.1": once an SUV word was there, the qualifier alone is one."""
     known = carried or any(h.last <= index for h in heads)
     step = index + 1
     while scan.word(step) in ("of", "is", ":", "=", ".", "value", "now", "at"):
@@ -148,7 +171,8 @@ def _value(
     head = anchor if link == "head" else None
     if link != "head":
         if link == "value":
-            ok = fraction or scan.stands_alone(index)
+            listed = scan.word(start - 1) == "," and anchor is not None and anchor.decimals > 0
+            ok = fraction or (scan.stands_alone(index) and number < _LISTED_LIMIT and not listed)
         elif fraction:
             ok = bool(heads) or _cue_near(scan, start, index)
         else:
@@ -188,7 +212,7 @@ def _walk_back(scan: Scan, start: int) -> tuple[str, Mention | None]:
             if kind == "head":
                 return ("", None) if between.count(",") > 1 else ("head", owner)
             return "value", owner
-        if kind is not None and not (kind == "date" or kind == "number" and scan.word(index) == "%"):
+        if kind is not None and not (kind == "date" or (kind == "number" and scan.word(index) == "%")):
             return "", None
         word = scan.word(index)
         if word not in connectors and word not in _CUES and kind is None:
@@ -199,15 +223,13 @@ def _walk_back(scan: Scan, start: int) -> tuple[str, Mention | None]:
 
 def _cue_near(scan: Scan, start: int, index: int) -> bool:
     """A word of comparison directly before or after the number: previously 7, was 6, 5.5 before, from 9 to 6."""
-    words = {"previously", "prior", "previous", "formerly", "earlier", "was", "were", "now", "today", "currently", "from",
-             "to", "vs", "versus", "before", "baseline", "initially", "originally", "->", "→", "had", "been"}  # fmt: skip
     near = [scan.word(start - 1), scan.word(start - 2), scan.word(index + 1)]
     if scan.word(start - 1) in ("of", "a", "at", "with"):
         near.append(scan.word(start - 3))
     on = scan.word(index + 1) in ("on", "in") and any(
         scan.word(i) in ("prior", "previous", "earlier", "last") for i in range(index + 2, index + 5)
     )
-    return on or any(word in words for word in near)
+    return on or any(word in _NEAR for word in near)
 
 
 def _nothing_since(head: Mention, values: list[Mention]) -> bool:
@@ -219,6 +241,17 @@ def _unit_end(scan: Scan, index: int) -> int:
     if scan.word(index) in ("g", "gm", "gram", "grams") and scan.word(index + 1) in ("/", "per"):
         return min(index + 3, scan.stop)
     return index
+
+
+def _paired_heads(scan: Scan, heads: list[Mention], values: list[Mention]) -> None:
+    """Reads "SUVmax/SUVmean 6.2/3.9", "SUVmax and SUVmean of 6.2 and 3.9": kinds and values in the same order."""
+    for one, two in itertools.pairwise(heads):
+        if two.first - one.last != 1 or scan.word(one.last) not in ("/", "and", "&") or one.suv_kind == two.suv_kind:
+            continue
+        after = [v for v in values if v.core[0] >= scan.words.start[two.first]][:2]
+        if len(after) == 2 and after[0].first <= two.first + 1 and after[1].link == "value":
+            for value, head in zip(after, (one, two), strict=True):
+                value.suv_kind, value.lean = head.suv_kind, head.lean
 
 
 def _late_heads(scan: Scan, heads: list[Mention], values: list[Mention]) -> None:
@@ -235,10 +268,11 @@ def _late_heads(scan: Scan, heads: list[Mention], values: list[Mention]) -> None
         step = value.last + (scan.word(value.last) in ("(", "[", ","))
         word = scan.word(step)
         ends = scan.word(step + 1)
-        if value.suv_kind == "unqualified" and word in _qualifiers() and step not in scan.taken:
-            if scan.word(value.last) != "," and ends in (")", "]", ",", ".", ";", ""):
-                value.suv_kind = _qualifiers()[word]
-                scan.taken[step] = "suv"
-                opened = step > value.last
-                value.last = step + 1 + (opened and ends in (")", "]"))
-                value.end = scan.words.end[min(value.last, scan.stop) - 1]
+        if value.suv_kind != "unqualified" or word not in _qualifiers() or step in scan.taken:
+            continue
+        if scan.word(value.last) != "," and ends in (")", "]", ",", ".", ";", ""):
+            value.suv_kind = _qualifiers()[word]
+            scan.taken[step] = "suv"
+            opened = step > value.last
+            value.last = step + 1 + (opened and ends in (")", "]"))
+            value.end = scan.words.end[min(value.last, scan.stop) - 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from petground.labeling.errors import PetgroundError
+from petground.pipeline.files import write_json
 from petground.pipeline.phantom.score import score_labels
 from petground.pipeline.reports import read_reports
 from petground.pipeline.schemas import read_table
-from petground.pipeline.stage import content_hash, write_json
+from petground.pipeline.stage import content_hash
 
 __all__ = ["demo"]
 
@@ -64,11 +66,15 @@ def demo(out: Path = Path("demo"), exams: int = 60, test_exams: int = 15, fresh:
             continue
         console.print(title, highlight=False, markup=False)
         console.print(f"      petground {' '.join(step.arguments)}", style="dim", highlight=False, markup=False)
+        if marks.get(step.name, {}).get("begun") != key or fresh:
+            _clear(out, step)
+        marks[step.name] = {"begun": key}
+        write_json(out / "steps.json", marks)
         if step.name == "ground":
             _write_report(out / "phantom_test" / "reports.csv", GROUNDED, out / "report.txt")
         seconds, peak_gib = _run(console, step, out / "logs" / f"{step.name}.log")
         console.print(f"      {seconds:.0f} s, {peak_gib:.1f} GiB", style="dim", highlight=False)
-        marks[step.name] = {"key": key, "seconds": round(seconds, 1), "peak_gib": round(peak_gib, 2)}
+        marks[step.name] = {"begun": key, "key": key, "seconds": round(seconds, 1), "peak_gib": round(peak_gib, 2)}
         write_json(out / "steps.json", marks)
     summary = _summary(out, {step.name: marks[step.name] for step in steps}, time.time() - started)
     write_json(out / "summary.json", summary)
@@ -79,7 +85,7 @@ def demo(out: Path = Path("demo"), exams: int = 60, test_exams: int = 15, fresh:
 def _steps(out: Path, exams: int, test_exams: int) -> list[Step]:
     train, test, work, work_test = out / "phantom", out / "phantom_test", out / "work", out / "work_test"
     run, model = out / "run", out / "run" / "checkpoints" / "best.ckpt"
-    learn = ("train", "fit", "--config", "demo", "--data.work", str(work), "--run_dir", str(run))
+    learn = ("train", "fit", "--config", "demo", "--data.work", str(work), "--run_dir", str(run), "--ckpt_path", "last")
     pack = ("review", "export", str(work_test), "--out", str(out / "review"))
     return [
         Step("phantom", "phantom exams to learn from", _words("phantom", exams=exams, seed=1, out=train)),
@@ -157,6 +163,12 @@ def _run(console: Console, step: Step, log: Path) -> tuple[float, float]:
         tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:])
         raise PetgroundError(f"step '{step.name}' failed with exit code {code}:\n{tail}\n", fix=f"see {log}")
     return time.monotonic() - start, peak[0] / GIB
+
+
+def _clear(out: Path, step: Step) -> None:
+    """A training that was begun by other code or settings is not gone on with; the other steps know for themselves."""
+    if step.name == "train":
+        shutil.rmtree(out / "run", ignore_errors=True)
 
 
 def _write_report(reports: Path, exam_id: str, path: Path) -> None:

@@ -19,13 +19,12 @@ from petground.labeling.errors import InputError
 from petground.labeling.numbering import slice_number, slice_to_k
 from petground.labeling.site import Site
 from petground.pipeline.commands.label import read_site
-from petground.pipeline.files import write_bytes
+from petground.pipeline.files import write_bytes, write_json
 from petground.pipeline.ground_pictures import Shown, finding_picture, overview_picture
 from petground.pipeline.nifti import write_nifti
 from petground.pipeline.pictures import write_png
 from petground.pipeline.progress import progress
 from petground.pipeline.read import Exam, read_exam
-from petground.pipeline.stage import write_json
 
 __all__ = ["ground"]
 

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from petground.pipeline.files import write_bytes
+from petground.pipeline.files import write_bytes, write_json
 from petground.pipeline.nifti import write_nifti
 from petground.pipeline.phantom.exam import exam_id_of, make_exam
 from petground.pipeline.phantom.records import PhantomExam, PhantomReport
 from petground.pipeline.phantom.reports import write_report
 from petground.pipeline.schemas import write_table
-from petground.pipeline.stage import write_json
 
 __all__ = ["code_hash", "finished", "sweep", "write_exam", "write_tables"]
 

@@ -17,18 +17,25 @@ SHAPE = (64, 44, 60)
 FIRST_MM = np.array([-120.0, -70.0, -1000.0])  # off centre: the body's midline is at x = +6
 
 
-def paint(balls: Sequence[Ball], *, flip: str = "", noise: float = 0.04, seed: int = 0) -> tuple[Volume, list[NDArray]]:
-    """PET [SUVbw] and the balls' true masks. flip: axes stored in the other direction, e.g. "xz"."""
+def paint(
+    balls: Sequence[Ball], *, flip: str = "", noise: float = 0.04, seed: int = 0, uneven: float = 0.0
+) -> tuple[Volume, list[NDArray]]:
+    """PET [SUVbw] and the balls' true masks. flip: axes stored in the other direction, e.g. "xz".
+
+    uneven: spread of the uptake within the balls, as the standard deviation of its logarithm.
+    """
     fine = 2
     axes = [FIRST_MM[a] + SPACING_MM[a] * ((np.arange(SHAPE[a] * fine) + 0.5) / fine - 0.5) for a in range(3)]
     x, y, z = np.meshgrid(*axes, indexing="ij")
     activity = np.where(((x - 6) / 100) ** 2 + (y / 60) ** 2 < 1, 0.8, 0.0)
     masks = []
+    rng = np.random.default_rng(seed)
+    patches = gaussian_filter(rng.standard_normal(activity.shape), 10.0 * fine / SPACING_MM)
+    patches = np.exp(uneven * patches / patches.std())
     for (cx, cy, cz), diameter, suv in balls:
         ball = (x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 <= (diameter / 2) ** 2
-        activity[ball] = suv
+        activity[ball] = suv * patches[ball]
         masks.append(_pooled(ball.astype(float), fine) >= 0.5)
-    rng = np.random.default_rng(seed)
     grain = gaussian_filter(rng.standard_normal(activity.shape), 4.0 / 2.355 * fine / SPACING_MM)
     blurred = gaussian_filter(activity, 6.0 / 2.355 * fine / SPACING_MM)
     array = _pooled(blurred * (1 + noise * grain / grain.std()), fine).astype(np.float32)

@@ -46,14 +46,14 @@ def test_a_faint_lesion(scan: Scan) -> None:
     assert dice(outlined(pet, truth)[0], truth) > 0.8
 
 
-def test_a_large_uneven_lesion_is_outlined_whole(scan: Scan) -> None:
-    """A hot nodule in a large tumour: a part of the maximum would take the nodule for the tumour."""
-    centre = (20.0, 0.0, -910.0)
-    layers = [(centre, d, s) for d, s in ((70, 3.0), (58, 4.5), (44, 6.5), (30, 9.0), (18, 12.0))]
-    pet, masks = scan(layers)
-    mask, shape = outlined(pet, masks[-1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_large_uneven_lesion_is_outlined_whole(scan: Scan, seed: int) -> None:
+    """Two fifths of the maximum would take its hottest part for the tumour."""
+    pet, (truth,) = scan([((20.0, 0.0, -910.0), 60, 8.0)], uneven=0.35, seed=seed)
+    mask, shape = outlined(pet, truth)
     assert shape.method == "uneven"  # type: ignore[attr-defined]
-    assert dice(mask, masks[0]) > 0.8
+    assert dice(mask, truth) > 0.85
+    assert dice(mask, truth) > dice(pet.array >= 0.41 * pet.array[truth].max(), truth)
 
 
 def test_touching_lesions_are_split_when_the_other_is_known(scan: Scan) -> None:
@@ -118,8 +118,8 @@ def test_mask_is_connected_filled_and_holds_its_seed(scan: Scan) -> None:
 
 
 def test_edge_of_a_small_blurred_lesion_lies_high() -> None:
-    fractions = [edge_fraction(volume, 3.6) for volume in (0.3, 0.6, 1.2, 4.0, 30.0)]
-    assert fractions[0] > 0.6
+    fractions = [edge_fraction(volume, 3.6) for volume in (0.25, 0.6, 1.2, 4.0, 30.0)]
+    assert fractions[0] > 0.58
     assert fractions[2] < 0.5
     assert all(0.37 < f < 0.5 for f in fractions[3:])
 

@@ -77,6 +77,25 @@ def test_gradients_reach_every_parameter() -> None:
     assert [name for name in without if not name.endswith("bias")] == []
 
 
+def test_coarse_heads_add_up_and_each_can_be_judged() -> None:
+    net, (image, tokens, mask) = _net(features=[4, 6, 8, 10], fusion_stages=[0, 1, 2], coarse_heads=True), _inputs()
+    image = torch.rand(2, 2, 8, 8, 16)
+    with torch.inference_mode():
+        stages = net.decode_stages(net.encode(image), tokens, mask)
+        assert [tuple(one.shape) for one in stages] == [(2, 3, 2, 2, 4), (2, 3, 4, 4, 8), (2, 3, 8, 8, 16)]
+        assert torch.equal(stages[-1], net(image, tokens, mask))
+        # Only the coarsest head speaks: the answer is its logits, brought to full resolution.
+        for head in (net.decoder.coarse["1"], net.decoder.head):
+            torch.nn.init.zeros_(head.weight)
+            torch.nn.init.zeros_(head.bias)
+        coarse, _, full = net.decode_stages(net.encode(image), tokens, mask)
+        upsampled = torch.nn.functional.interpolate(coarse, size=(4, 4, 8), mode="trilinear", align_corners=False)
+        upsampled = torch.nn.functional.interpolate(upsampled, size=(8, 8, 16), mode="trilinear", align_corners=False)
+        assert torch.allclose(full, upsampled, atol=1e-6)
+        assert coarse.std() > 0
+    assert "coarse" not in {name.split(".")[1] for name, _ in _net().named_parameters()}
+
+
 def test_published_size_and_bad_grids() -> None:
     config = NetConfig()
     assert config.features == [64, 96, 128, 192, 256]

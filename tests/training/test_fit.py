@@ -277,14 +277,17 @@ def test_wrong_usage_is_answered_with_the_nearest_names(work: Path, tmp_path: Pa
         main(_flags(work, tmp_path / "run", "--model.net.fusion={name: contextual_gate, heads: 2}"))
     with pytest.raises(ConfigError, match="multiple of 2"):
         main(_flags(work, tmp_path / "run", "--model.grid.shape_zyx=[41,16,24]"))
+    with pytest.raises(ConfigError, match="demo"):
+        main(["fit", "--config", "dem", f"--data.work={work}"])
     assert main(["--help"]) == 0
 
 
 @pytest.mark.parametrize("name", ["demo", "contextual_net_3d"])
 def test_shipped_configs_are_valid(name: str, work: Path, capsys: Any) -> None:
-    config = Path(__file__).resolve().parents[2] / "configs" / "train" / f"{name}.yaml"
-    assert main(["fit", f"--config={config}", f"--data.work={work}", "--print_config"]) == 0
-    assert "contextual_gate" in capsys.readouterr().out
+    assert main(["fit", "--config", name, f"--data.work={work}", "--run_dir", "here", "--print_config"]) == 0
+    said = capsys.readouterr().out
+    assert "contextual_gate" in said
+    assert "default_root_dir: here" in said
 
 
 def test_samples_do_not_hang_on_the_process(work: Path) -> None:

@@ -12,8 +12,9 @@ import torch
 
 from petground.labeling.errors import ConfigError, InputError
 from petground.training.augment import Augment, AugmentConfig
-from petground.training.hits import Hits, count_hits, keep_best_component
-from petground.training.losses import LossConfig, grounding_loss
+from petground.training.hits import Hits, count_hits
+from petground.training.losses import LossConfig, deep_loss, grounding_loss
+from petground.training.metrics import best_component
 from petground.training.module import OptimizerConfig
 from petground.training.runtime import native_bf16, reuse_memory
 from petground.training.splits import read_splits, split_patients, write_splits
@@ -53,6 +54,40 @@ def test_a_small_lesion_weighs_as_much_as_a_large_one() -> None:
     grounding_loss(logits, target, LossConfig(dice=0.0))["loss"].backward()
     pull = [-(logits.grad[0, s] * target[0, s]).sum() for s in (0, 1)]
     assert 0.3 < pull[1] / pull[0] < 1.0
+
+
+def test_place_loss_asks_which_voxel_and_is_silent_about_absent_findings() -> None:
+    target = torch.zeros(1, 2, 2, 2, 2)
+    target[0, 0, 0, 0, :] = 1.0  # two voxels of eight; the second sentence is about nothing
+    config = LossConfig(place=1.0)
+    even = grounding_loss(torch.zeros_like(target), target, config)
+    assert even["place"] == pytest.approx(np.log(8 / 2))
+    assert even["loss"] == pytest.approx(float(even["dice"] + even["ce"] + even["place"]))
+    assert "place" not in grounding_loss(torch.zeros_like(target), target, LossConfig())
+    logits = torch.zeros_like(target).requires_grad_()
+    grounding_loss(logits, target, config)["place"].backward()
+    assert (logits.grad[0, 0][target[0, 0] > 0] < 0).all()
+    assert (logits.grad[0, 0][target[0, 0] == 0] > 0).all()
+    assert (logits.grad[0, 1] == 0).all()
+    empty = grounding_loss(logits, torch.zeros_like(target), config)
+    assert empty["place"] == 0
+    empty["loss"].backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_coarser_stages_are_judged_at_half_the_weight_and_keep_single_voxels() -> None:
+    target = torch.zeros(1, 1, 4, 4, 4)
+    target[0, 0, 3, 2, 1] = 1.0
+    full = torch.where(target > 0, 3.0, -3.0)
+    coarse_target = torch.zeros(1, 1, 2, 2, 2)
+    coarse_target[0, 0, 1, 1, 0] = 1.0
+    right, wrong = (torch.where(flag, 3.0, -3.0) for flag in (coarse_target > 0, coarse_target.flip(-1) > 0))
+    alone = grounding_loss(full, target, LossConfig())["loss"]
+    both = deep_loss([right, full], target, LossConfig())["loss"]
+    coarse = grounding_loss(right, coarse_target, LossConfig())["loss"]
+    assert float(both) == pytest.approx(float(alone + 0.5 * coarse))
+    assert deep_loss([wrong, full], target, LossConfig())["loss"] > both
+    assert deep_loss([full], target, LossConfig())["loss"] == alone
 
 
 def test_loss_settings_are_checked() -> None:
@@ -131,7 +166,7 @@ def test_the_surest_component_is_kept_and_hits_are_counted() -> None:
     probability[0, :2, :2, :2] = 0.6  # large
     probability[0, 4, 4, 4] = 0.9  # sure
     probability[1, 0, 0, 0] = 0.7
-    best = keep_best_component(probability[0])
+    best = best_component(probability[0]).mask
     assert np.argwhere(best).tolist() == [[4, 4, 4]]
     target = np.zeros(probability.shape, dtype=bool)
     target[0, 4, 4, 4] = target[1, 5, 5, 5] = target[2, 1, 1, 1] = True

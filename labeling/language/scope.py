@@ -1,0 +1,154 @@
+"""What speaks of a value: its group without side remarks ("than liver (2.3)") and without what lies next to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from petground.labeling.language.groups import Group
+from petground.labeling.language.stream import Item
+
+__all__ = ["CLOSERS", "Scope", "make_scope"]
+
+CLOSERS = frozenset({",", ";", ")", "]", ".", ":"})
+
+
+@dataclass
+class Scope:
+    """The items of a group that speak of one value: those in a side remark ("than liver (2.3)") belong to it alone.
+
+    value: item index. zone: items of the side remark that the value lies in, empty outside; remarks: the others.
+    items: what may speak of the value. label: kinds found in the heading the sentence stands under.
+    """
+
+    row: list[Item]
+    value: int
+    items: list[int]
+    zone: list[int] = field(default_factory=list)
+    heading: frozenset[str] = frozenset()
+    section: str | None = None
+    remarks: list[list[int]] = field(default_factory=list)
+
+    def before(self) -> list[Item]:
+        """Items of the scope before the value."""
+        return [self.row[i] for i in self.items if i < self.value]
+
+    def after(self) -> list[Item]:
+        """Items of the scope after the value."""
+        return [self.row[i] for i in self.items if i > self.value]
+
+    def any(self, *kinds: str) -> bool:
+        """Whether an item of the scope has one of the kinds."""
+        return any(self.row[i].has(*kinds) for i in self.items)
+
+
+def make_scope(row: list[Item], group: Group, value: int, section: str | None, heading: frozenset[str]) -> Scope:
+    """The scope of one value of a group."""
+    zones = _zones(row, group)
+    mine = next((zone for zone in zones if value in zone), [])
+    if mine:
+        return Scope(row, value, list(mine), mine, heading, section, [zone for zone in zones if zone is not mine])
+    hidden = {i for zone in zones for i in zone}
+    hidden |= _relations(row, group, value)
+    items = [i for i in range(group.first, group.last) if i not in hidden]
+    return Scope(row, value, items, [], heading, section, zones)
+
+
+def _zones(row: list[Item], group: Group) -> list[list[int]]:
+    """Side remarks that compare: from "than", "above", "versus" to the end of the phrase and its bracket."""
+    zones: list[list[int]] = []
+    i = group.first
+    while i < group.last:
+        if not row[i].has("compare") or _measures(row, i, group):
+            i += 1
+            continue
+        j = i + 1
+        seen_value = False
+        while j < group.last:
+            item = row[j]
+            if "value" in item.kinds:
+                if seen_value:
+                    break
+                seen_value = True
+            if item.text in ("(", "["):
+                j = _close(row, j, group.last)
+                seen_value = seen_value or any("value" in row[k].kinds for k in range(i, j))
+                continue
+            if (
+                item.text == ","
+                and j + 1 < group.last
+                and row[j + 1].text in ("which", "with", "whose", "having", "measuring")
+            ):
+                if not seen_value and row[j + 1].text == "which":
+                    j += 1
+                    continue
+                break
+            if item.text in (";", ",", ")", "]", ":") or (
+                item.has("coord") and (seen_value or not _more_tissue(row, j, group.last))
+            ):
+                break
+            if item.has("slice") and not seen_value and not any("value" in row[k].kinds for k in range(j, group.last)):
+                break
+            j += 1
+        zones.append(list(range(i, j)))
+        i = j
+    return zones
+
+
+def _more_tissue(row: list[Item], coord: int, last: int) -> bool:
+    """Whether "liver and spleen" goes on after the coordinator, rather than the sentence."""
+    return any(row[j].own or row[j].has("normal") for j in range(coord + 1, min(coord + 3, last)))
+
+
+def _measures(row: list[Item], i: int, group: Group) -> bool:
+    """Whether, as in "above SUV 2.5" or "SUVmax greater than 5", it is a bound on the value itself, not another tissue."""
+    nearby = row[i + 1 : min(i + 4, group.last)]
+    if row[i].has("versus"):
+        return False
+    for item in nearby:
+        if item.own:
+            return False
+        if "value" in item.kinds:
+            return not row[i].has("compare") or row[i].text not in ("compared with", "compared to")
+    return False
+
+
+def _close(row: list[Item], opening: int, last: int) -> int:
+    depth = 0
+    for j in range(opening, last):
+        depth += row[j].text in ("(", "[")
+        depth -= row[j].text in (")", "]")
+        if depth == 0:
+            return j + 1
+    return last
+
+
+def _relations(row: list[Item], group: Group, value: int) -> set[int]:
+    """What a lesion lies next to: "adjacent to the left psoas"."""
+    hidden: set[int] = set()
+    for i in range(group.first, group.last):
+        if row[i].has("relation"):
+            j = i + 1
+            while j < min(group.last, i + 9) and j != value:
+                item = row[j]
+                if (
+                    item.text in CLOSERS
+                    or item.text == "("
+                    or item.has("coord", "head", "slice", "anaphor", "starter", "size")
+                ):
+                    break
+                if item.text in (
+                    "with",
+                    "on",
+                    "is",
+                    "has",
+                    "measuring",
+                    "measures",
+                    "shows",
+                    "demonstrates",
+                    "at",
+                    "and",
+                ):
+                    break
+                hidden.add(j)
+                j += 1
+    return hidden

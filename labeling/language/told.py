@@ -1,0 +1,117 @@
+"""Values told against each other: ranges, lists, from..to, arrows, versus, and "was" beside a value of today."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from petground.labeling.language.stream import Item
+
+__all__ = ["Tense", "chain_values", "pair_values", "settle_past"]
+
+
+@dataclass
+class Tense:
+    """when: prior | current | "" (nothing said). sign: what said so; strong: said outright, not by "was" alone.
+
+    cue: index of the item that said it. pair: index of the item of the value it is told against, or -1.
+    """
+
+    when: str = ""
+    sign: str = ""
+    strong: bool = True
+    cue: int = -1
+    pair: int = -1
+
+
+def _word(row: list[Item], j: int) -> str:
+    return row[j].text if 0 <= j < len(row) else ""
+
+
+def _between(row: list[Item], a: int, b: int) -> list[Item]:
+    return row[a + 1 : b]
+
+
+def chain_values(row: list[Item], before: int, index: int, tenses: dict[int, Tense]) -> None:
+    """Reads "previously 7.2 and 8.1": a value that only hangs on the one before shares its tense; a dash makes a range."""
+    between = [item.text for item in _between(row, before, index)]
+    first = tenses[before]
+    if (any(t in ("-", "–", "—", "--") for t in between) and len(between) <= 2) or (
+        _ranged(row, before) and set(between) & {"and", "to"}
+    ):
+        tenses[index] = Tense(first.when, "range", cue=first.cue, pair=before)
+        first.sign, first.pair = "range", index
+    elif between in (["("], ["["]) and _word(row, index + 1) in (")", "]"):
+        tenses[index] = Tense("prior", "bracket", cue=index, pair=before)  # SUVmax 5.4 (7.2)
+    elif set(between) <= {"and", ",", "/", "&", "or", ""} or not between:
+        tenses[index] = Tense(first.when, "list" if first.when else "", first.strong, first.cue, first.pair)
+    else:
+        tenses[index] = Tense()
+
+
+def pair_values(row: list[Item], before: int, index: int, tenses: dict[int, Tense]) -> None:
+    """Settles two values told against each other: from..to, ->, versus."""
+    tense, first = tenses[index], tenses[before]
+    near = index - before <= 10 and not any(item.own for item in _between(row, before, index))
+    if tense.sign == "to" and near and not any(row[i].text in (";",) for i in range(before, index)):
+        told = first.sign == "from" or tense.cue - before <= 1 or (first.sign in ("after", "adverb", "exam", "date"))
+        if not told:
+            return
+        changed = any(item.has("change") for item in row[max(0, before - 12) : index]) or first.sign in (
+            "after",
+            "exam",
+            "date",
+        )
+        many = any(item.has("plural") for item in row[:before])
+        if _ranged(row, before) or (not changed and (many or first.sign != "from")):
+            tenses[before] = Tense("", "range", pair=index)
+            tenses[index] = Tense("", "range", pair=before)
+        else:
+            tenses[before] = Tense("prior", first.sign or "to", cue=first.cue, pair=index)
+            tense.pair = before
+    elif tense.sign == "arrow":
+        tenses[before] = Tense("prior", "arrow", cue=tense.cue, pair=index)
+        tense.pair = before
+    elif tense.sign in ("versus", "from", "after", "adverb", "exam", "current", "clause") and near:
+        tense.pair = before
+        if (
+            tense.sign == "after"
+            and tense.when == "current"
+            and first.when == ""
+            and any(item.has("versus") for item in _between(row, before, index))
+        ):
+            tenses[before] = Tense("prior", "versus", cue=tense.cue, pair=index)
+    if tense.sign == "from" and near is False and not first.when:
+        tense.pair = before
+
+
+def _ranged(row: list[Item], before: int) -> bool:
+    return any(item.has("range") for item in row[max(0, before - 5) : before])
+
+
+def settle_past(row: list[Item], values: list[int], tenses: dict[int, Tense]) -> None:
+    """A mere "was" means earlier only beside a value of this exam of the same lesion."""
+    for order, index in enumerate(values):
+        tense = tenses[index]
+        if tense.sign != "past":
+            continue
+        other = ""
+        for step in (-1, 1):
+            if not 0 <= order + step < len(values):
+                continue
+            neighbour = values[order + step]
+            low, high = min(index, neighbour), max(index, neighbour)
+            gap = row[low + 1 : high]
+            apart = any(item.own and not item.has("another") for item in gap) or any(
+                item.has("compare") for item in gap
+            )
+            told = tenses[neighbour]
+            if (
+                not apart
+                and told.when != "prior"
+                and told.sign != "past"
+                and row[index].mention
+                and row[neighbour].mention
+            ):
+                same = row[index].mention.suv_kind == row[neighbour].mention.suv_kind or told.when == "current"
+                other = "yes" if same else other
+        tense.when = "prior" if other else ""
