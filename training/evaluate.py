@@ -75,6 +75,7 @@ def evaluate(
     figures = {
         "checkpoint": {"file": checkpoint.name, "sha256": _sha256(checkpoint)},
         "split": split,
+        "threshold": module.threshold,
         "measured_against": "truth" if truth is not None else "weak labels",
         "references": len(references),
         "exams": len({r.exam_id for r in references}),

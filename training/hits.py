@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from petground.training.metrics import best_component
+from petground.training.metrics import PROBABILITY, best_component
 
 __all__ = ["Hits", "count_hits"]
 
@@ -32,10 +32,10 @@ class Hits:
         return 2.0 * self.true / max(1, self.predicted + self.wanted)
 
 
-def count_hits(probability: NDArray[np.float32], target: NDArray[np.bool_]) -> Hits:
+def count_hits(probability: NDArray[np.float32], target: NDArray[np.bool_], threshold: float = PROBABILITY) -> Hits:
     """Probability and target [S, Z, Y, X] -> counts over the sentences."""
     hits = Hits()
     for one, wanted in zip(probability, target, strict=True):
-        best = best_component(one).mask
+        best = best_component(one, threshold=threshold).mask
         hits += Hits(int((best & wanted).any()), int(best.any()), int(wanted.any()))
     return hits

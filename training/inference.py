@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from petground.labeling.errors import ConfigError, InputError, SuvError
 from petground.labeling.volume import Volume
 from petground.training.grid import to_model_grid, to_pet_grid
-from petground.training.metrics import PROBABILITY, best_component
+from petground.training.metrics import best_component
 
 __all__ = ["Grounding", "ground_volumes", "load_module"]
 
@@ -72,23 +72,25 @@ def load_module(checkpoint: Path, *, device: str = "auto") -> Any:
 
 
 def ground_volumes(
-    module: Any, pet: Volume, ct: Volume | None, sentences: Sequence[str], *, threshold: float = PROBABILITY
+    module: Any, pet: Volume, ct: Volume | None, sentences: Sequence[str], *, threshold: float | None = None
 ) -> Iterator[Grounding]:
     """Answers to `sentences`, in order, one at a time: only one full-resolution map is held at once.
 
     module: from `load_module`. pet in SUVbw, ct in HU on its own grid, or None. The image is encoded once; equal
-    sentences are decoded once. Raises SuvError when the PET is not SUVbw.
+    sentences are decoded once. `threshold` is the probability above which a voxel is marked, None for the module's own,
+    chosen on its validating exams. Raises SuvError when the PET is not SUVbw.
     """
     if pet.unit != "SUVbw":
         raise SuvError(f"the PET counts in {pet.unit}, the model reads SUVbw", fix="convert it to SUVbw first")
     if not sentences:
         return
+    limit = module.threshold if threshold is None else threshold
     distinct = list(dict.fromkeys(sentences))
     image, template = to_model_grid(pet, ct, module.grid)
     probabilities = module.predict_probabilities(image, distinct)
     for sentence in sentences:
         coarse = np.asarray(probabilities[distinct.index(sentence)], dtype=np.float32)
-        yield _answer(sentence, to_pet_grid(coarse, template, pet), pet, threshold)
+        yield _answer(sentence, to_pet_grid(coarse, template, pet), pet, limit)
 
 
 def _answer(sentence: str, probability: Volume, pet: Volume, threshold: float) -> Grounding:

@@ -40,7 +40,7 @@ class LossConfig:
 
 
 def grounding_loss(logits: Tensor, target: Tensor, config: LossConfig) -> dict[str, Tensor]:
-    """Logits and target [B, S, Z, Y, X], target in 0..1 -> {"loss", "dice", "ce" and, when it has a weight, "place"}, scalars, float32.
+    """Logits and target [B, S, Z, Y, X], target in 0..1 -> {"loss", "dice", "ce", "place" when it has a weight}.
 
     Dice (Milletari et al. 2016, denominators not squared) is undefined on an empty target: such sentences are
     left out of it and judged by cross-entropy alone. The mean cross-entropy over all voxels would nearly vanish, as a
@@ -80,8 +80,8 @@ def deep_loss(stages: Sequence[Tensor], target: Tensor, config: LossConfig) -> d
 def _place_loss(logits: Tensor, target: Tensor) -> Tensor:
     """-log of the softmax over all voxels summed over the lesion's; mean over the sentences that have a lesion.
 
-    Dice and voxel-wise cross-entropy hardly feel where a prediction lies until it touches the lesion. This does from the
-    first step: it starts at log(voxels / lesion voxels) and every voxel outside pays for its share.
+    Dice and voxel-wise cross-entropy hardly feel where a prediction lies until it touches the lesion. This does, from
+    the first step: it starts at log(voxels / lesion voxels) and every voxel outside pays for its share.
     """
     logits, target = logits.flatten(2), target.flatten(2)
     peak = target.amax(-1, keepdim=True)

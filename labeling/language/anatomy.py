@@ -92,6 +92,6 @@ def _by_form(words: Words, index: int, stop: int) -> Cue | None:
 def anatomy_component(doc: Doc) -> Doc:
     """Finds the anatomy of the whole text."""
     words = words_of(doc)
-    found = find_anatomy(words, 0, len(words.lower))
+    found = [cue for begin, stop in words.readable() for cue in find_anatomy(words, begin, stop)]
     doc._.petground_anatomy = found
     return doc

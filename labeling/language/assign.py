@@ -75,12 +75,11 @@ def _claim(row: list[Item], i: int, others: list[int], values: list[int], tenses
             return 2
     for v in others:
         tense = tenses[v]
-        if 0 <= tense.cue < i < v and tense.sign in ("adverb", "exam", "clause", "date", "past"):
-            if not any("value" in row[k].kinds for k in range(tense.cue, v)):
-                return 2
-    before = [v for v in [*others, *values] if v < i]
-    if before and before[-1 if before == sorted(before) else before.index(max(before))] in others:
-        nearest = max(before)
+        before = tense.sign in ("adverb", "exam", "clause", "date", "past") and 0 <= tense.cue < i < v
+        if before and not any("value" in row[k].kinds for k in range(tense.cue, v)):
+            return 2
+    nearest = max((v for v in [*others, *values] if v < i), default=-1)
+    if nearest in others:
         gap = row[nearest + 1 : i]
         if any(g.text == "," or g.has("current") for g in gap) and not (bracket and row[nearest].bracket == bracket):
             return 0

@@ -35,6 +35,6 @@ def find_cues(words: Words, begin: int, stop: int) -> list[Cue]:
 def context_component(doc: Doc) -> Doc:
     """Finds the cues of the whole text."""
     words = words_of(doc)
-    found = find_cues(words, 0, len(words.lower))
+    found = [cue for begin, stop in words.readable() for cue in find_cues(words, begin, stop)]
     doc._.petground_context = found
     return doc

@@ -198,7 +198,8 @@ def _heading_side(words: Words, sentence: Sentence) -> Laterality | None:
 def _was(reading: Reading, topic: Topic) -> None:
     """Marks "It was 6.8." as earlier after a sentence that gave today's value."""
     for told in reading.told:
-        bare = told.tense.sign == "past" and told.reason == "no_slice" and told.mention.link != "head"
+        bare = told.tense.sign == "past" and told.reason == "no_slice"
+        bare = bare and (told.mention.link != "head" or reading.row[0].text in ("it", "this", "it was", "this was"))
         if bare and topic.valued and len(reading.told) == 1 and _refers_back(reading.row, told):
             told.reason = "prior"
 

@@ -14,6 +14,8 @@ _DETERMINERS = word_set(
     "a an the in at on within of new also another small with along there is mild mildly avid its focal"
 )
 
+_BEFORE_NAME = ("size", "contralateral", "normal", "reference", "compare", "physio", "ipsi", "abnormal")
+
 
 @dataclass
 class Group:
@@ -42,7 +44,7 @@ def make_groups(row: list[Item]) -> list[Group]:
 
 
 def _named_first(row: list[Item], value: int) -> bool:
-    """Whether lesions are named before their values ("left node, SUVmax 5"), not after ("SUVmax 5 in the left node")."""
+    """Whether lesions are named before their values ("left node, SUVmax 5"), not after ("SUVmax 5 in the node")."""
     return any(item.own for item in row[:value])
 
 
@@ -90,7 +92,7 @@ def _trailing_side(row: list[Item], a: int, b: int, own: list[int]) -> int:
     if joint and told_after and all(row[i].has("side") or i < joint[0] for i in own):
         return joint[-1]
     first = own[0]
-    while first - 1 > a and (row[first - 1].text in _DETERMINERS or row[first - 1].has("size")):
+    while first - 1 > a and (row[first - 1].text in _DETERMINERS or row[first - 1].has(*_BEFORE_NAME)):
         first -= 1
     return first
 

@@ -41,7 +41,7 @@ def judge(scope: Scope, tense: Tense) -> str | None:
     if tense.when == "prior":
         return "prior"
     if _negated(scope):
-        return "negated"
+        return "prior" if _gone(scope) else "negated"
     if _threshold(scope):
         return "threshold"
     if mention is not None and (mention.suv_kind in ("mean", "peak") or mention.lean):
@@ -76,7 +76,10 @@ def _strong(scope: Scope) -> bool:
 
 def _reference(scope: Scope) -> str:
     items = [scope.row[i] for i in scope.items]
-    said = any(item.has("reference") for item in items)
+    said = any(
+        scope.row[i].has("reference") and (scope.zone or i == 0 or not scope.row[i - 1].has("compare"))
+        for i in scope.items
+    )
     tissue = any(item.has("ref") for item in items)
     if scope.zone:
         if (tissue and not _lesion([i for i in items if not i.has("ref")])) or said:
@@ -188,6 +191,12 @@ def _negated(scope: Scope) -> bool:
             continue
         return True
     return False
+
+
+def _gone(scope: Scope) -> bool:
+    """Whether, as in "the previously seen node (SUVmax 6.3) has resolved", what is gone had its value before."""
+    gone = any("resolved" in item.text or "no longer" in item.text for item in scope.after())
+    return gone and any(item.has("prior", "stable") and "previous" in item.text for item in scope.before())
 
 
 def _negated_uptake(row: list[Item], after: list[int]) -> int:

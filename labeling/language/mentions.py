@@ -47,6 +47,7 @@ def scan_sentence(words: Words, begin: int, stop: int, carried: str = "") -> Sca
 def _scan_dense(scan: Scan) -> None:
     """Of a stretch that is no language only the numbers that directly follow an SUV word are kept."""
     words = scan.words
+    words.dumps.append((scan.begin, scan.stop))
     for match in _PLAIN.finditer(words.text, words.start[scan.begin], words.end[scan.stop - 1]):
         value = match.group(1).replace(",", ".")
         first, last = words.at(match.start()), words.at(match.end())

@@ -28,6 +28,7 @@ _TIME = re.compile(
     r"|(?:\bat |@ ?)\d{1,2}:\d\d(?!\d)",
     re.I,
 )
+_AFTER_LABEL = word_set("of is was : = a score - ( value at and , / s #")
 _BY = {"x", "×", "*", "by"}
 _JOIN = {"and", "or", "to", "-", "–", ",", "from", "vs", "versus", "->", "→"}
 
@@ -149,9 +150,9 @@ def _after_label(scan: Scan, index: int, labels: frozenset[str]) -> None:
         if word in labels:
             scan.take("number", index, index + 1)
             return
-        if word not in ("of", "is", "was", ":", "=", "a", "score", "-", "(", "value", "at", "and", ",", "/", "s", "#"):
-            if not (is_number(word) and scan.taken.get(back) == "number" and is_integer(scan.word(index))):
-                return
+        listed = is_number(word) and scan.taken.get(back) == "number" and is_integer(scan.word(index))
+        if word not in _AFTER_LABEL and not listed:
+            return
         back -= 1
 
 

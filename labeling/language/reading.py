@@ -10,9 +10,9 @@ from petground.labeling.language.context import Cue
 from petground.labeling.language.groups import Group, make_groups
 from petground.labeling.language.judge import judge
 from petground.labeling.language.mention import Mention
-from petground.labeling.language.scope import make_scope
+from petground.labeling.language.scope import Scope, make_scope
 from petground.labeling.language.sentences import Sentence
-from petground.labeling.language.sides import find_side, find_site, listed_sides, opposite
+from petground.labeling.language.sides import find_side, find_site, listed_places, listed_side, opposite
 from petground.labeling.language.stream import Item, make_stream
 from petground.labeling.language.tense import Tense, read_tenses
 from petground.labeling.language.tokens import Words
@@ -79,65 +79,86 @@ def read_sentence(
     reasons = {v: judge(scope, tenses[v]) for v, scope in scopes.items()}
     _normal_side(row, reading.groups, reasons)
     placed = assign_slices(row, reading.groups, reasons, tenses)
-    for number, group in enumerate(reading.groups):
+    for group in reading.groups:
         current = [v for v in group.values if reasons[v] is None]
-        sides = _group_sides(row, group, current)
+        members = _members(row, group, current)
         for v in group.values:
-            items = [i for i in scopes[v].items if group.first <= i < group.last]
-            side = sides[v][1] if v in sides else find_side(row, items, v)
-            anchor = sides[v][0] if v in sides else v
-            place = placed.get(v, Placed())
-            told = Told(
-                row[v].mention or values[0],
-                reasons[v] or place.reason,
-                place,
-                side,
-                find_site(row, [i for i in items if i >= anchor] if v in sides else items, anchor, words.text, words),
-                (words.start[row[group.first].first], words.end[row[group.last - 1].last - 1]),
-                tenses[v],
-                uncertain=any(row[i].has("uncertain") for i in items),
-                size_mm=_size(row, items, v),
-                has_place=any(row[i].has("site", "sided", "ref", "phys") for i in items),
-            )
-            told.side = told.side or _from_sentence(row, reading, number, items)
-            told.cut = _cuts(row, words, tenses)
-            told.cut += _other_sides(row, words, sides, v) if v in sides else []
-            told.cut += [
-                (words.start[row[zone[0]].first], words.end[row[zone[-1]].last - 1])
-                for zone in scopes[v].remarks
-                if any("value" in row[i].kinds for i in zone)
-            ]
-            if not told.has_place and number and reading.told and any(row[i].has("another") for i in items):
-                told.carried = " ".join(filter(None, (reading.told[-1].side, reading.told[-1].site)))
+            at = current.index(v) if members and v in current else -1
+            told = _tell(reading, group, scopes[v], tenses[v], members or [], at)
+            told.placed = placed.get(v, told.placed)
+            told.reason = reasons[v] or told.placed.reason
+            told.cut += _cuts(row, words, tenses)
             reading.told.append(told)
     reading.told.sort(key=lambda t: t.mention.core)
     return reading
 
 
-def _group_sides(row: list[Item], group: Group, values: list[int]) -> dict[int, tuple[int, Laterality]]:
-    """Reads "Right and left nodes: 4.1 and 5.0": the item that names the side of each value, and the side."""
+def _tell(reading: Reading, group: Group, scope: Scope, tense: Tense, members: list[list[int]], at: int) -> Told:
+    """What is told of one value. members, at: the list that it is told in, and which member of it is meant (or -1)."""
+    row, words, v = reading.row, reading.words, scope.value
+    items = [i for i in scope.items if group.first <= i < group.last]
+    about = items if at < 0 else members[at]
+    if at >= 0 and not _has_place(row, about):
+        about = [i for i in items if i >= about[0]]
+    mention = row[v].mention
+    assert mention is not None
+    told = Told(
+        mention,
+        None,
+        Placed(),
+        find_side(row, items, v) if at < 0 else listed_side(row, members, at),
+        find_site(row, about, v if at < 0 else about[0], words.text, words),
+        (words.start[row[group.first].first], words.end[row[group.last - 1].last - 1]),
+        tense,
+        uncertain=any(row[i].has("uncertain") for i in items),
+        size_mm=_size(row, about if at >= 0 and _size(row, about, len(row)) else items, v),
+        has_place=_has_place(row, items, lesion=False),
+    )
+    number = reading.groups.index(group)
+    told.side = told.side or (_from_sentence(row, reading, number, items) if at < 0 else None)
+    told.cut = _other_members(row, words, members, at) if at >= 0 else []
+    told.cut += [
+        (words.start[row[zone[0]].first], words.end[row[zone[-1]].last - 1])
+        for zone in scope.remarks
+        if any("value" in row[i].kinds for i in zone)
+    ]
+    if not told.has_place and number and reading.told and any(row[i].has("another") for i in items):
+        told.carried = " ".join(filter(None, (reading.told[-1].side, reading.told[-1].site)))
+    return told
+
+
+def _has_place(row: list[Item], items: list[int], *, lesion: bool = True) -> bool:
+    return any(row[i].has("site", "sided", "ref", "phys") or (lesion and row[i].has("lesion")) for i in items)
+
+
+def _members(row: list[Item], group: Group, values: list[int]) -> list[list[int]] | None:
+    """The places of a list with as many values: named before the first value, or after the last."""
     if len(values) < 2:
-        return {}
-    sides = listed_sides(row, list(range(group.first, group.last)), len(values))
-    return dict(zip(values, sides, strict=True)) if sides else {}
+        return None
+    colon = max((i for i in range(group.first, values[0]) if row[i].text == ":"), default=group.first)
+    before = listed_places(row, colon, values[0], len(values)) or listed_places(
+        row, group.first, values[0], len(values)
+    )
+    return before or listed_places(row, values[-1] + 1, group.last, len(values))
 
 
-def _other_sides(
-    row: list[Item], words: Words, sides: dict[int, tuple[int, Laterality]], value: int
-) -> list[tuple[int, int]]:
-    """Characters of the sides and places that belong to the other values of a list."""
+def _other_members(row: list[Item], words: Words, members: list[list[int]], at: int) -> list[tuple[int, int]]:
+    """Characters of the members of a list that belong to its other values."""
+    mine = members[at]
+    own = _has_place(row, mine)
     cut = []
-    mine = sides[value][0]
-    for i, _ in sides.values():
-        if i == mine:
+    for other in members:
+        if other is mine:
             continue
-        last = i
-        if row[min(mine + 1, len(row) - 1)].has("site", "lesion"):
-            while last + 1 < len(row) and row[last + 1].has("site") and not row[last + 1].has("lesion"):
-                last += 1
-        first = i - 1 if i > mine and row[i - 1].text in ("and", ",", "&") else i
-        after = last + 1 if i < mine and row[last + 1].text in ("and", ",", "&") else last
-        cut.append((words.start[row[first].first], words.end[row[after].last - 1]))
+        span = other if own else [i for i in other if row[i].has("side")] or other[:0]
+        if not span:
+            continue
+        first, last = span[0], span[-1]
+        if first > mine[0] and first > 0 and row[first - 1].text in ("and", ",", "&", "plus"):
+            first -= 1
+        elif last < mine[0] and row[last + 1].text in ("and", ",", "&", "plus"):
+            last += 1
+        cut.append((words.start[row[first].first], words.end[row[last].last - 1]))
     return cut
 
 
@@ -185,7 +206,7 @@ def _normal_side(row: list[Item], groups: list[Group], reasons: dict[int, str | 
 
 
 def _size(row: list[Item], items: list[int], value: int) -> float | None:
-    sizes = [i for i in items if "size" in row[i].kinds and row[i].mention and row[i].mention.value > 0]
+    sizes = [i for i in items if "size" in row[i].kinds and (m := row[i].mention) is not None and m.value > 0]
     if not sizes:
         return None
     now = [i for i in sizes if not any(row[k].has("prior", "from") for k in range(max(0, i - 3), i))] or sizes

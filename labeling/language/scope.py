@@ -89,7 +89,9 @@ def _zones(row: list[Item], group: Group) -> list[list[int]]:
             if item.has("slice") and not seen_value and not any("value" in row[k].kinds for k in range(j, group.last)):
                 break
             j += 1
-        zones.append(list(range(i, j)))
+        background = any(row[k].text == "background" for k in range(i, j))
+        if not background or any(row[k].own for k in range(i, j)):  # "no uptake above background (1.0)" is the lesion's
+            zones.append(list(range(i, j)))
         i = j
     return zones
 
@@ -100,7 +102,7 @@ def _more_tissue(row: list[Item], coord: int, last: int) -> bool:
 
 
 def _measures(row: list[Item], i: int, group: Group) -> bool:
-    """Whether, as in "above SUV 2.5" or "SUVmax greater than 5", it is a bound on the value itself, not another tissue."""
+    """Whether, as in "above SUV 2.5" or "greater than 5", it bounds the value itself and is no other tissue."""
     nearby = row[i + 1 : min(i + 4, group.last)]
     if row[i].has("versus"):
         return False

@@ -31,11 +31,11 @@ _STOP = re.compile(r"[.!?]+[\"')\]]{0,2}(?=\s|$)|(?<=[a-z0-9)])\.(?=[A-Z][a-z])|
 _MARKER = re.compile(
     r"[ \t]*(?:[-*•·▪◦‣–—>+](?=[ \t\w])|\(?\d{1,2}[.)](?=\s|[A-Za-z])|\(?[a-zA-Z][.)](?=\s)|[ivx]{1,4}[.)](?=\s))[ \t]*"
 )
-_INLINE_MARKER = re.compile(r"(?<=[.;:])\s{1,3}(?=\(?\d{1,2}[.)]\s{1,2}[A-Z])|\s(?=[•▪‣◦]\s?\w)")
+_INLINE_MARKER = re.compile(r"(?<=[.;])\s{1,3}(?=\(?\d{1,2}[.)]\s{1,2}[A-Z])|\s(?=[•▪‣◦]\s?\w)")
 _DOTTED = re.compile(r"(?:^|\.)[a-z]\.[a-z]$")
 _WORD_BEFORE = re.compile(r"[A-Za-z./]{1,12}$")
 _CONTINUES = re.compile(
-    r"[ \t]*(?:[a-z(\[,;%)&=~/]|\d|(?i:suv|sul\b|max\b|slice|slc|im\b|image|img|series|axial|coronal|maximum|standardi))"
+    r"[ \t]*(?:[a-z(\[,;%)&=~/]|\d|(?i:suv|sul\b|max\b|slice|slc|im\b|ima|img|series|axial|coronal|maximum|standardi))"
 )
 _LOWER = re.compile(r"[ \t]*[a-z(\[,;%)&=~/]")
 _DANGLING = re.compile(

@@ -8,7 +8,7 @@ from petground.labeling.finding import Laterality
 from petground.labeling.language.stream import Item
 from petground.labeling.language.tokens import Words
 
-__all__ = ["find_side", "find_site", "listed_sides", "opposite"]
+__all__ = ["find_side", "find_site", "listed_places", "listed_side", "opposite"]
 
 _JOINS = frozenset({"and", "or", "&", "/", "than", ">"})
 
@@ -62,12 +62,35 @@ def _joined(row: list[Item], a: int, b: int) -> bool:
     return len(between) <= 3 and "and" in between and not any("value" in row[i].kinds for i in range(a, b))
 
 
-def listed_sides(row: list[Item], indices: list[int], count: int) -> list[tuple[int, Laterality]] | None:
-    """Reads "Right and left nodes: 4.1 and 5.0": item and side per value, when as many are named as there are values."""
-    sides = [(i, cast(Laterality, side)) for i, side in _sides(row, indices)]
-    if len(sides) == count and len({side for _, side in sides}) > 1:
-        return sides
-    return None
+def listed_places(row: list[Item], first: int, stop: int, count: int) -> list[list[int]] | None:
+    """The members of "a right iliac focus and an L4 lesion show 14.7 and 11.6" as item indices, one per value.
+
+    None when as many places as values cannot be told apart between the two items.
+    """
+    members: list[list[int]] = [[]]
+    for i in range(first, stop):
+        if row[i].text in ("and", ",", "&", ", and", "plus") or row[i].has("coord"):
+            if members[-1] and _names(row, members[-1]):
+                members.append([])
+            continue
+        if row[i].text in (":", "(", ";") and len(members) > 1:
+            break
+        members[-1].append(i)
+    members = [member for member in members if _names(row, member)]
+    return members if len(members) == count > 1 else None
+
+
+def _names(row: list[Item], member: list[int]) -> bool:
+    return any(row[i].has("side", "sided", "site", "ref", "phys", "lesion") for i in member)
+
+
+def listed_side(row: list[Item], members: list[list[int]], at: int) -> Laterality | None:
+    """Side of one member: its own, or that of the one before where "right axillary and hilar nodes" share it."""
+    side = find_side(row, members[at], len(row))
+    if side is not None or at == 0:
+        return side
+    apart = any(row[i].text in ("a", "an", "the") or row[i].has("midline", "size") for i in members[at])
+    return None if apart else listed_side(row, members, at - 1)
 
 
 def opposite(side: Laterality | None) -> Laterality | None:

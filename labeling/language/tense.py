@@ -75,7 +75,7 @@ def _left(row: list[Item], index: int) -> Tense:
             if told and any(word in item.text for word in ("prior", "previous")) and not subject:
                 return Tense("prior", "exam", cue=j)
             break
-        if item.has("past"):
+        if item.has("past") or (item.has("starter") and item.text.endswith(("was", "were"))):
             weak = weak or Tense("prior", "past", strong=False, cue=j)
             continue
         if "punct" in item.kinds:

@@ -23,6 +23,7 @@ class Words:
     """Lower-case tokens of one text without white space, with the characters they stand at (end exclusive).
 
     token: index of each one among the tokens of the Doc, empty when the Doc was cut by another tokenizer.
+    dumps: stretches of tokens that `petground_mentions` found to be no language; later components pass over them.
     """
 
     text: str
@@ -30,10 +31,16 @@ class Words:
     start: list[int] = field(default_factory=list)
     end: list[int] = field(default_factory=list)
     token: list[int] = field(default_factory=list)
+    dumps: list[tuple[int, int]] = field(default_factory=list)
 
     def at(self, char: int) -> int:
         """Index of the first token that starts at or after the character."""
         return bisect_left(self.start, char)
+
+    def readable(self) -> list[tuple[int, int]]:
+        """Stretches of tokens between the dumps."""
+        edges = [0, *(edge for dump in self.dumps for edge in dump), len(self.lower)]
+        return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
 
     def glued(self, index: int) -> bool:
         """Whether a token follows the one before without white space."""

@@ -32,7 +32,7 @@ def _between(row: list[Item], a: int, b: int) -> list[Item]:
 
 
 def chain_values(row: list[Item], before: int, index: int, tenses: dict[int, Tense]) -> None:
-    """Reads "previously 7.2 and 8.1": a value that only hangs on the one before shares its tense; a dash makes a range."""
+    """A value that only hangs on the one before ("previously 7.2 and 8.1") shares its tense; a dash makes a range."""
     between = [item.text for item in _between(row, before, index)]
     first = tenses[before]
     if (any(t in ("-", "–", "—", "--") for t in between) and len(between) <= 2) or (
@@ -94,7 +94,7 @@ def settle_past(row: list[Item], values: list[int], tenses: dict[int, Tense]) ->
         tense = tenses[index]
         if tense.sign != "past":
             continue
-        other = ""
+        beside = False
         for step in (-1, 1):
             if not 0 <= order + step < len(values):
                 continue
@@ -105,13 +105,11 @@ def settle_past(row: list[Item], values: list[int], tenses: dict[int, Tense]) ->
                 item.has("compare") for item in gap
             )
             told = tenses[neighbour]
-            if (
-                not apart
-                and told.when != "prior"
-                and told.sign != "past"
-                and row[index].mention
-                and row[neighbour].mention
-            ):
-                same = row[index].mention.suv_kind == row[neighbour].mention.suv_kind or told.when == "current"
-                other = "yes" if same else other
-        tense.when = "prior" if other else ""
+            if not apart and told.when != "prior" and told.sign != "past":
+                beside = beside or told.when == "current" or _kind(row, index) == _kind(row, neighbour)
+        tense.when = "prior" if beside else ""
+
+
+def _kind(row: list[Item], index: int) -> str:
+    mention = row[index].mention
+    return mention.suv_kind if mention is not None else ""

@@ -171,7 +171,7 @@ def _value(
     head = anchor if link == "head" else None
     if link != "head":
         if link == "value":
-            listed = scan.word(start - 1) == "," and anchor is not None and anchor.decimals > 0
+            listed = scan.word(start - 1) in (",", "(") and anchor is not None and anchor.decimals > 0
             ok = fraction or (scan.stands_alone(index) and number < _LISTED_LIMIT and not listed)
         elif fraction:
             ok = bool(heads) or _cue_near(scan, start, index)

@@ -40,7 +40,7 @@ class Step:
     arguments: tuple[str, ...]
 
 
-def demo(out: Path = Path("demo"), exams: int = 60, test_exams: int = 15, fresh: bool = False) -> int:
+def demo(out: Path = Path("demo"), exams: int = 100, test_exams: int = 15, fresh: bool = False) -> int:
     """Make phantom exams, label them, train a model, ground a report, export a review pack; see what comes out.
 
     Steps that are done already (same command, same code) are not run again.
@@ -84,7 +84,7 @@ def demo(out: Path = Path("demo"), exams: int = 60, test_exams: int = 15, fresh:
 
 def _steps(out: Path, exams: int, test_exams: int) -> list[Step]:
     train, test, work, work_test = out / "phantom", out / "phantom_test", out / "work", out / "work_test"
-    run, model = out / "run", out / "run" / "checkpoints" / "best.ckpt"
+    run, model = out / "run", out / "run" / "checkpoints" / "last.ckpt"
     learn = ("train", "fit", "--config", "demo", "--data.work", str(work), "--run_dir", str(run), "--ckpt_path", "last")
     pack = ("review", "export", str(work_test), "--out", str(out / "review"))
     return [

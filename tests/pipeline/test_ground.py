@@ -31,6 +31,8 @@ IMPRESSION: As above.
 class SideModule:
     """Marks voxels with SUV above 4 on the side that the sentence names; grid axis x counts towards the right."""
 
+    threshold = 0.5
+
     grid = GridSpec(spacing_xyz_mm=(8.0, 8.0, 8.0), shape_zyx=(32, 24, 24))
 
     def __init__(self) -> None:

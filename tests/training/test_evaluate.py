@@ -29,6 +29,8 @@ PEAK = {"left": 8.0, "right": 6.0}
 class SideModule:
     """Marks voxels with SUV above 4 on the side that the sentence names; an empty sentence gives the left one."""
 
+    threshold = 0.5
+
     def __init__(self) -> None:
         self.grid = GridSpec(spacing_xyz_mm=(8.0, 8.0, 8.0), shape_zyx=(32, 24, 24))
         self.calls: list[list[str]] = []

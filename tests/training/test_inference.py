@@ -17,6 +17,8 @@ from petground.training.inference import ground_volumes, load_module
 class SideModule:
     """Marks voxels with SUV above 4 on the named side; grid axis x counts towards the patient's right."""
 
+    threshold = 0.5
+
     def __init__(self) -> None:
         self.grid = GridSpec(spacing_xyz_mm=(8.0, 8.0, 8.0), shape_zyx=(32, 24, 24))
         self.calls: list[list[str]] = []
