@@ -126,13 +126,16 @@ def test_never_raises_on_any_text(text: str) -> None:
     ],
 )
 def test_time_is_linear(unit: str) -> None:
-    """Ten times the text may take at most some twenty times as long; a quadratic step would take a hundred times."""
+    """Ten times the text may take at most forty times as long (a busy machine); a quadratic step takes a hundred."""
     extract_findings(unit * 10)
 
     def seconds(characters: int) -> float:
         text = unit * (characters // len(unit))
-        began = time.process_time()
-        extract_findings(text)
-        return time.process_time() - began
+        spent = []
+        for _ in range(2):
+            began = time.process_time()
+            extract_findings(text)
+            spent.append(time.process_time() - began)
+        return min(spent)
 
-    assert seconds(300_000) < 22 * max(seconds(30_000), 0.004)
+    assert seconds(300_000) < 40 * max(seconds(30_000), 0.004)

@@ -177,6 +177,23 @@ def test_a_killed_run_goes_on_to_the_same_tables(export: tuple[Path, Path], tmp_
     assert not list(out.rglob(".*.part")), "nothing half-written is left"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT to a group")
+def test_ctrl_c_says_how_to_go_on_and_leaves_nothing_half_written(export: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "petground.pipeline.cli", *words(export, out, "--workers", "1")]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("exams/*/stage.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and its workers
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the same command goes on" in told
+    assert "Traceback" not in told
+    assert not list(out.glob("*/.*.part")), "nothing half-written"
+    assert not (out / "labels.parquet").exists()
+
+
 def test_dry_run_writes_nothing(export: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words(export, tmp_path / "work", "--dry-run")) == 0
     assert not (tmp_path / "work").exists()
