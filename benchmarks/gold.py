@@ -1,11 +1,13 @@
 """Reading of reports against the gold set: F1 of (SUV, slice) pairs, reasons of the others, laterality.
 
-usage: python benchmarks/gold.py GOLD_DIR [--errors]
+Run by `python benchmarks/run.py gold`; `python benchmarks/gold.py` lists every disagreement. The annotated reports are
+looked for in `shared/gold` beside the checkout, or under the folder that PETGROUND_SHARED names.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -67,17 +69,25 @@ def _reasons(key: str, want: list[tuple[float, str]], findings: list[Finding], c
     return lines + [f"{key} unexpected {item}" for item in unexpected]
 
 
-def main() -> int:
-    """Prints the figures of both gold files."""
-    folder = Path(sys.argv[1])
-    for name in ("sentences_dev", "reports_dev"):
-        rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-        figures, lines = score(rows)
-        sys.stdout.write(f"{name}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()) + "\n")
-        if "--errors" in sys.argv:
-            sys.stdout.write("".join(f"   {line}\n" for line in lines))
-    return 0
+SHARED = Path(os.environ.get("PETGROUND_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def measure() -> dict[str, dict[str, float]] | None:
+    """Figures of both files; None when they are not here."""
+    read = _rows()
+    return {name: score(rows)[0] for name, rows in read.items()} if read else None
+
+
+def _rows() -> dict[str, list[dict[str, Any]]]:
+    files = [SHARED / "gold" / f"{name}.jsonl" for name in ("sentences_dev", "reports_dev")]
+    return {
+        file.stem: [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for file in files
+        if file.is_file()
+    }
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    for name, rows in _rows().items():
+        figures, lines = score(rows)
+        sys.stdout.write("\n   ".join([f"{name}: {figures}", *lines]) + "\n")

@@ -33,7 +33,8 @@ def _load(name: str) -> ModuleType:
 
 
 def _commit() -> str:
-    told = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
+    command = ["git", "describe", "--always", "--dirty"]
+    told = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
     return told.stdout.strip() or "unknown"
 
 

@@ -8,6 +8,7 @@ and contouring, not reading. A lesion without a label counts as Dice 0.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import zipfile
@@ -28,7 +29,8 @@ from petground.labeling.volume import Volume
 
 EXAMS, SEED = 30, 2025  # a seed that no threshold was set on
 SIZES_MM = ((0, 8), (8, 10), (10, 15), (15, 25), (25, 100))
-SARCOMAS = Path(__file__).resolve().parents[2] / "shared" / "data" / "ibsi_sts.zip"
+SHARED = Path(os.environ.get("PETGROUND_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+SARCOMAS = SHARED / "data" / "ibsi_sts.zip"
 Mask = NDArray[np.bool_]
 Voxel = tuple[int, ...]
 Rule = Callable[[Volume, Voxel], Mask | None]

@@ -24,6 +24,8 @@ def slice_to_k(number: int, pet: Volume, site: Site, ct: Volume | None = None) -
     """
     if site.slice_by_instance_number:
         numbers = _instance_numbers(pet)
+        if numbers.count(number) > 1:
+            raise GeometryError(f"InstanceNumber {number} stands on {numbers.count(number)} slices")
         return range(numbers.index(number), numbers.index(number) + 1) if number in numbers else None
     grid = _counted_grid(pet, site, ct)
     index = _number_to_index(number, grid, site)

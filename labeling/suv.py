@@ -17,8 +17,9 @@ from petground.labeling.errors import SuvError
 __all__ = ["PetFrame", "PetHeader", "SuvConversion", "refusal", "size_mass_kg", "suv_conversion"]
 
 CONVERTIBLE_UNITS = ("BQML", "CNTS", "GML", "CM2ML")
-MEGABECQUEREL_BELOW = 1e5  # no patient is given 0.1 MBq, none 100 GBq: below, the number can only be in MBq
-DOSE_RANGE_BQ = (1e6, 1e11)
+MEGABECQUEREL_BELOW = 1e4  # no patient is given 0.01 MBq, none 10 GBq: below, the number can only be in MBq
+AMBIGUOUS_DOSE_BELOW = 40.0  # 1-30 is usual in mCi, 40-1000 in MBq; a wrong guess is a factor of 37
+DOSE_RANGE_BQ = (1e6, 1e10)
 WEIGHT_RANGE_KG = (0.3, 500.0)
 HEIGHT_RANGE_M = (0.2, 2.6)
 MIDNIGHT_MAX = timedelta(hours=8)  # a time-only injection "later" than the scan was before midnight at most so long ago
@@ -268,6 +269,11 @@ def _seconds_since_injection(header: PetHeader, at: datetime, half_life_s: float
 
 def _dose_bq(header: PetHeader) -> tuple[float, str]:
     dose, note = header.dose_bq, ""
+    if dose is not None and 0 < dose < AMBIGUOUS_DOSE_BELOW:
+        raise SuvError(
+            f"RadionuclideTotalDose is {dose:g}: millicurie or megabecquerel?",
+            fix="write the injected activity in becquerel into the header",
+        )
     if dose is not None and 0 < dose < MEGABECQUEREL_BELOW:
         dose, note = dose * 1e6, " (dose in MBq)"
     if dose is None or not DOSE_RANGE_BQ[0] <= dose <= DOSE_RANGE_BQ[1]:

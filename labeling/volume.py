@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from petground.labeling.errors import GeometryError
 
 __all__ = ["Unit", "Volume", "require_same_grid", "same_grid"]

@@ -21,6 +21,7 @@ from petground.labeling.errors import ConfigError, PetgroundError
 __all__ = ["Engine", "Outcome", "Runner", "default_workers", "executor"]
 
 Engine = Literal["local", "dask"]
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or what this user may take of it
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _guarded(function: Callable[..., Any], case: str, args: tuple[Any, ...]) -> 
     except MemoryError:
         return Outcome(case, reason="out_of_memory", detail="this case needs more memory than there is")
     except Exception as error:
-        reason = "disk_full" if isinstance(error, OSError) and error.errno == errno.ENOSPC else "failed"
+        reason = "disk_full" if isinstance(error, OSError) and error.errno in FULL else "failed"
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{os.path.basename(frame.filename)}:{frame.lineno}"
         return Outcome(case, reason=reason, detail=f"{type(error).__name__} at {place}")

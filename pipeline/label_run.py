@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ from petground.labeling.finding import Candidate, Excluded, Finding
 from petground.labeling.site import Site
 from petground.pipeline.executors import Runner
 from petground.pipeline.files import write_json
-from petground.pipeline.label_tables import number_findings, write_label_tables
+from petground.pipeline.label_tables import Failure, Findings, number_findings, write_label_tables
 from petground.pipeline.reports import Report
-from petground.pipeline.stage import content_hash, folder_hash, kept, run_stage, sweep
+from petground.pipeline.stage import content_hash, folder_hash, kept, run_stage, source_hash, sweep
 
-__all__ = ["STAGES", "LabelRun", "run_labels"]
+__all__ = ["LabelRun", "run_labels"]
 
-# Raise a stage's version when its outcome changes for the same input: kept results of the old one are then made anew.
-STAGES = {"extract": "1", "ingest": "1", "label": "1"}
+# What each stage's outcome hangs on besides its input: results kept by other code are made anew.
+CODE = {
+    "extract": ("petground.labeling",),
+    "ingest": ("petground.labeling", "petground.pipeline.dicom", "petground.pipeline.read", "petground.pipeline.nifti"),
+    "label": ("petground.labeling",),
+}
 SHARD = 100  # reports per unit of extraction work: a report takes milliseconds, a process hand-over as well
 
 
@@ -48,8 +52,9 @@ def run_labels(
     for folder in ("extract", "exams", "labels"):
         (run.out / folder).mkdir(parents=True, exist_ok=True)
         sweep(run.out / folder)
+    write_json(run.out / "site.json", asdict(run.site))  # pages must count slices as the labels did
     usable = [r for r in run.reports if r.problem is None]
-    failures = {r.exam_id: r.problem for r in run.reports if r.problem is not None}
+    failures: dict[str, Failure] = {r.exam_id: ("extract", *r.problem) for r in run.reports if r.problem is not None}
     findings = _extract(run, usable, failures, tick)
     wanted = [r for r in usable if any(f.status == "positive" for f in findings.get(r.exam_id, ()))]
     ingested = _ingest(run, wanted, failures, tick)
@@ -57,14 +62,14 @@ def run_labels(
     return write_label_tables(run.out, run.reports, findings, ingested, labelled, failures)
 
 
-def _extract(run: LabelRun, reports: Sequence[Report], failures: dict[str, Any], tick: Any) -> dict[str, list[Finding]]:
-    site = asdict(run.site)
+def _extract(run: LabelRun, reports: Sequence[Report], failures: dict[str, Failure], tick: Any) -> Findings:
     shards = [reports[i : i + SHARD] for i in range(0, len(reports), SHARD)]
-    todo, findings = [], {}
+    code = source_hash(*CODE["extract"])  # a site's settings do not change the reading
+    todo, findings = [], Findings()
     for number, shard in enumerate(shards):
         texts = [(r.exam_id, r.text) for r in shard]
-        key = content_hash(["extract", STAGES["extract"], site, texts])
-        todo.append((str(number), (run.out / "extract" / key, key, run.site, texts)))
+        key = content_hash(["extract", code, texts])
+        todo.append((str(number), (run.out / "extract" / key, key, texts)))
     for old in (run.out / "extract").iterdir():
         if old.name not in {args[1] for _, args in todo}:
             shutil.rmtree(old)
@@ -74,19 +79,31 @@ def _extract(run: LabelRun, reports: Sequence[Report], failures: dict[str, Any],
         done += len(shard)
         tick("extract", done, len(reports))
         if outcome.reason is not None:
-            failures.update({r.exam_id: (outcome.reason, outcome.detail) for r in shard})
+            failures.update({r.exam_id: ("extract", outcome.reason, outcome.detail) for r in shard})
             continue
-        for exam_id, rows in outcome.value.items():
+        folder = todo[int(outcome.case)][1][0]
+        for exam_id, rows in json.loads((folder / "findings.json").read_text(encoding="utf-8")).items():
             findings[exam_id] = [_finding(row) for row in rows]
+        failures.update({exam_id: ("extract", *why) for exam_id, why in outcome.value["failed"].items()})
     return findings
 
 
-def extract_case(folder: Path, key: str, site: Site, texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Findings of one shard of reports, by exam."""
+def extract_case(folder: Path, key: str, texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Reads one shard of reports into findings.json; returns the reports that could not be read, with why.
+
+    Sentences are patient data: they lie in findings.json, not in the stage's own record.
+    """
     from petground.labeling.extract import extract_findings
 
     def work(part: Path) -> dict[str, Any]:
-        return {exam_id: [asdict(f) for f in extract_findings(text, site=site)] for exam_id, text in texts}
+        rows, failed = {}, {}
+        for exam_id, text in texts:
+            try:
+                rows[exam_id] = [asdict(finding) for finding in extract_findings(text)]
+            except Exception as error:  # one report must not take a hundred with it; its text must not be told
+                failed[exam_id] = ("failed", f"{type(error).__name__} while reading the report")
+        write_json(part / "findings.json", rows)
+        return {"failed": failed}
 
     return run_stage(folder, key, work)[0]
 
@@ -96,56 +113,72 @@ def _finding(row: dict[str, Any]) -> Finding:
     return Finding(**{**row, **spans})
 
 
-def _ingest(run: LabelRun, reports: Sequence[Report], failures: dict[str, Any], tick: Any) -> dict[str, dict[str, Any]]:
-    todo = [(r.exam_id, (run.exams / r.exam_id, run.out / "exams" / r.exam_id, r.exam_id)) for r in reports]
+def _ingest(
+    run: LabelRun, reports: Sequence[Report], failures: dict[str, Failure], tick: Any
+) -> dict[str, dict[str, Any]]:
+    code = source_hash(*CODE["ingest"])
+    todo = [(r.exam_id, (run.exams / r.exam_id, run.out / "exams" / r.exam_id, r.exam_id, code)) for r in reports]
     ingested: dict[str, dict[str, Any]] = {}
     for done, outcome in enumerate(_cases(run, ingest_case, todo), start=1):
         tick("ingest", done, len(todo))
         if outcome.reason is None:
             ingested[outcome.case] = outcome.value
         else:
-            failures[outcome.case] = (outcome.reason, outcome.detail)
+            failures[outcome.case] = ("ingest", outcome.reason, outcome.detail)
     return ingested
 
 
-def ingest_case(source: Path, folder: Path, exam_id: str) -> dict[str, Any]:
+def ingest_case(source: Path, folder: Path, exam_id: str, code: str) -> dict[str, Any]:
     """Reads one exam, writes pet.nii.gz [SUVbw] and ct.nii.gz [HU] each on its own grid; returns the exam's values."""
     from petground.pipeline.nifti import write_nifti
     from petground.pipeline.read import read_exam
 
     earlier = kept(folder) or {}
     files = folder_hash(source, earlier.get("source"))
-    key = content_hash(["ingest", STAGES["ingest"], files["content"]])
+    key = content_hash(["ingest", code, files["content"]])
 
     def work(part: Path) -> dict[str, Any]:
         exam = read_exam(source, case=exam_id)
         write_nifti(part / "pet.nii.gz", exam.pet)
         if exam.ct is not None:
             write_nifti(part / "ct.nii.gz", exam.ct)
-        write_json(part / "source.json", {"source": exam.source, "folder": str(source.resolve())})
         return {
             "source": exam.source,
             "ct": exam.ct is not None,
             "suv_rule": exam.suv_rule,
             "suv_factor": exam.suv_factor,
             "pet_series": exam.pet_series,
+            "ct_series": exam.ct_series,
             "slices": exam.pet.shape[2],
-            "instance_numbers": exam.pet.instance_numbers,
-            "frame_of_reference": exam.pet.frame_of_reference,
+            "pet_series_uid": _series_uid(exam.pet_files),
         }
 
     value, _ = run_stage(folder, key, work, also={"source": files})
+    # Where the files lie is no part of the result: the exams may have been moved since.
+    origin = {"source": value["source"], "folder": str(source.resolve()), "pet_series_uid": value["pet_series_uid"]}
+    write_json(folder / "source.json", origin)
     return {**value, "key": key}
+
+
+def _series_uid(files: Sequence[Path]) -> str | None:
+    """Which series the PET was read from, so that SEG and SR point at that one."""
+    if not files:
+        return None
+    import pydicom
+
+    header = pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    return str(header.SeriesInstanceUID)
 
 
 def _label(
     run: LabelRun,
     reports: Sequence[Report],
-    findings: dict[str, list[Finding]],
+    findings: Findings,
     ingested: dict[str, dict[str, Any]],
-    failures: dict[str, Any],
+    failures: dict[str, Failure],
     tick: Any,
 ) -> dict[str, list[dict[str, Any]]]:
+    code = source_hash(*CODE["label"])
     todo = []
     for report in reports:
         positive = {
@@ -154,7 +187,7 @@ def _label(
             if finding.status == "positive"
         }
         exam = ingested[report.exam_id]
-        parts = ["label", STAGES["label"], asdict(run.site), exam["key"], {k: asdict(f) for k, f in positive.items()}]
+        parts = ["label", code, asdict(run.site), exam["key"], {k: asdict(f) for k, f in positive.items()}]
         todo.append((report.exam_id, (run.out, report.exam_id, content_hash(parts), positive, run.site, exam)))
     labelled: dict[str, list[dict[str, Any]]] = {}
     for done, outcome in enumerate(_cases(run, label_case, todo), start=1):
@@ -162,7 +195,10 @@ def _label(
         if outcome.reason is None:
             labelled[outcome.case] = outcome.value["findings"]
         else:
-            failures[outcome.case] = (outcome.reason, outcome.detail)
+            failures[outcome.case] = ("match", outcome.reason, outcome.detail)
+    for old in (run.out / "labels").iterdir():
+        if old.name not in labelled:  # masks that no table names any more
+            shutil.rmtree(old)
     return labelled
 
 
@@ -176,12 +212,7 @@ def label_case(
     from petground.pipeline.nifti import read_nifti, write_nifti
 
     def work(part: Path) -> dict[str, Any]:
-        numbers = exam["instance_numbers"]
-        pet = replace(
-            read_nifti(out / "exams" / exam_id / "pet.nii.gz", "SUVbw"),
-            instance_numbers=tuple(numbers) if numbers else None,
-            frame_of_reference=exam["frame_of_reference"],
-        )
+        pet = read_nifti(out / "exams" / exam_id / "pet.nii.gz", "SUVbw")
         ct = read_nifti(out / "exams" / exam_id / "ct.nii.gz", "HU") if exam["ct"] else None
         rows = []
         for (finding_id, _), label in zip(
@@ -208,7 +239,13 @@ def label_case(
                     "threshold": float(label.threshold),
                     "warnings": "; ".join(label.warnings),
                     "provenance": json.dumps(
-                        {"petground": _version(), "label": key, "ingest": exam["key"], "stages": STAGES}, sort_keys=True
+                        {
+                            "petground": _version(),
+                            "label": key,
+                            "ingest": exam["key"],
+                            "site": asdict(site),
+                        },
+                        sort_keys=True,
                     ),
                 }
             rows.append(row)

@@ -12,7 +12,7 @@ from petground.pipeline.files import write_json
 from petground.pipeline.reports import Report
 from petground.pipeline.schemas import write_table
 
-__all__ = ["number_findings", "write_label_tables"]
+__all__ = ["Failure", "Findings", "number_findings", "write_label_tables"]
 
 _DECIDED_IN = {
     "slice_outside": "match",
@@ -25,7 +25,9 @@ _DECIDED_IN = {
     "check_volume": "check",
 }
 ORDER = ("extract", "ingest", "match", "contour", "check")
-Failures = Mapping[str, tuple[str, str]]
+Failure = tuple[str, str, str]
+"""Stage, reason code and message of what ended an exam."""
+Findings = dict[str, list[Finding]]
 
 
 def number_findings(findings: Sequence[Finding]) -> list[tuple[str, Finding]]:
@@ -39,7 +41,7 @@ def write_label_tables(
     findings: Mapping[str, Sequence[Finding]],
     ingested: Mapping[str, Mapping[str, Any]],
     labelled: Mapping[str, Sequence[Mapping[str, Any]]],
-    failures: Failures,
+    failures: Mapping[str, Failure],
 ) -> dict[str, Any]:
     """Writes exams, findings, labels and candidates.parquet and summary.json under `out`; returns the summary.
 
@@ -73,7 +75,7 @@ def _once(reports: Sequence[Report]) -> list[Report]:
     return list({r.exam_id: r for r in reports}.values())
 
 
-def _exam_row(report: Report, exam: Mapping[str, Any] | None, failure: tuple[str, str] | None) -> dict[str, Any]:
+def _exam_row(report: Report, exam: Mapping[str, Any] | None, failure: Failure | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "exam_id": report.exam_id,
         "patient_id": report.patient_id,
@@ -82,11 +84,11 @@ def _exam_row(report: Report, exam: Mapping[str, Any] | None, failure: tuple[str
         "status": "failed" if failure else "ok",
     }
     if failure:
-        row["reason"], row["detail"] = failure
+        _, row["reason"], row["detail"] = failure
     elif exam is None:
         row["reason"] = "nothing_to_label"  # no positive mention: the images were not read
     if exam is not None:
-        row |= {name: exam[name] for name in ("source", "suv_rule", "suv_factor", "pet_series", "slices")}
+        row |= {name: exam[name] for name in ("source", "suv_rule", "suv_factor", "pet_series", "ct_series", "slices")}
         row["pet_path"] = f"exams/{report.exam_id}/pet.nii.gz"
         row["ct_path"] = f"exams/{report.exam_id}/ct.nii.gz" if exam["ct"] else None
     return row
@@ -97,7 +99,7 @@ def _finding_row(
     finding_id: str,
     finding: Finding,
     fate: Mapping[str, Any] | None,
-    failure: tuple[str, str] | None,
+    failure: Failure | None,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "exam_id": exam_id,
@@ -123,10 +125,10 @@ def _finding_row(
     if fate is not None and "label" in fate:
         return row | {"stage": "check"}
     if fate is not None:
-        stage = _DECIDED_IN[fate["reason"]]
+        stage = _DECIDED_IN.get(fate["reason"], "match")
         return row | {"status": "excluded", "reason": fate["reason"], "stage": stage, "detail": fate["detail"]}
-    reason, detail = failure or ("failed", "")
-    return row | {"status": "failed", "reason": reason, "stage": "ingest", "detail": detail}
+    stage, reason, detail = failure or ("match", "failed", "")
+    return row | {"status": "failed", "reason": reason, "stage": stage, "detail": detail}
 
 
 def _label_row(report: Report, finding_id: str, finding: Finding, label: Mapping[str, Any]) -> dict[str, Any]:

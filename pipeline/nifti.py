@@ -178,7 +178,7 @@ def _stored(volume: Volume) -> NDArray[Any]:
     if volume.unit == "label":
         return np.asarray(array, dtype=np.uint8) if array.dtype == np.bool_ else _whole(array)
     if volume.unit == "HU" and array.dtype.kind in "iu":
-        return array.astype(np.int16)
+        return np.clip(array, -32768, 32767).astype(np.int16)  # 65535 must stay bright, not become -1
     return array.astype(np.float32, copy=False)
 
 

@@ -40,6 +40,7 @@ TABLES: dict[str, pa.Schema] = {
             "suv_rule": _TEXT,  # how SUVbw was reached, e.g. "BQML/START"
             "suv_factor": _REAL,  # SUVbw per stored unit, where it is one number
             "pet_series": _TEXT,  # which series was chosen and which were refused, with why
+            "ct_series": _TEXT,
             "slices": _INT,
         },
     ),

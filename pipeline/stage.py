@@ -1,26 +1,29 @@
 """Content-addressed stages: a result is kept under the hash of all that it depends on.
 
-Key = hash of stage name, stage version, parameters and the hashes of the inputs. A stage writes into a folder with a
+Key = hash of stage name, the code it runs, its parameters and its inputs. A stage writes into a folder with a
 temporary name and renames it last, so a result is whole or not there, and a run that was killed goes on where it was.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from petground.labeling.errors import InputError
 from petground.pipeline.files import write_json
 
-__all__ = ["content_hash", "folder_hash", "kept", "run_stage", "sweep"]
+__all__ = ["content_hash", "folder_hash", "kept", "run_stage", "source_hash", "sweep"]
 
 RECORD = "stage.json"
+SOURCES = (".py", ".json", ".yaml", ".html", ".css", ".js")
 
 
 def content_hash(value: Any) -> str:
@@ -33,7 +36,9 @@ def folder_hash(folder: Path, known: Mapping[str, Any] | None = None) -> dict[st
     """What lies in `folder`: {"listing": digest of names, sizes and times, "content": digest of names and bytes}.
 
     Reading an archive only to find it unchanged costs as much as labelling it, so when `known` (an earlier answer)
-    has the same listing its content digest is taken over. Raises InputError when the folder is missing or empty.
+    has the same listing its content digest is taken over. The listing holds inode and change time too: files unpacked
+    from another archive can have the same names, sizes and dates. Raises InputError when the folder is missing or
+    empty.
     """
     if not folder.is_dir():
         raise InputError(
@@ -43,7 +48,9 @@ def folder_hash(folder: Path, known: Mapping[str, Any] | None = None) -> dict[st
     if not files:
         raise InputError(f"folder '{folder.name}' is empty", reason="no_exam", fix="export the exam again")
     stats = [(p, p.stat()) for p in files]
-    listing = content_hash([[p.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns] for p, s in stats])
+    listing = content_hash(
+        [[p.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for p, s in stats]
+    )
     if known and known.get("listing") == listing:
         return dict(known)
     digest = hashlib.blake2b(digest_size=16)
@@ -53,6 +60,22 @@ def folder_hash(folder: Path, known: Mapping[str, Any] | None = None) -> dict[st
             while block := stream.read(1 << 20):
                 digest.update(block)
     return {"listing": listing, "content": digest.hexdigest()}
+
+
+@cache
+def source_hash(*names: str) -> str:
+    """Digest of the source (and JSON rules) of packages or modules, found without importing them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        if spec is None:
+            raise ModuleNotFoundError(name)
+        roots = [Path(p) for p in spec.submodule_search_locations or ()] or [Path(spec.origin or "")]
+        for root in roots:
+            files = sorted(p for p in root.rglob("*") if p.suffix in SOURCES) if root.is_dir() else [root]
+            for file in files:
+                digest.update(f"{name}/{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def kept(folder: Path) -> dict[str, Any] | None:

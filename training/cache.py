@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -20,7 +20,7 @@ from petground.pipeline.nifti import read_nifti
 from petground.training.grid import GridSpec, mask_to_model_grid, to_model_grid
 from petground.training.work import Exam
 
-__all__ = ["GridExam", "cache_key", "load_exam"]
+__all__ = ["GridExam", "cache_key", "load_exam", "on_grid"]
 
 _log = logging.getLogger(__name__)
 _VERSION = 1  # raise when preprocessing changes
@@ -76,6 +76,27 @@ def load_exam(work: Path, exam: Exam, spec: GridSpec, folder: Path, *, key: str 
     return _read(path)
 
 
+def on_grid(work: Path, exam: Exam, spec: GridSpec, folder: Path) -> tuple[Exam, str]:
+    """The exam with those examples that have a voxel on the model's grid, maybe none, and its cache key.
+
+    A label outside the grid would else teach that nothing is where the sentence tells of a lesion.
+    """
+    key = cache_key(work, exam, spec)
+    try:
+        with np.load(folder / f"{key}.npz", allow_pickle=False) as file:
+            lengths = file["lengths"].tolist()  # not the image: read at every start, for every exam
+    except (OSError, ValueError, KeyError, BadZipFile):
+        lengths = [len(index) for index, _ in load_exam(work, exam, spec, folder, key=key).targets]
+    kept = tuple(example for example, length in zip(exam.examples, lengths, strict=True) if length)
+    if len(kept) == len(exam.examples):
+        return exam, key
+    exam = replace(exam, examples=kept)
+    key = cache_key(work, exam, spec)
+    if kept and not (folder / f"{key}.npz").is_file():
+        load_exam(work, exam, spec, folder, key=key)
+    return exam, key
+
+
 def _make(work: Path, exam: Exam, spec: GridSpec) -> GridExam:
     try:
         pet = read_nifti(work / exam.pet_path, "SUVbw")
@@ -86,8 +107,6 @@ def _make(work: Path, exam: Exam, spec: GridSpec) -> GridExam:
             mask = read_nifti(work / example.mask_path, "label")
             require_same_grid(pet, mask)
             dense = mask_to_model_grid(mask, template).reshape(-1)
-            if not dense.any():
-                _log.warning("%s: label %s lies outside the model's grid", exam.exam_id, example.finding_id)
             index = np.flatnonzero(dense)
             targets.append((index.astype(np.int64), dense[index].astype(np.float32)))
     except PetgroundError as error:

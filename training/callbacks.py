@@ -91,7 +91,8 @@ class RunRecord(Callback):
     def __init__(self) -> None:
         self._began = time.monotonic()
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # not at on_fit_start: the module notes its splits there, after its callbacks
         self._began = time.monotonic()
         self._write(trainer, pl_module, finished=False)
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
@@ -42,15 +41,13 @@ class TrainCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """As Lightning's; what is unknown is answered with the nearest names."""
         said = io.StringIO()
-        # Lightning warns when it gets arguments while the process has some of its own
-        with mock.patch.object(sys, "argv", sys.argv[:1]):
-            try:
-                with contextlib.redirect_stderr(said):
-                    super().parse_arguments(parser, args)
-            except SystemExit:
-                sys.stderr.write(said.getvalue())
-                sys.stderr.write(_nearest(said.getvalue(), self._known_flags()))
-                raise
+        try:
+            with contextlib.redirect_stderr(said):
+                super().parse_arguments(parser, args)
+        except SystemExit:
+            sys.stderr.write(said.getvalue())
+            sys.stderr.write(_nearest(said.getvalue(), self._known_flags()))
+            raise
         sys.stderr.write(said.getvalue())
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -181,6 +178,8 @@ def _quiet() -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
+        # the process has arguments of its own (`petground train ...`): these are the ones meant
+        warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

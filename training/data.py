@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from petground.labeling.errors import ConfigError, InputError
+from petground.pipeline.schemas import read_table
 from petground.training.augment import Augment, AugmentConfig
-from petground.training.cache import cache_key, load_exam
+from petground.training.cache import on_grid
+from petground.training.dataset import EpochSampler, ExamDataset, Item, collate
 from petground.training.grid import GridSpec
 from petground.training.splits import Splits, read_splits, split_patients, write_splits
-from petground.training.work import Exam, Example, read_exams, swap_sides
+from petground.training.work import Exam, read_exams, swap_sides
 
 __all__ = ["ExamDataset", "GroundingData"]
 
 _log = logging.getLogger(__name__)
-Item = Mapping[str, Any]
 
 
 class GroundingData(pl.LightningDataModule):
@@ -32,8 +30,9 @@ class GroundingData(pl.LightningDataModule):
         work: the WORK folder: exams.parquet, labels.parquet and the files they name.
         augment: how far training exams are changed; null turns it off.
         sentences: sentences decoded per exam in a training step, from one encoder pass.
-        absent_fraction: share of them that are other exams' sentences about a place where this exam has nothing
-            labelled; their target is empty. They teach the model to read, and to say no.
+        absent_fraction: share of them that are other exams' sentences about a place where this exam's report tells
+            of no lesion; their target is empty. They teach the model to read, and to say no; in validation the same
+            share counts false alarms.
         swapped_fraction: share of the absent ones that are the exam's own sentences with left and right exchanged.
         place_fraction: share of all sentences that are cut down to side and site, so that the words that tell the
             place are learnt whatever stands around them.
@@ -101,17 +100,16 @@ class GroundingData(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Puts every exam on the model's grid, once, on one process."""
         for exam in read_exams(self.work, min_confidence=self.min_confidence):
-            load_exam(self.work, exam, self.model_grid, self.cache / "grids")
+            on_grid(self.work, exam, self.model_grid, self.cache / "grids")
 
     def setup(self, stage: str) -> None:
         """Reads the tables and splits by patient; writes splits.json into the run's folder when training."""
         if not self.exams:
-            found = read_exams(self.work, min_confidence=self.min_confidence)
+            found = self._on_grid(read_exams(self.work, min_confidence=self.min_confidence))
             self.exams = {exam.exam_id: exam for exam in found}
-            self._keys = {exam.exam_id: cache_key(self.work, exam, self.model_grid) for exam in found}
             patients = {exam.exam_id: exam.patient_id for exam in found}
             self.split = (
-                read_splits(self.splits_file, patients)
+                self._given_split(self.splits_file)
                 if self.splits_file is not None
                 else split_patients(patients, validation=self.validation_fraction, seed=self.seed)
             )
@@ -121,6 +119,27 @@ class GroundingData(pl.LightningDataModule):
         trainer = self.trainer
         if stage == "fit" and trainer is not None and trainer.is_global_zero and trainer.log_dir:
             write_splits(Path(trainer.log_dir) / "splits.json", self.split)
+
+    def _on_grid(self, exams: Sequence[Exam]) -> list[Exam]:
+        """Exams with the labels that lie on the model's grid; those without any are left out, and it is told."""
+        found = []
+        for whole in exams:
+            exam, self._keys[whole.exam_id] = on_grid(self.work, whole, self.model_grid, self.cache / "grids")
+            for lost in sorted({e.finding_id for e in whole.examples} - {e.finding_id for e in exam.examples}):
+                _log.warning("%s: label %s lies outside the model's grid and is left out", exam.exam_id, lost)
+            if exam.examples:
+                found.append(exam)
+        return found
+
+    def _given_split(self, path: Path) -> Splits:
+        """An earlier split, less the exams that have lost their last label since, in review say."""
+        rows = read_table(self.work / "exams.parquet", "exams")
+        split = read_splits(path, {row["exam_id"]: row["patient_id"] or row["exam_id"] for row in rows})
+        kept = {name: [exam for exam in exams if exam in self.exams] for name, exams in split.items()}
+        lost = sum(map(len, split.values())) - sum(map(len, kept.values()))
+        if lost:
+            _log.warning("%d exams of %s have no label to use and are left out", lost, path.name)
+        return kept
 
     def prompts(self) -> list[str]:
         """Every distinct sentence that may be asked for."""
@@ -142,15 +161,15 @@ class GroundingData(pl.LightningDataModule):
             sampler=sampler,
             drop_last=True,
             num_workers=self.workers,
-            collate_fn=_collate,
+            collate_fn=collate,
         )
 
     def val_dataloader(self) -> list[DataLoader[Item]]:
-        """Whole exams with all their sentences; none when nobody validates."""
+        """Whole exams with all their sentences and some absent ones; none when nobody validates."""
         dataset = self._dataset("val", training=False)
         if not len(dataset):
             return []
-        return [DataLoader(dataset, batch_size=1, num_workers=self.workers, collate_fn=_collate)]
+        return [DataLoader(dataset, batch_size=1, num_workers=self.workers, collate_fn=collate)]
 
     def test_dataloader(self) -> list[DataLoader[Item]]:
         """The validating exams."""
@@ -163,6 +182,8 @@ class GroundingData(pl.LightningDataModule):
             self.model_grid,
             self.cache / "grids",
             self._keys,
+            # few exams validate: what is absent in one is drawn from all
+            pool=None if training else [example for exam in self.exams.values() for example in exam.examples],
             sentences=self.sentences if training else None,
             absent_fraction=self.absent_fraction,
             swapped_fraction=self.swapped_fraction,
@@ -170,99 +191,3 @@ class GroundingData(pl.LightningDataModule):
             augment=Augment(self.augment) if training and self.augment is not None else None,
             seed=self.seed,
         )
-
-
-class ExamDataset(Dataset[Item]):
-    """Item (epoch, n): {"exam_id", "image" [2, Z, Y, X], "sentences" of S, "target" [S, Z, Y, X]}.
-
-    With `sentences` None: all sentences of the exam, no absent ones, nothing random.
-    """
-
-    def __init__(
-        self,
-        work: Path,
-        exams: Sequence[Exam],
-        grid: GridSpec,
-        folder: Path,
-        keys: Mapping[str, str],
-        *,
-        sentences: int | None,
-        absent_fraction: float = 0.0,
-        swapped_fraction: float = 0.0,
-        place_fraction: float = 0.0,
-        augment: Augment | None = None,
-        seed: int = 0,
-    ):
-        self.work, self.exams, self.grid, self.folder, self.keys = work, list(exams), grid, folder, keys
-        self.sentences, self.absent_fraction, self.augment, self.seed = sentences, absent_fraction, augment, seed
-        self.swapped_fraction, self.place_fraction = swapped_fraction, place_fraction
-        self._all = [example for exam in self.exams for example in exam.examples]
-
-    def __len__(self) -> int:
-        return len(self.exams)
-
-    def __getitem__(self, key: int | tuple[int, int]) -> Item:
-        epoch, number = key if isinstance(key, tuple) else (0, key)
-        exam = self.exams[number]
-        rng = np.random.default_rng((self.seed, epoch, number))
-        loaded = load_exam(self.work, exam, self.grid, self.folder, key=self.keys[exam.exam_id])
-        present, absent = self._choose(rng, exam)
-        targets = [loaded.target(which) for which in present]
-        targets += [np.zeros(loaded.image.shape[1:], dtype=np.float32)] * len(absent)
-        image, target = torch.from_numpy(loaded.image), torch.from_numpy(np.stack(targets))
-        if self.augment is not None:
-            image, target = self.augment(image, target, seed=int(rng.integers(2**31)))
-        sentences = [self._words(rng, exam.examples[which]) for which in present] + absent
-        return {"exam_id": exam.exam_id, "image": image, "sentences": sentences, "target": target}
-
-    def _words(self, rng: np.random.Generator, example: Example) -> str:
-        short = self.place_fraction > 0 and rng.random() < self.place_fraction
-        return example.place_words if short else example.prompt
-
-    def _choose(self, rng: np.random.Generator, exam: Exam) -> tuple[list[int], list[str]]:
-        """Which of the exam's examples, and sentences about what it has not."""
-        if self.sentences is None:
-            return list(range(len(exam.examples))), []
-        here = {example.place for example in exam.examples}
-        # an unknown place could be anywhere: only sentences whose place is known can be known to be absent
-        elsewhere = [e for e in self._all if e.site and e.place not in here]
-        mirrored = [e for e in exam.examples if e.site and e.mirrored not in (None, *here)]
-        wanted = round(self.sentences * self.absent_fraction) if elsewhere else 0
-        order = [int(n) for n in rng.permutation(len(exam.examples))][: self.sentences - wanted]
-        missing = self.sentences - len(order)
-        if not elsewhere:
-            return order + [order[n % len(order)] for n in range(missing)], []
-        absent = []
-        for _ in range(missing):
-            if mirrored and rng.random() < self.swapped_fraction:
-                absent.append(swap_sides(self._words(rng, mirrored[int(rng.integers(len(mirrored)))])))
-            else:
-                absent.append(self._words(rng, elsewhere[int(rng.integers(len(elsewhere)))]))
-        return order, absent
-
-
-class EpochSampler(Sampler[Any]):
-    """(epoch, index) pairs in an order that hangs on seed and epoch; Lightning calls `set_epoch`, also on resume."""
-
-    def __init__(self, length: int, seed: int):
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Any]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return iter([(self.epoch, int(number)) for number in order])
-
-
-def _collate(items: Sequence[Item]) -> Item:
-    """{"exam_id": [B], "image" [B, 2, Z, Y, X], "sentences": [B][S], "target" [B, S, Z, Y, X]}."""
-    return {
-        "exam_id": [item["exam_id"] for item in items],
-        "image": torch.stack([item["image"] for item in items]),
-        "sentences": [item["sentences"] for item in items],
-        "target": torch.stack([item["target"] for item in items]),
-    }

@@ -25,6 +25,7 @@ from petground.training.figures import Answers, figures_of
 from petground.training.metrics import RULES, Component, Score, missed, score_component, size_class, uptake_class
 from petground.training.plots import logs_of_run, plot_dice, plot_precision_recall, plot_training
 from petground.training.references import Reference, from_labels, from_truth
+from petground.training.splits import patient_hash
 
 __all__ = ["evaluate"]
 
@@ -63,7 +64,7 @@ def evaluate(
     started = time.monotonic()
     console = Console()
     module = load_module(checkpoint, device=device)
-    exams = _exams_of(labels, module.provenance.get("splits") or {}, split, console)
+    exams = _exams_of(labels, module.provenance, split, console)
     references = from_truth(labels, truth, exams) if truth is not None else from_labels(labels, exams)
     if not references:
         raise InputError(
@@ -91,24 +92,34 @@ def evaluate(
     return 0
 
 
-def _exams_of(labels: Path, splits: Mapping[str, Sequence[str]], split: str, console: Console) -> set[str] | None:
-    """Exam ids of a split, or None for all: asked for, or the run saw none of these exams.
+def _exams_of(labels: Path, provenance: Mapping[str, Any], split: str, console: Console) -> set[str] | None:
+    """Exam ids of a split, or None for all: asked for, or the run saw none of these exams and patients.
 
-    splits: the run's, as its checkpoint holds them. "test" is every exam of a patient that is in none of them.
+    provenance: the run's, as its checkpoint holds it. "test" is every exam of a patient that no fit of these weights
+    trained or validated on, here or in another folder; "val" leaves out what an earlier fit trained on.
     """
     patient_of = {r["exam_id"]: r["patient_id"] or r["exam_id"] for r in read_table(labels / "exams.parquet", "exams")}
     if split == "all":
         return None
-    seen = {exam for exams in splits.values() for exam in exams}
-    if seen.isdisjoint(patient_of):
+    splits: Mapping[str, Sequence[str]] = provenance.get("splits") or {}
+    trained = {*splits.get("train", ()), *provenance.get("trained_on", ())}
+    exams = trained.union(*splits.values(), provenance.get("validated_on", ()))
+    hashes = {*provenance.get("trained_patients", ()), *provenance.get("validated_patients", ())}
+    hashes |= {patient_hash(patient_of[exam]) for exam in exams & patient_of.keys()}
+    seen = {exam for exam, patient in patient_of.items() if exam in exams or patient_hash(patient) in hashes}
+    if not seen:
         console.print("The run saw none of these exams: all are measured.", highlight=False)
         return None
-    if split in splits:
-        return set(splits[split])
-    if split != "test":
+    if split == "test":
+        patients = len({patient_of[exam] for exam in seen})
+        console.print(
+            f"Left out: {len(seen)} of {len(patient_of)} exams, whose {patients} patients the run has seen.",
+            highlight=False,
+        )
+        return patient_of.keys() - seen
+    if split not in splits:
         raise ConfigError(f"the run has no split '{split}'", fix=f"one of {', '.join([*splits, 'test', 'all'])}")
-    known = {patient_of[exam] for exam in seen if exam in patient_of}
-    return {exam for exam, patient in patient_of.items() if patient not in known}
+    return set(splits[split]) - (trained if split == "val" else set())
 
 
 def _prompts(references: Sequence[Reference], controls: bool, seed: int) -> tuple[Prompts, list[int] | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 BODY_SUV = 0.15  # of the smoothed PET: air around the patient stays below, lung and fat above
 BODY_STEP_MM = 8.0  # the body is looked for at about this resolution
-MAY_LOSE = 0.1  # share of the body that may lie outside the grid before a warning is due
+MAY_LOSE = 0.1  # share of the body's width that may lie outside the grid before a warning is due: arms, skin
 HEAD_MARGIN_MM = 8.0  # free space above the body's top
 FINER = 3  # at most so many samples per axis are averaged into one voxel of the model's grid
 AIR_HU = -1000.0
@@ -41,6 +42,8 @@ class GridSpec:
         hu_window: CT values [HU] that become 0 and 1.
         fit_height: z spacing follows the body, so that it fills the grid from head to feet: a place has the same z
             coordinate in tall and short patients. For exams of one field of view (base of skull to thigh, say).
+        pet_value: what a voxel takes of a finer PET: its "mean", or its "max", so that a lesion smaller than a voxel
+            keeps the height (SUVmax) that the report speaks of.
     """
 
     spacing_xyz_mm: tuple[float, float, float] = (3.0, 3.0, 3.0)
@@ -48,6 +51,7 @@ class GridSpec:
     suv_window: tuple[float, float] = (0.0, 10.0)
     hu_window: tuple[float, float] = (-150.0, 250.0)
     fit_height: bool = False
+    pet_value: Literal["mean", "max"] = "mean"
 
     def __post_init__(self) -> None:
         if len(self.spacing_xyz_mm) != 3 or min(self.spacing_xyz_mm) <= 0:
@@ -64,15 +68,16 @@ def to_model_grid(pet: Volume, ct: Volume | None, spec: GridSpec) -> tuple[NDArr
     """PET [SUVbw] and CT [HU], each on its own grid -> image [2, Z, Y, X] in 0..1 and the template it lies on.
 
     Channel 0 is PET, channel 1 CT (0 without one). The grid is centred on the body in x and y; in z its top lies
-    just above the body's. A body longer than the grid is cut off at the feet, with a warning in the log. Values are
-    averaged, not picked, where the grid is coarser than the image.
+    just above the body's. A body longer than the grid is cut off at the feet, with a warning in the log. Where the
+    grid is coarser than the image, CT is averaged and PET is averaged or keeps its maximum (`spec.pet_value`).
 
     Raises GeometryError when the PET is not axial or a unit is not what it should be.
     """
     if pet.unit != "SUVbw" or (ct is not None and ct.unit != "HU"):
         raise GeometryError(f"PET counts in {pet.unit}, CT in {ct.unit if ct else 'nothing'}", fix="SUVbw and HU")
     template = _template(pet, spec)
-    channels = [_window(_averaged(pet, template, fill=0.0), spec.suv_window)]
+    put = _highest if spec.pet_value == "max" else _averaged
+    channels = [_window(put(pet, template, 0.0), spec.suv_window)]
     if ct is None:
         channels.append(np.zeros(spec.shape_zyx, dtype=np.float32))
     else:
@@ -138,8 +143,10 @@ def _template(pet: Volume, spec: GridSpec) -> Volume:
         spacing[2] = (high[2] - low[2] + BODY_STEP_MM + 2 * HEAD_MARGIN_MM) / spec.shape_zyx[0]
     extent = spacing * np.asarray(spec.shape_zyx[::-1])
     for axis, name in ((0, "left-right"), (1, "front-back"), (2, "head-foot")):
-        lost = float(high[axis] - low[axis] - extent[axis])
-        if lost > MAY_LOSE * (high[axis] - low[axis]):
+        above = BODY_STEP_MM / 2 + HEAD_MARGIN_MM if axis == 2 else 0.0
+        lost = float(high[axis] - low[axis] + above - extent[axis])
+        # along the body every slice may hold a lesion: there any loss is told
+        if lost > (0.0 if axis == 2 else MAY_LOSE * (high[axis] - low[axis])):
             _log.warning("the body is %.0f mm too long %s for the model's grid and is cut off", lost, name)
     origin = middle - extent / 2
     origin[2] = high[2] + BODY_STEP_MM / 2 + HEAD_MARGIN_MM - extent[2]
@@ -147,6 +154,16 @@ def _template(pet: Volume, spec: GridSpec) -> Volume:
     affine[:3, 3] = origin + spacing / 2
     empty = np.zeros(spec.shape_zyx[::-1], dtype=np.uint8)
     return Volume(empty, affine, "label", frame_of_reference=pet.frame_of_reference)
+
+
+def _highest(volume: Volume, template: Volume, fill: float) -> NDArray[np.float32]:
+    """The volume on the template, [Z, Y, X]: the maximum of the source voxels around each of its voxels."""
+    axis_of = np.abs(volume.affine[:3, :3]).argmax(axis=0)  # the template's axis that each source axis runs along
+    ratio = np.asarray(template.spacing_ijk_mm)[axis_of] / np.asarray(volume.spacing_ijk_mm)
+    size = [max(1, round(float(r))) for r in ratio]
+    highest = ndimage.maximum_filter(np.asarray(volume.array, dtype=np.float32), size=size, mode="constant", cval=fill)
+    out = resample(volume.like(highest, volume.unit), like=template, order="nearest", fill=fill).array
+    return np.ascontiguousarray(np.asarray(out, dtype=np.float32).transpose(2, 1, 0))
 
 
 def _averaged(volume: Volume, template: Volume, fill: float) -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ from petground.training.hits import Hits, count_hits
 from petground.training.losses import LossConfig, deep_loss, grounding_loss
 from petground.training.metrics import PROBABILITY
 from petground.training.runtime import native_bf16
+from petground.training.splits import patient_hash
 
 __all__ = ["GroundingModule", "OptimizerConfig"]
 
@@ -146,7 +147,20 @@ class GroundingModule(pl.LightningModule):
             self.bank = TextBank(self.bank.encoder, Path(data.cache) / "text")
             self.bank.add(data.prompts())
             self.bank.encoder.unload()
-            self.provenance["splits"] = dict(data.split)
+
+    def on_fit_start(self) -> None:
+        """Notes who trains and validates, after a resumed checkpoint has told who did before: nobody is forgotten."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None or not hasattr(data, "split"):
+            return
+        before = self.provenance.get("splits", {})
+        for name, did in (("train", "trained"), ("val", "validated")):
+            exams = data.split.get(name, [])
+            hashes = {patient_hash(data.exams[exam].patient_id) for exam in exams}
+            known = self.provenance.get(f"{did}_on", before.get(name, []))
+            self.provenance[f"{did}_on"] = sorted({*known, *exams})
+            self.provenance[f"{did}_patients"] = sorted({*self.provenance.get(f"{did}_patients", []), *hashes})
+        self.provenance["splits"] = {name: list(exams) for name, exams in data.split.items()}
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
         losses = self._losses(batch)
@@ -211,7 +225,11 @@ class GroundingModule(pl.LightningModule):
         checkpoint[CHECKPOINT_KEY] = self.made()
 
     def made(self) -> dict[str, Any]:
-        """How this model came to be: versions, text encoder, splits, steps; goes with checkpoint and run folder."""
+        """How this model came to be: versions, text encoder, splits, steps; goes with checkpoint and run folder.
+
+        trained_on, validated_on: exam ids of this and all earlier fits of these weights; trained_patients,
+        validated_patients: `patient_hash` of their patients.
+        """
         return {
             **self.provenance,
             "versions": _versions(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from petground.pipeline.schemas import read_table
+from petground.training.work import has_words, rejected
 
 __all__ = ["Reference", "from_labels", "from_truth", "link_truth"]
+
+_log = logging.getLogger(__name__)
 
 _ROUNDING = 1e-4  # truth is float32, print is decimal: 5.25 may be held as 5.2499995
 
@@ -21,8 +25,8 @@ class Reference:
     """One lesion that a sentence points at.
 
     key: finding id, or the lesion's id of the phantom. prompt: the sentence without SUV and slice, or None when the
-    report told of the lesion but no finding was read: it counts as missed. suv: SUVmax [g/ml]. mask_path: file of the
-    mask on the PET grid.
+    report told of the lesion but no finding was read, or no words are left of it: it counts as missed. suv: SUVmax
+    [g/ml]. mask_path: file of the mask on the PET grid.
     """
 
     exam_id: str
@@ -40,24 +44,28 @@ class Reference:
 def from_labels(work: Path, exams: Collection[str] | None = None) -> list[Reference]:
     """References from WORK/labels.parquet, of the named exams or of all.
 
-    Raises InputError and SchemaError as `read_table` does.
+    Labels that a reviewer rejected (`work.rejected`) are left out, with a count in the log. Raises InputError and
+    SchemaError as `read_table` does.
     """
-    rows = read_table(work / "labels.parquet", "labels")
+    refused = rejected(work)
+    rows = [row for row in read_table(work / "labels.parquet", "labels") if exams is None or row["exam_id"] in exams]
+    kept = [row for row in rows if (row["exam_id"], row["finding_id"]) not in refused]
+    if len(kept) < len(rows):
+        _log.info("%d labels are left out: rejected in review", len(rows) - len(kept))
     return [
         Reference(
             exam_id=row["exam_id"],
             key=row["finding_id"],
             patient_id=row["patient_id"] or row["exam_id"],
             tracer=row["tracer"] or "unknown",
-            prompt=row["prompt"],
+            prompt=row["prompt"] if has_words(row["prompt"]) else None,
             suv=row["suv_measured"] if row["suv_measured"] is not None else row["suv_reported"],
             volume_ml=row["volume_ml"],
             laterality=row["laterality"],
             site=row["site"],
             mask_path=work / row["mask_path"],
         )
-        for row in rows
-        if exams is None or row["exam_id"] in exams
+        for row in kept
     ]
 
 
@@ -78,13 +86,14 @@ def from_truth(work: Path, phantom: Path, exams: Collection[str] | None = None) 
     references = []
     for row in truth:
         exam = about[row["exam_id"]]
+        prompt = prompts.get((row["exam_id"], row["lesion_id"]))
         references.append(
             Reference(
                 exam_id=row["exam_id"],
                 key=row["lesion_id"],
                 patient_id=exam["patient_id"] or row["exam_id"],
                 tracer=exam["tracer"] or "unknown",
-                prompt=prompts.get((row["exam_id"], row["lesion_id"])),
+                prompt=prompt if has_words(prompt) else None,
                 suv=row["suv_max"],
                 volume_ml=row["volume_ml"],
                 laterality=row["laterality"],

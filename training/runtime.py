@@ -15,7 +15,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def reuse_memory() -> bool:
-    """Makes glibc keep freed memory instead of giving it back: 3D training on a CPU gets about 1.7 times faster.
+    """Makes glibc keep freed memory instead of giving it back, which spares 3D training on a CPU its page faults.
 
     Every step frees and asks again for the same hundreds of megabytes; with glibc's defaults each page is faulted in
     anew. Process-wide, so only for a program's start. False (and nothing changed) without glibc.

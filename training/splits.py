@@ -11,7 +11,7 @@ from pathlib import Path
 
 from petground.labeling.errors import ConfigError, InputError
 
-__all__ = ["read_splits", "split_patients", "write_splits"]
+__all__ = ["patient_hash", "read_splits", "split_patients", "write_splits"]
 
 Splits = dict[str, list[str]]
 
@@ -35,6 +35,11 @@ def split_patients(patient_of: Mapping[str, str], *, validation: float, seed: in
     }
 
 
+def patient_hash(patient_id: str) -> str:
+    """32 hex digits that stand for a patient in a checkpoint: the same in every export, without the id itself."""
+    return hashlib.blake2b(patient_id.encode(), digest_size=16).hexdigest()
+
+
 def read_splits(path: Path, patient_of: Mapping[str, str]) -> Splits:
     """A split written before. Raises InputError when unreadable, for unknown exams, or a patient on both sides."""
     try:
@@ -44,7 +49,7 @@ def read_splits(path: Path, patient_of: Mapping[str, str]) -> Splits:
         raise InputError(f"{path} is not a splits file", fix='{"train": [exam ids], "val": [exam ids]}') from error
     unknown = [exam for exams in found.values() for exam in exams if exam not in patient_of]
     if unknown:
-        raise InputError(f"{path}: {len(unknown)} exams have no labels, the first is {unknown[0]}")
+        raise InputError(f"{path}: {len(unknown)} exams are not among these data, the first is {unknown[0]}")
     both = _patients(found["train"], patient_of) & _patients(found["val"], patient_of)
     if both:
         raise InputError(f"{path}: {len(both)} patients are in train and val, the first is {min(both)}")

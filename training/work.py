@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from petground.labeling.errors import InputError
+from petground.labeling.errors import InputError, SchemaError
 from petground.pipeline.schemas import read_table
+from petground.training.places import Place
 
-__all__ = ["Exam", "Example", "leaks", "read_exams", "swap_sides"]
+__all__ = ["Exam", "Example", "has_words", "leaks", "read_exams", "rejected", "swap_sides"]
 
+_log = logging.getLogger(__name__)
+_REJECTED = ("wrong_lesion", "not_lesion")  # a reviewer's words for a label that must not teach
+_NO_LESION = ("negated", "prior", "reference", "threshold")  # reasons by which nothing need be at the place told of
 _LEAK = re.compile(
     r"\bSUV|\b(?:slices?|images?|img|im)\s*(?:no\.?|number|#|:)?\s*\d|\(\s*\d+\s*[:/]\s*\d+\s*\)", re.IGNORECASE
 )
@@ -33,11 +40,11 @@ class Example:
     confidence: float
 
     @property
-    def place(self) -> tuple[str, str]:
+    def place(self) -> Place:
         return (self.site or "").lower(), self.laterality or ""
 
     @property
-    def mirrored(self) -> tuple[str, str] | None:
+    def mirrored(self) -> Place | None:
         """The same site on the other side; None without a side, or when the sentence does not name exactly one."""
         other = {"left": "right", "right": "left"}.get(self.laterality or "")
         named = {word.lower() for word in _SIDE.findall(self.prompt)}
@@ -51,7 +58,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Exam:
-    """One exam with at least one label; paths are relative to WORK."""
+    """One exam with at least one label; paths are relative to WORK. told: every place where a lesion may be."""
 
     exam_id: str
     patient_id: str
@@ -59,19 +66,35 @@ class Exam:
     pet_path: str
     ct_path: str | None
     examples: tuple[Example, ...]
+    told: tuple[Place, ...] = ()
 
 
 def read_exams(work: Path, *, min_confidence: float = 0.0) -> list[Exam]:
     """Exams of WORK with a label at or above the confidence, by exam id.
 
-    Raises InputError when WORK has none, a file it names is missing, or a prompt still tells SUV or slice.
+    Left out, with a count in the log: labels that a reviewer rejected, and labels of a sentence that has no words
+    besides SUV and slice. Raises InputError when WORK has none, a file it names is missing, or a prompt still tells
+    SUV or slice.
     """
     exams = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
+    told = _told(work)
+    refused = rejected(work)
     labels: dict[str, list[dict[str, Any]]] = {}
+    dropped = wordless = 0
     for row in read_table(work / "labels.parquet", "labels"):
-        if (row["confidence"] if row["confidence"] is not None else 1.0) >= min_confidence:
+        if (row["confidence"] if row["confidence"] is not None else 1.0) < min_confidence:
+            continue
+        if (row["exam_id"], row["finding_id"]) in refused:
+            dropped += 1
+        elif not has_words(row["prompt"]):
+            wordless += 1
+        else:
             labels.setdefault(row["exam_id"], []).append(row)
-    found = [_exam(exams.get(exam_id), rows) for exam_id, rows in sorted(labels.items())]
+    if dropped:
+        _log.info("%d labels are left out: rejected in review", dropped)
+    if wordless:
+        _log.warning("%d labels are left out: their sentence has no words besides SUV and slice", wordless)
+    found = [_exam(exams.get(exam_id), rows, told.get(exam_id, ())) for exam_id, rows in sorted(labels.items())]
     if not found:
         raise InputError(
             f"{work} has no labels of confidence {min_confidence:g} or more",
@@ -80,6 +103,38 @@ def read_exams(work: Path, *, min_confidence: float = 0.0) -> list[Exam]:
     for exam in found:
         _present(work, exam)
     return found
+
+
+def rejected(work: Path) -> set[tuple[str, str]]:
+    """(exam_id, finding_id) whose newest decision in WORK/decisions.csv says wrong_lesion or not_lesion.
+
+    Newest by the time written down, the later row of equal ones. The label's hash is not looked at: a label that was
+    made anew after its rejection stays out until it is decided anew. Empty without the file. Raises SchemaError
+    when a row lacks a column or its time is none.
+    """
+    path = work / "decisions.csv"
+    if not path.is_file():
+        return set()
+    newest: dict[tuple[str, str], tuple[datetime, str]] = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            try:
+                key, decision = (row["exam_id"], row["finding_id"]), row["decision"]
+                time = datetime.fromisoformat(row["time"].replace("Z", "+00:00"))
+            except (KeyError, ValueError, AttributeError) as error:
+                raise SchemaError(
+                    f"{path}, line {reader.line_num}: not a decision", fix="import the decisions again"
+                ) from error
+            time = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+            if decision and (key not in newest or time >= newest[key][0]):
+                newest[key] = time, decision
+    return {key for key, (_, decision) in newest.items() if decision in _REJECTED}
+
+
+def has_words(prompt: str | None) -> bool:
+    """False for a sentence of which nothing to read is left once SUV and slice are cut out."""
+    return any(letter.isalpha() for letter in prompt or "")
 
 
 def swap_sides(sentence: str) -> str:
@@ -97,13 +152,20 @@ def leaks(prompt: str) -> bool:
     return _LEAK.search(prompt) is not None
 
 
-def _exam(row: dict[str, Any] | None, labels: Sequence[dict[str, Any]]) -> Exam:
+def _told(work: Path) -> dict[str, tuple[Place, ...]]:
+    """Places by exam of every mention that could be a lesion of this exam, labelled or not."""
+    told: dict[str, dict[Place, None]] = {}
+    for row in read_table(work / "findings.parquet", "findings"):
+        if row["site"] and row["reason"] not in _NO_LESION:
+            told.setdefault(row["exam_id"], {})[row["site"].lower(), row["laterality"] or ""] = None
+    return {exam_id: tuple(places) for exam_id, places in told.items()}
+
+
+def _exam(row: dict[str, Any] | None, labels: Sequence[dict[str, Any]], told: tuple[Place, ...]) -> Exam:
     exam_id = labels[0]["exam_id"]
     if row is None or not row["pet_path"]:
         raise InputError("labels without a PET in exams.parquet", case=exam_id, fix="run `petground label` again")
     for label in labels:
-        if not label["prompt"]:
-            raise InputError(f"label {label['finding_id']} has no prompt", case=exam_id, fix="run `petground label`")
         if leaks(label["prompt"]):
             raise InputError(
                 f"the prompt of {label['finding_id']} still tells an SUV or a slice: the model would learn to read it",
@@ -122,7 +184,7 @@ def _exam(row: dict[str, Any] | None, labels: Sequence[dict[str, Any]]) -> Exam:
         for label in sorted(labels, key=lambda one: str(one["finding_id"]))
     )
     patient = row["patient_id"] or exam_id  # without patient ids every exam is its own patient
-    return Exam(exam_id, patient, row["tracer"], row["pet_path"], row["ct_path"], examples)
+    return Exam(exam_id, patient, row["tracer"], row["pet_path"], row["ct_path"], examples, told)
 
 
 def _present(work: Path, exam: Exam) -> None:

@@ -180,6 +180,9 @@ def _colon_form(scan: Scan, first: int) -> Mention | None:
     before = scan.word(first - 1)
     if link == "/" and ((not bracketed and before not in (",", "im")) or (value <= 12 and not bracketed)):
         return None
+    told = before if not bracketed else scan.word(first - 2)
+    if link == "/" and value <= 10 and told in rule_words("mentions", "score"):  # "Deauville score (5/5)"
+        return None
     if link == "-" and not (bracketed and value > 20 and value > 4 * series):
         return None
     if link == ":" and not bracketed and value < 10:

@@ -10,7 +10,6 @@ from petground.labeling.language.tokens import Words
 
 __all__ = ["find_side", "find_site", "listed_places", "listed_side", "opposite"]
 
-_JOINS = frozenset({"and", "or", "&", "/", "than", ">"})
 
 
 def _sides(row: list[Item], indices: list[int]) -> list[tuple[int, str]]:

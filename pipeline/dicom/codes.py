@@ -125,7 +125,25 @@ _PLACES = (
     (r"brain|cerebr", "Brain"),
     (r"pelvi", "Pelvis"),
 )
-_VERTEBRA = re.compile(r"\b([ctl])[- ]?(\d{1,2})\b", re.I)
+_OTHER_HILUM = re.compile(r"splen|renal|kidney|hepat|liver|porta|adrenal|ovar|fatty", re.I)
+_OTHER_LOBE = re.compile(
+    r"thyroid|renal|kidney|liver|hepat|caudate|parotid|prostat|thym|brain|cerebr|frontal|tempor|occipit", re.I
+)
+"""The hilum and the lobes are the lung's unless the words name another organ that has one."""
+
+_LUNG_PARTS = {"UpperLobeOfLung", "MiddleLobeOfRightLung", "LowerLobeOfLung"}
+_LEVEL = r"\b([ctl])[- ]?(\d{1,2})\b"
+_BONE = r"(?:vertebra\w*|bod(?:y|ies)|spine|spinal|spinous|pedicles?|laminae?|facets?|endplates?|end plates?)"
+_ASIDE = r"(?:left|right|anterior|posterior|superior|inferior|lateral|transverse)"
+_BONE_AFTER = re.compile(rf"{_LEVEL}(?: {_ASIDE})* {_BONE}\b", re.I)
+_BONE_BEFORE = re.compile(rf"\b{_BONE}(?: process(?:es)?)?(?: of| the| at)* {_LEVEL}", re.I)
+_LEVEL_ONLY = re.compile(rf"(?:{_ASIDE} )*{_LEVEL}(?: lesions?)?", re.I)
+_BESIDE_BONE = re.compile(
+    r"\b(?:soft tissue|muscle|adjacent|beside|next to|near|level|(?:anterior|posterior|lateral) to)\b", re.I
+)
+"""A vertebra's number also tells a height in the body, and a T or L is also a stage or a segment: it is a vertebra only
+beside a word for one, or where it is all that the place says."""
+
 _NODE = re.compile(r"\bnod(?:e|es|al)\b|lymph|adenopathy", re.I)
 
 
@@ -133,15 +151,29 @@ def site_code(site: str | None) -> Code | None:
     """SNOMED CT code of a place as a finding words it ("axillary node", "t11 vertebral body lesion"), or None."""
     if not site:
         return None
-    node = _NODE.search(site) is not None
-    vertebra = _VERTEBRA.search(site)
-    if vertebra and not node:
-        return _concept(f"{vertebra.group(1).upper()}{int(vertebra.group(2))}Vertebra")
-    if node:
+    if _NODE.search(site):
         names = [name for pattern, name in _NODES if re.search(pattern, site, re.I)]
+        if _OTHER_HILUM.search(site):
+            names = [name for name in names if name != "HilarLymphNode"]
         return _concept([*names, "LymphNode"][0])
+    if vertebra := _vertebra(site):
+        return _concept(vertebra)
     names = [name for pattern, name in _PLACES if re.search(rf"\b(?:{pattern})", site, re.I)]
+    if "HilumOfLung" in names and _OTHER_HILUM.search(site):
+        return None  # beside the organ, not in it
+    if _OTHER_LOBE.search(site):
+        names = [name for name in names if name not in _LUNG_PARTS]
+    if _BESIDE_BONE.search(site):
+        names = [name for name in names if not name.endswith("Spine")]
     return _concept(names[0]) if names else None
+
+
+def _vertebra(site: str) -> str | None:
+    """Name of the one vertebra that a place means, None for none, for several or when it is not sure to be bone."""
+    if _BESIDE_BONE.search(site) or len(re.findall(_LEVEL, site, re.I)) != 1:
+        return None
+    found = _BONE_AFTER.search(site) or _BONE_BEFORE.search(site) or _LEVEL_ONLY.fullmatch(site.strip())
+    return f"{found.group(1).upper()}{int(found.group(2))}Vertebra" if found else None
 
 
 def side_code(laterality: str | None) -> Code | None:

@@ -14,7 +14,7 @@ import pydicom
 
 from petground.labeling.errors import GeometryError, InputError
 from petground.labeling.volume import Volume
-from petground.pipeline.dicom.header import Slice
+from petground.pipeline.dicom.header import Slice, text
 from petground.pipeline.dicom.pet import choose_pet
 from petground.pipeline.dicom.series import scan
 from petground.pipeline.dicom.stack import sort_slices, stack_affine
@@ -62,14 +62,22 @@ class Finding3D:
     method: str = ""
 
 
-def read_source(folder: Path, pet: Volume, *, case: str) -> SourcePet:
+def read_source(folder: Path, pet: Volume, *, case: str, series_uid: str | None = None) -> SourcePet:
     """The headers of the PET series that `pet` was read from, by the reader's own choice and order.
 
-    Raises InputError when the folder is gone or holds no usable PET, GeometryError when its grid is not `pet`'s.
+    series_uid: SeriesInstanceUID that `pet` was read from, where it is known. Raises InputError when the folder is
+    gone, holds no usable PET or now leads to another series, GeometryError when its grid is not `pet`'s.
     """
     if not folder.is_dir():
         raise InputError("the exam's DICOM folder is gone", case=case, fix="put it back and export again")
-    planes = sort_slices(choose_pet(scan(folder))[0].planes)
+    chosen = choose_pet(scan(folder))[0]
+    if series_uid and text(chosen.header, "SeriesInstanceUID") != series_uid:
+        raise InputError(
+            "the DICOM folder now leads to another PET series than the labelled one",
+            case=case,
+            fix="run `petground label` again",
+        )
+    planes = sort_slices(chosen.planes)
     affine = stack_affine(planes)
     shape = (planes[0].columns, planes[0].rows, len(planes))
     _require_place(pet, affine, shape, case)

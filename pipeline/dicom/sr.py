@@ -41,8 +41,8 @@ def build_sr(
 ) -> Any:
     """A measurement report with one group per finding: SUVbw maximum and volume of its segment in `seg`.
 
-    findings: those of `build_seg`, in its order. reviewer: "Family^Given" of the person observer, where one judged the
-    labels. value_map: the Real World Value Mapping of `build_value_map`, where there is one.
+    findings: those of `build_seg`, in its order. reviewer: "Family^Given" of the person observer, where one accepted
+    every label. value_map: the Real World Value Mapping of `build_value_map`, where there is one.
     The image library lists the slices that hold a finding. Raises InputError when `seg` has not one segment for each.
     """
     import highdicom as hd

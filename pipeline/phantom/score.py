@@ -19,48 +19,57 @@ __all__ = ["score_labels"]
 def score_labels(pairs: Iterable[tuple[Path, Path]]) -> dict[str, Any]:
     """`pairs` of (WORK, phantom folder) -> figures over all of them.
 
-    coverage: labels per finding whose SUVmax and slice the report states; located: the part of the labels that hold
-    the lesion's true hottest voxel; median_dice and mean_dice over the labels, a misplaced one counting as it is.
-    Raises InputError when there is nothing to score.
+    coverage: the part of the findings whose SUVmax and slice the report states that got a label; located: the part of
+    all labels, also of those that no lesion asked for, that hold their lesion's true hottest voxel; median_dice and
+    mean_dice over all labels, one without a lesion counting 0. Raises InputError when there is nothing to score.
     """
-    findings, rows = 0, []
+    findings, matched, dice, located = 0, 0, [], 0
     for work, phantom in pairs:
         truth = [row for row in read_table(phantom / "truth.parquet", "truth") if row["reported"]]
         labels = read_table(work / "labels.parquet", "labels")
+        lesion_of = _assign(truth, labels)
         findings += len(truth)
-        rows += [row for lesion in truth if (row := _compare(work, phantom, lesion, labels)) is not None]
-    if not findings or not rows:
-        raise InputError("no labelled lesion to score", fix="check that WORK was made from this phantom")
-    dice = [row["dice"] for row in rows]
+        matched += len(lesion_of)
+        for number, label in enumerate(labels):
+            inside, overlap = _compare(work, phantom, lesion_of[number], label) if number in lesion_of else (False, 0.0)
+            located += inside
+            dice.append(overlap)
+    if not findings or not dice:
+        raise InputError("no label to score", fix="check that WORK was made from this phantom")
     return {
         "findings": findings,
-        "labels": len(rows),
-        "coverage": len(rows) / findings,
-        "located": float(np.mean([row["located"] for row in rows])),
+        "labels": len(dice),
+        "unasked": len(dice) - matched,
+        "coverage": matched / findings,
+        "located": located / len(dice),
         "median_dice": float(np.median(dice)),
         "mean_dice": float(np.mean(dice)),
     }
 
 
-def _compare(work: Path, phantom: Path, lesion: dict[str, Any], labels: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The label made for one lesion: same exam and slice, and the value that its SUVmax is printed as."""
-    same = [
-        label
-        for label in labels
+def _assign(truth: list[dict[str, Any]], labels: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Index of a label -> the one lesion it was asked for: same exam, slice and printed value; each lesion once."""
+    pairs = [
+        (abs(label["suv_reported"] - lesion["suv_max"]), lesion["laterality"] != label["laterality"], number, place)
+        for number, label in enumerate(labels)
+        for place, lesion in enumerate(truth)
         if label["exam_id"] == lesion["exam_id"]
         and label["slice_reported"] == lesion["slice"]
         and abs(label["suv_reported"] - lesion["suv_max"]) <= 0.051  # printed with one decimal or two
     ]
-    if not same:
-        return None
-    label = min(same, key=lambda row: abs(row["suv_reported"] - lesion["suv_max"]))
+    found: dict[int, int] = {}
+    for _, _, number, place in sorted(pairs, key=lambda pair: (pair[1], pair[0], pair[2])):
+        if number not in found and place not in found.values():
+            found[number] = place
+    return {number: truth[place] for number, place in found.items()}
+
+
+def _compare(work: Path, phantom: Path, lesion: dict[str, Any], label: dict[str, Any]) -> tuple[bool, float]:
+    """Whether the label holds the lesion's true hottest voxel, and its Dice against the true mask."""
     mask = read_nifti(work / label["mask_path"], "label")
     true = read_nifti(phantom / lesion["mask_path"], "label")
     require_same_grid(true, mask, case=lesion["exam_id"])
     both = np.count_nonzero((mask.array > 0) & (true.array > 0))
     total = np.count_nonzero(mask.array > 0) + np.count_nonzero(true.array > 0)
-    # The world place of the true hottest voxel, asked of the label's own grid.
-    i, j, k = np.round(
-        mask.to_index(true.to_world_mm([lesion["voxel_i"], lesion["voxel_j"], lesion["voxel_k"]]))
-    ).astype(int)
-    return {"located": bool(mask.array[i, j, k] > 0), "dice": 2 * both / total if total else 0.0}
+    inside = mask.array[lesion["voxel_i"], lesion["voxel_j"], lesion["voxel_k"]] > 0
+    return bool(inside), 2 * both / total if total else 0.0

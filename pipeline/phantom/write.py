@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from petground.pipeline.phantom.exam import exam_id_of, make_exam
 from petground.pipeline.phantom.records import PhantomExam, PhantomReport
 from petground.pipeline.phantom.reports import write_report
 from petground.pipeline.schemas import write_table
+from petground.pipeline.stage import content_hash, source_hash
 
 __all__ = ["code_hash", "finished", "sweep", "write_exam", "write_tables"]
 
@@ -125,10 +125,7 @@ def _record(exam: PhantomExam, report: PhantomReport, form: str, code: str) -> d
 
 def code_hash() -> str:
     """Digest of the phantom's source and of numpy's version: exams made by others are made again."""
-    digest = hashlib.blake2b(np.__version__.encode(), digest_size=16)
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
+    return content_hash([np.__version__, source_hash("petground.pipeline.phantom")])
 
 
 def _replace(new: Path, place: Path) -> None:

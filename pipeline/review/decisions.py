@@ -8,7 +8,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from petground.labeling.errors import InputError, SchemaError
 from petground.labeling.volume import Volume
 
-__all__ = ["COLUMNS", "DECISIONS", "label_hash", "merge_decisions", "read_decisions", "write_decisions"]
+__all__ = [
+    "COLUMNS",
+    "DECISIONS",
+    "label_hash",
+    "merge_decisions",
+    "read_decisions",
+    "read_sheet",
+    "time_of",
+    "write_decisions",
+]
 
 DECISIONS: dict[str, str] = {
     "accept": "right lesion, right outline",
@@ -29,15 +38,18 @@ DECISIONS: dict[str, str] = {
 }
 
 COLUMNS = ("exam_id", "finding_id", "decision", "reason", "reviewer", "time", "version", "label_hash")
+TOLD = ("sentence", "suv", "slice", "laterality")
+"""What of a finding is judged beside the outline; not its place in the text, which other findings move."""
 
 
-def label_hash(mask: Volume | None) -> str:
-    """16 hex digits of what was judged: the mask's voxels and grid. "none" for a finding without a label."""
-    if mask is None:
-        return "none"
-    inside: NDArray[np.bool_] = np.asarray(mask.array) > 0
-    digest = hashlib.sha256(json.dumps([mask.shape, np.round(mask.affine, 3).tolist()]).encode())
-    digest.update(np.packbits(inside).tobytes())
+def label_hash(finding: Mapping[str, Any], mask: Volume | None) -> str:
+    """16 hex digits of what was judged: what the report says, and the mask's voxels and grid where there is a mask."""
+    told = [finding.get(name) for name in TOLD]
+    digest = hashlib.sha256(json.dumps([told, mask is not None]).encode())
+    if mask is not None:
+        inside: NDArray[np.bool_] = np.asarray(mask.array) > 0
+        digest.update(json.dumps([mask.shape, np.round(mask.affine, 3).tolist()]).encode())
+        digest.update(np.packbits(inside).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -49,13 +61,25 @@ def read_decisions(path: Path, known: Iterable[tuple[str, str]]) -> list[dict[st
     """
     if not path.is_file():
         raise InputError(f"no decisions at {path}", fix="download them from the review page first")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not readable as UTF-8 text", fix="save it as CSV UTF-8") from error
-    rows = _jsonl(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _csv(path, text)
+    lines = path.suffix.lower() in (".jsonl", ".ndjson")
+    rows = _jsonl(path, _text(path)) if lines else _csv(path, _text(path))
     ids = set(known)
     return [_checked(path, number, row, ids) for number, row in rows if row["decision"]]
+
+
+def read_sheet(path: Path) -> list[dict[str, str]]:
+    """Every row of a CSV that will be written anew, decided or not; none where there is no file yet.
+
+    Raises InputError, so that nothing is overwritten, when the file is not readable, lacks a column, or holds one that
+    would be lost; SchemaError naming file and line for a row that does not fit the header.
+    """
+    return [row for _, row in _csv(path, _text(path), rewritten=True)] if path.is_file() else []
+
+
+def time_of(row: Mapping[str, str]) -> datetime:
+    """When a row was decided; UTC where it does not say. Raises ValueError for a time that is none."""
+    found = datetime.fromisoformat(row["time"].replace("Z", "+00:00"))
+    return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
 
 def merge_decisions(old: Iterable[Mapping[str, str]], new: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
@@ -83,17 +107,33 @@ def write_decisions(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _csv(path: Path, text: str) -> list[tuple[int, dict[str, str]]]:
-    first = text.split("\n", 1)[0]
-    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=";" if ";" in first and "," not in first else ",")
-    missing = [c for c in COLUMNS if c not in (reader.fieldnames or [])]
-    if missing:
-        raise SchemaError(f"{path} has no column {', '.join(missing)}", fix="keep the header of the downloaded file")
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable as UTF-8 text", fix="save it as CSV UTF-8") from error
+
+
+def _csv(path: Path, text: str, *, rewritten: bool = False) -> list[tuple[int, dict[str, str]]]:
+    """Line number and fields of each row; Excel separates by semicolons where the comma is the decimal sign."""
+    header = text.split("\n", 1)[0]
+    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=max(",;\t", key=header.count))
+    names = [name.strip() for name in reader.fieldnames or []]
+    reader.fieldnames = names
+    if missing := [c for c in COLUMNS if c not in names]:
+        raise InputError(f"{path} has no column {', '.join(missing)}", fix="keep the header of the downloaded file")
+    if rewritten and (foreign := [name for name in names if name and name not in COLUMNS]):
+        raise InputError(
+            f"{path} has a column of its own: {', '.join(foreign)}", fix="move the file away; it would be overwritten"
+        )
     rows = []
-    for row in reader:
-        if None in row or None in row.values():
-            raise SchemaError(f"{path}, line {reader.line_num}: not {len(reader.fieldnames or [])} fields")
-        rows.append((reader.line_num, {c: row[c].strip() for c in COLUMNS}))
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise SchemaError(f"{path}, line {reader.line_num}: not {len(names)} fields")
+            rows.append((reader.line_num, {c: row[c].strip() for c in COLUMNS}))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})", fix="download the file again") from error
     return rows
 
 
@@ -124,7 +164,7 @@ def _checked(path: Path, number: int, row: dict[str, str], ids: set[tuple[str, s
     if not row["reviewer"]:
         raise SchemaError(f"{where}: no reviewer", fix="write who decided")
     try:
-        datetime.fromisoformat(row["time"].replace("Z", "+00:00"))
+        time_of(row)
     except ValueError as error:
         raise SchemaError(f"{where}: {row['time']!r} is no time", fix="ISO 8601, e.g. 2025-03-01T09:30:00Z") from error
     return row

@@ -18,14 +18,20 @@ __all__ = ["write_dicom_objects"]
 def write_dicom_objects(case: Case, folder: Path, *, reviewer: str | None = None) -> None:
     """Writes FOLDER/seg.dcm, sr.dcm and, where one factor turns the PET into SUVbw, rwvm.dcm; all or none.
 
-    Raises InputError when the exam's DICOM folder is gone or the folder cannot be written, GeometryError when the
-    series there is not the labelled one.
+    reviewer: the person observer, where one accepted every label of the case. Raises InputError when the exam's DICOM
+    folder is gone, holds another series, or the folder cannot be written, GeometryError when the grid there is not the
+    labelled one.
     """
     from petground.pipeline.dicom.seg import build_seg
     from petground.pipeline.dicom.sr import build_sr
     from petground.pipeline.dicom.value_map import build_value_map
 
-    source = read_source(Path(case.source.get("folder", "")), case.pet, case=case.exam_id)
+    source = read_source(
+        Path(case.source.get("folder", "")),
+        case.pet,
+        case=case.exam_id,
+        series_uid=case.source.get("pet_series_uid"),
+    )
     findings = [
         Finding3D(
             finding_id=item.finding_id,

@@ -144,7 +144,7 @@ def _source(work: Work, exam_id: str) -> dict[str, str]:
         raise InputError(
             f"{path.name} is not readable JSON", case=exam_id, fix="run `petground label` again"
         ) from error
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return {str(k): str(v) for k, v in found.items() if v is not None} if isinstance(found, dict) else {}
 
 
 def _file(work: Work, relative: str, exam_id: str) -> Path:

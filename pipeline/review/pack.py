@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import importlib.metadata
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from petground.labeling.errors import InputError, PetgroundError
 from petground.labeling.site import Site
-from petground.pipeline.review.decisions import COLUMNS, label_hash, write_decisions
+from petground.pipeline.review.decisions import COLUMNS, label_hash, read_sheet, write_decisions
 from petground.pipeline.review.judge import alarms
 from petground.pipeline.review.load import Case, Work, load_case
 from petground.pipeline.review.page import Stamp, file_name, render_case, render_index, render_mentions
+from petground.pipeline.review.verdict import Verdicts
 
 __all__ = ["Outcome", "write_pack"]
+
+OBJECTS = ("seg", "sr", "rwvm")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was written, and (exam_id, message) of what could not be."""
+    """What was written, (exam_id, message) of what could not be, and of labels left out as a physician said."""
 
     exams: int
     labels: int
     failures: tuple[tuple[str, str], ...]
+    rejected: tuple[tuple[str, str], ...] = ()
 
 
 def write_pack(
@@ -40,24 +43,30 @@ def write_pack(
     exams: Sequence[str] | None = None,
     dicom: Callable[[Case, Path], None] | None = None,
     tick: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    verdicts: Verdicts | None = None,
 ) -> Outcome:
     """Writes OUT/index.html, OUT/<exam_id>.html, OUT/decisions.csv, and what `dicom(case, folder)` adds for DICOM.
 
-    An exam that fails is named in the index and stops no other. Decisions that someone wrote into an earlier
-    decisions.csv stay in it. Raises InputError for an unknown exam id or when `out` cannot be written.
+    `dicom` is given the case without the labels that `verdicts` reject. An exam that fails is named in the index and
+    stops no other; nothing of an earlier export of it stays. Decisions that someone wrote into an earlier
+    decisions.csv stay in it. Raises InputError for an unknown exam id, when `out` cannot be written, and before
+    anything is written when an earlier decisions.csv is not understood.
     """
     chosen = _chosen(work, exams)
     with _writable(out):
         out.mkdir(parents=True, exist_ok=True)
+    _earlier(out / "decisions.csv")
     stamp = Stamp(
         version=importlib.metadata.version("petground"),
         exported=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         key=hashlib.sha256(str(work.folder.resolve()).encode()).hexdigest()[:12],
     )
-    index, sheet, failures = [], [], []
+    index, sheet, failures, rejected = [], [], [], []
     for done, exam in enumerate(chosen, start=1):
         entry = _entry(work, exam)
         index.append(entry)
+        with _writable(out):
+            _clear(out, str(exam["exam_id"]))
         try:
             text, case = _page(work, exam, entry, site, stamp)
         except PetgroundError as error:
@@ -70,16 +79,20 @@ def write_pack(
                 _write(out / entry["href"], text)
         if case is not None:
             sheet += [_blank(case, item, stamp.version) for item in case.items]
-            entry["files"], problem = _dicom(case, out, dicom)
+            kept, left_out = _accepted(case, verdicts)
+            if left_out:
+                rejected.append((case.exam_id, left_out))
+                entry["note"] = left_out
+            entry["files"], problem = _dicom(kept, out, dicom)
             if problem is not None:
-                entry["note"] = f"no SEG and SR: {problem}"
+                entry["note"] = "; ".join(filter(None, (entry["note"], f"no SEG and SR: {problem}")))
                 failures.append((case.exam_id, f"no SEG and SR: {problem}"))
         tick("review", done, len(chosen))
     with _writable(out):
-        write_decisions(out / "decisions.csv", _with_earlier(out / "decisions.csv", sheet))
         _write(out / "index.html", render_index(index, version=stamp.version, exported=stamp.exported))
+        write_decisions(out / "decisions.csv", _with_earlier(out / "decisions.csv", sheet))
     judged = [e for e in index if e["href"] is not None and e["findings"]]
-    return Outcome(len(judged), sum(e["labels"] for e in judged), tuple(failures))
+    return Outcome(len(judged), sum(e["labels"] for e in judged), tuple(failures), tuple(rejected))
 
 
 def _page(
@@ -123,8 +136,31 @@ def _entry(work: Work, exam: dict[str, Any]) -> dict[str, Any]:
 def _blank(case: Case, item: Any, version: str) -> dict[str, str]:
     blank = dict.fromkeys(COLUMNS, "")
     return blank | {
-        "exam_id": case.exam_id, "finding_id": item.finding_id, "version": version, "label_hash": label_hash(item.mask)
+        "exam_id": case.exam_id, "finding_id": item.finding_id, "version": version,
+        "label_hash": label_hash(item.finding, item.mask),
     }  # fmt: skip
+
+
+def _clear(out: Path, exam_id: str) -> None:
+    """Takes away an earlier export's page and objects of an exam: what fails now must not look as if it were there."""
+    name = file_name(exam_id)
+    (out / f"{name}.html").unlink(missing_ok=True)
+    for kind in OBJECTS:
+        (out / name / f"{kind}.dcm").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or it holds files of someone else
+        (out / name).rmdir()
+
+
+def _accepted(case: Case, verdicts: Verdicts | None) -> tuple[Case, str]:
+    """The case without the labels that a physician rejected, and a sentence that names them."""
+    if verdicts is None:
+        return case, ""
+    why = {i.finding_id: verdicts.rejection(case, i) for i in case.items if i.label is not None}
+    named = [f"{finding_id} ({words})" for finding_id, words in why.items() if words is not None]
+    if not named:
+        return case, ""
+    kept = [item for item in case.items if why.get(item.finding_id) is None]
+    return replace(case, items=kept), f"rejected by a physician, not in SEG and SR: {', '.join(named)}"
 
 
 def _dicom(
@@ -138,21 +174,26 @@ def _dicom(
         dicom(case, folder)
     except PetgroundError as error:
         return [], str(error)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        # what pydicom and highdicom say of a header that they did not expect; it may quote the header, so only its kind
+        return [], f"{type(error).__name__} while writing DICOM; the source series has attributes that cannot be used"
     return [(name.upper(), f"{folder.name}/{name}.dcm") for name in ("seg", "sr")], None
 
 
-def _with_earlier(path: Path, sheet: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The blank sheet after every decided row that an earlier sheet at this place holds."""
-    if not path.is_file():
-        return sheet
+def _earlier(path: Path) -> list[dict[str, str]]:
+    """Rows that someone wrote into the sheet of an earlier export."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [{c: row.get(c) or "" for c in COLUMNS} for row in csv.DictReader(file)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not readable as CSV", fix="move it away; it may hold decisions") from error
-    decided = [row for row in rows if row["decision"]]
-    done = {(row["exam_id"], row["finding_id"], row["label_hash"]) for row in decided}
-    return decided + [r for r in sheet if (r["exam_id"], r["finding_id"], r["label_hash"]) not in done]
+        rows = read_sheet(path)
+    except PetgroundError as error:
+        raise InputError(error.message, fix=f"move {path.name} away; it may hold decisions") from error
+    return [row for row in rows if row["decision"] or row["reason"]]
+
+
+def _with_earlier(path: Path, sheet: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The blank sheet after every row that someone wrote into an earlier sheet at this place."""
+    written = _earlier(path)
+    done = {(row["exam_id"], row["finding_id"], row["label_hash"]) for row in written}
+    return written + [r for r in sheet if (r["exam_id"], r["finding_id"], r["label_hash"]) not in done]
 
 
 @contextlib.contextmanager

@@ -137,7 +137,7 @@ def _item(case: Case, item: Item, album: Album, site: Site) -> dict[str, Any]:
     return {
         "id": item.finding_id,
         "anchor": f"f-{file_name(item.finding_id)}",
-        "hash": label_hash(item.mask),
+        "hash": label_hash(item.finding, item.mask),
         "title": title(item.finding),
         "section": item.finding.get("section"),
         "uncertain": bool(item.finding.get("uncertain")),

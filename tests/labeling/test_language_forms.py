@@ -30,6 +30,8 @@ FORMS: list[tuple[str, list[tuple[float, int | str, str | None]]]] = [
     ("Right cervical node: SUVpeak 6.1, SUVmax 7.2 on slice 51.", [(6.1, "not_max", R), (7.2, 51, R)]),
     ("Right psoas lesion SULmax 3.3 on slice 200.", [(3.3, "not_max", R)]),
     ("Right cervical node with SUVmax of\n7.2 on axial slice\n51.", [(7.2, 51, R)]),
+    ("Left axillary node, SUVmax 5.5, slice 104, Lugano grade (4/5).", [(5.5, 104, L)]),
+    ("Right level II node at the C3 level (3/104), SUVmax 7.2.", [(7.2, 104, R)]),
     # earlier and now
     ("Left adrenal nodule: 5.2 SUVmax currently (slice 160), formerly 8.8 SUVmax.", [(5.2, 160, L), (8.8, "prior", L)]),
     ("Left adrenal nodule, SUVmax decreased to 5.2 from 8.8 (slice 160).", [(5.2, 160, L), (8.8, "prior", L)]),

@@ -89,3 +89,9 @@ def test_what_cannot_be_counted_is_an_error() -> None:
         slice_to_k(3, pet, Site(slice_grid="ct"))
     with pytest.raises(GeometryError, match="InstanceNumber"):
         slice_number(3, pet, Site(slice_by_instance_number=True))
+
+
+def test_an_instance_number_on_two_slices_is_no_place() -> None:
+    pet = Volume(np.zeros((2, 2, 4), np.float32), np.eye(4), "SUVbw", instance_numbers=(1, 2, 1, 2))
+    with pytest.raises(GeometryError, match="InstanceNumber 1 stands on 2 slices"):
+        slice_to_k(1, pet, Site(slice_by_instance_number=True))

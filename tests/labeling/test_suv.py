@@ -155,6 +155,12 @@ def test_dose_in_megabecquerel_is_seen_and_said() -> None:
     assert "MBq" in conversion.rule
 
 
+@pytest.mark.parametrize("dose", [10.0, 5e4, 5e10, 0.0])
+def test_a_dose_that_could_be_mci_kbq_or_nonsense_is_refused(dose: float) -> None:
+    with pytest.raises(SuvError, match="RadionuclideTotalDose"):
+        suv_conversion(replace(HEADER, dose_bq=dose), [FRAME])
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [

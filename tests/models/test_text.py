@@ -73,3 +73,41 @@ def test_an_encoder_that_is_not_there_is_named(tmp_path: Path) -> None:
         TextEncoder(TextConfig(name=str(tmp_path / "empty")))(["a"])
     with pytest.raises(TextEncoderError, match="no/such-model"):
         _ = TextEncoder(TextConfig(name="no/such-model", local_files_only=True)).channels
+
+
+def _folder(place: Path, weights: bytes, tokens: bytes = b"t") -> Path:
+    place.mkdir(parents=True)
+    for name, content in {"config.json": b"{}", "model.safetensors": weights, "spiece.model": tokens}.items():
+        (place / name).write_bytes(content)
+    return place
+
+
+def test_key_is_of_the_contents_not_of_sizes(tmp_path: Path) -> None:
+    large = bytes(5 << 20)
+
+    def key(name: str, *contents: bytes) -> str:
+        return TextEncoder(TextConfig(name=str(_folder(tmp_path / name, *contents)))).key
+
+    first = key("a", large)
+    assert key("b", large) == first  # wherever it lies
+    assert key("c", large[:-1] + b"1") != first
+    assert key("d", large, b"u") != first
+    (tmp_path / "a" / "model.safetensors").write_bytes(b"1" + large[1:])  # in the same process, same size
+    assert TextEncoder(TextConfig(name=str(tmp_path / "a"))).key != first
+    (tmp_path / "b" / "pytorch_model.bin").write_bytes(b"never read beside safetensors")
+    assert TextEncoder(TextConfig(name=str(tmp_path / "b"))).key == first
+
+
+def test_key_of_a_hub_name_is_that_of_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = tmp_path / "hub" / "models--some--encoder"
+    snapshots = [_folder(repo / "snapshots" / ("0" * 39 + n), n.encode()) for n in "12"]
+    (repo / "refs").mkdir()
+    monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    keys = []
+    for snapshot in snapshots:
+        (repo / "refs" / "main").write_text(snapshot.name)
+        keys.append(TextEncoder(TextConfig(name="some/encoder")).key)
+        assert keys[-1] == TextEncoder(TextConfig(name=str(snapshot))).key
+    assert keys[0] != keys[1]
+    with pytest.raises(TextEncoderError, match="no/such-model"):
+        _ = TextEncoder(TextConfig(name="no/such-model", local_files_only=True)).key

@@ -94,3 +94,5 @@ def test_blocks_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"key": "contextual_gate", "slot": "fusion"}.items() <= {k: rows[0][k] for k in ("key", "slot")}.items()
     assert cli.main(["blocks", "--slot", "fusion", "--json"]) == 0
     assert all(row["slot"] == "fusion" for row in json.loads(capsys.readouterr().out))
+    assert cli.main(["blocks", "--slot", "fussion"]) == 1
+    assert "fusion" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from petground.labeling.errors import InputError
@@ -128,7 +129,75 @@ def test_masks_of_an_earlier_report_do_not_stay(
     ask(monkeypatch, Asked("f001", "", "left", None, None))
     ground(exam, tmp_path / "x.ckpt", out, text="x")
     found = {p.name for p in out.iterdir()}
-    assert found == {"f001.nii.gz", "f001.png", "overview.png", "findings.csv", "findings.json", "notes.txt"}
+    ours = {"f001.nii.gz", "f001.png", "overview.png", "findings.csv", "findings.json"}
+    assert {name for name in found if not name.startswith(".")} == {*ours, "notes.txt"}
+
+
+def test_masks_of_a_run_that_was_killed_do_not_stay(
+    exam: Path, module: SideModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    ask(monkeypatch, Asked("f001", "", "left", None, None), Asked("f009", "", "right", None, None))
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "overview_picture", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ground(exam, tmp_path / "x.ckpt", out, text="x")
+    assert (out / "f009.nii.gz").is_file()
+    ask(monkeypatch, Asked("f001", "", "left", None, None))
+    ground(exam, tmp_path / "x.ckpt", out, text="x")
+    assert not (out / "f009.nii.gz").exists()
+    assert not (out / "f009.png").exists()
+
+
+def test_files_of_others_are_never_taken_away(exam: Path, module: SideModule, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "f2.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"holds f2\.png"):
+        ground(exam, tmp_path / "x.ckpt", out, text="left node")
+    assert (out / "f2.png").read_bytes() == b"mine"
+
+
+def test_a_folder_is_written_by_one_run_at_a_time(exam: Path, module: SideModule, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(InputError, match="another run"):
+        ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text="left node")
+
+
+def test_a_sentence_of_numbers_is_not_asked_of_the_model(
+    exam: Path, module: SideModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("SUVmax 8.0, slice 30.", "8.0 (30)"):
+        with pytest.raises(InputError, match="nothing but numbers"):
+            ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text=text)
+    ask(monkeypatch, Asked("f001", "SUVmax 8.0.", "", 8.0, 30), Asked("f002", "right", "right", None, None))
+    assert ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text="x") == 3
+    assert module.read == ["right"]
+    rows = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+    assert (rows[0]["problem"], rows[0]["mask_path"]) == ("nothing but numbers in the sentence", None)
+    assert rows[1]["suv_measured"] == 6.0
+    assert not (tmp_path / "out" / "f001.nii.gz").exists()
+    assert "f001: nothing but numbers" in capsys.readouterr().out
+
+
+def test_slices_beyond_the_grid_are_told(
+    exam: Path, module: SideModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text="left node")
+    assert json.loads((tmp_path / "out" / "findings.json").read_text())["not_looked_at"] == []
+    monkeypatch.setattr(SideModule, "grid", GridSpec(spacing_xyz_mm=(8.0, 8.0, 8.0), shape_zyx=(16, 24, 24)))
+    ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text="left node")
+    (run,) = json.loads((tmp_path / "out" / "findings.json").read_text())["not_looked_at"]
+    assert run["voxel_k"][0] == 0, "the feet are cut off"
+    assert run["slices"][1] == 40, "counted from the head"
+    assert run["z_mm"] == [300.0, 300.0 + 6 * run["voxel_k"][1]]
+    assert 530 - 128 - 12 < run["z_mm"][1] < 550 - 128 + 12, "16 voxels of 8 mm from above the head (z 534)"
+    first = run["slices"][0]
+    assert f"slices {first} to 40 lie outside" in " ".join(capsys.readouterr().out.split())
 
 
 def test_one_of_text_and_report_is_needed(exam: Path, tmp_path: Path) -> None:

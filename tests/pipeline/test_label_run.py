@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -152,7 +153,8 @@ def test_a_second_run_does_nothing_and_a_new_site_does_not_read_images_again(
     assert times(out) == made
     run(export, out, Site(suv_minimum=6.0))
     changed = {name.split("/")[0] for name, when in times(out).items() if made.get(name) != when}
-    assert "exams" not in changed, "reading images does not depend on the site"
+    assert changed == {"labels"}, "neither reading reports nor reading images depends on the site"
+    assert json.loads((out / "site.json").read_text())["suv_minimum"] == 6.0
     reasons = {row["exam_id"]: row["reason"] for row in tables(out)["findings"] if row["suv"] == 5.2}
     assert reasons == {"good2": "suv_below_minimum"}
 

@@ -157,3 +157,10 @@ def test_what_is_obviously_not_suv_is_refused(values: list[float]) -> None:
     with pytest.raises(InputError, match="SUVbw") as error:
         require_suv(Volume(array, np.eye(4), "SUVbw"), Path("pet.nii.gz"))
     assert error.value.reason == "not_suv"
+
+
+def test_hounsfield_units_beyond_int16_stay_bright(tmp_path: Path) -> None:
+    array = np.full((2, 2, 2), 40, np.uint16)
+    array[0, 0, 0] = 65535
+    write_nifti(tmp_path / "ct.nii.gz", Volume(array, np.eye(4), "HU"))
+    assert read_nifti(tmp_path / "ct.nii.gz", "HU").array[0, 0, 0] == 32767

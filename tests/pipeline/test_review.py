@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from petground.labeling.errors import GeometryError, InputError, SchemaError
+from petground.labeling.errors import ConfigError, GeometryError, InputError, SchemaError
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
 from petground.pipeline.commands.review import export, import_decisions
 from petground.pipeline.nifti import write_nifti
-from petground.pipeline.review.decisions import COLUMNS, merge_decisions, read_decisions
+from petground.pipeline.review.decisions import COLUMNS, label_hash, merge_decisions, read_decisions, write_decisions
 from petground.pipeline.review.judge import alarms
 from petground.pipeline.review.load import load_case, open_work
 from petground.pipeline.review.marks import mark_sentence, mark_sentences
+from petground.pipeline.review.pack import Outcome
 from petground.pipeline.review.page import file_name
 from petground.pipeline.review.panels import SUV_CEILING, Viewer
 from petground.pipeline.schemas import write_table
@@ -99,6 +101,13 @@ def work(tmp_path: Path) -> Path:
     for name, rows in (("exams", exams), ("findings", findings), ("labels", [label]), ("candidates", candidates)):
         write_table(folder / f"{name}.parquet", name, rows)
     return folder
+
+
+def hash_of(work: Path, number: int) -> str:
+    """The label hash of the nth item of e1."""
+    tables = open_work(work)
+    item = load_case(tables, tables.exams[0], Site()).items[number]
+    return label_hash(item.finding, item.mask)
 
 
 def picture(uri: str) -> np.ndarray:
@@ -249,6 +258,54 @@ def test_filled_sheet_survives_another_export(work: Path, tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_sheet_saved_by_a_european_excel_keeps_its_decisions(delimiter: str, work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export(work, out)
+    path = out / "decisions.csv"
+    head, first, second = (line.split(",") for line in path.read_text(encoding="utf-8").splitlines())
+    first[2:6] = ["wrong_lesion", "the node above, rather", "Doe", "2024-01-02T10:00:00Z"]
+    text = "\r\n".join(delimiter.join(fields) for fields in (head, first, second)) + "\r\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    export(work, out)
+    (row,) = read_decisions(path, [("e1", "f001"), ("e1", "f002")])
+    assert (row["decision"], row["reason"]) == ("wrong_lesion", "the node above, rather")
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"exam_id,finding_id,decision\ne1,f001,accept\n", "no column reason"),
+        (b"exam_id finding_id decision\n", "no column exam_id"),
+        (",".join([*COLUMNS, "my notes"]).encode() + b"\n", "a column of its own: my notes"),
+        (",".join(COLUMNS).encode() + b"\ne1,f001,accept\n", "line 2: not 8 fields"),
+        (b"\xff\xfe\x00", "UTF-8"),
+    ],
+)
+def test_sheet_that_is_not_understood_is_not_overwritten(
+    content: bytes, message: str, work: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "decisions.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        export(work, out)
+    assert (out / "decisions.csv").read_bytes() == content
+
+
+def test_hash_depends_on_all_that_was_judged() -> None:
+    pet, _, ball, _ = volumes()
+    mask = pet.like(ball.astype(np.uint8), "label")
+    told = {"sentence": "Right node, SUV 12.3.", "suv": 12.3, "slice": 7, "laterality": "right", "span_start": 30}
+    changes = ({}, {"sentence": "Left node."}, {"suv": 12.4}, {"slice": 8}, {"laterality": None})
+    for judged in (mask, None):
+        assert len({label_hash({**told, **change}, judged) for change in changes}) == len(changes)
+        assert label_hash({**told, "span_start": 99}, judged) == label_hash(told, judged)
+    assert label_hash(told, mask) != label_hash(told, None)
+    assert label_hash(told, pet.like(np.roll(ball, 1, axis=0).astype(np.uint8), "label")) != label_hash(told, mask)
+
+
 def test_side_is_told_and_contradiction_shouted(work: Path) -> None:
     tables = open_work(work)
     tables.findings[0]["laterality"] = "left"
@@ -267,6 +324,21 @@ def test_mask_on_another_grid_is_an_error_that_names_the_case(work: Path, tmp_pa
         load_case(tables, tables.exams[0], Site())
     assert export(work, tmp_path / "out") == 3
     assert "no page: e1/f001" in (tmp_path / "out/index.html").read_text(encoding="utf-8")
+
+
+def test_a_header_that_highdicom_refuses_costs_seg_and_sr_only(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("PatientName Doe^Jane is not allowed")
+
+    monkeypatch.setattr("petground.pipeline.review.dicom_out.read_source", refuse)
+    (work / "exams/e1/source.json").write_text(json.dumps({"source": "dicom", "folder": str(tmp_path)}))
+    assert export(work, tmp_path / "out") == 3
+    assert (tmp_path / "out" / "e1.html").exists()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "ValueError while writing DICOM" in told
+    assert "Doe" not in told
 
 
 def test_vanished_dicom_folder_costs_seg_and_sr_only(
@@ -353,7 +425,7 @@ def test_files_that_are_no_decisions_are_named(work: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match="no decisions"):
         import_decisions(work, tmp_path / "none.csv")
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(SchemaError, match="no column exam_id"):
+    with pytest.raises(InputError, match="no column exam_id"):
         import_decisions(work, tmp_path / "x.csv")
     (tmp_path / "x.jsonl").write_text("{\n")
     with pytest.raises(SchemaError, match="line 1: not JSON"):
@@ -415,7 +487,7 @@ def test_decisions_made_in_a_browser_come_back(work: Path, tmp_path: Path) -> No
         ("f002", "unsure", 'the "upper" one, slice 9'),
     ]
     assert len(rows[0]["label_hash"]) == 16
-    assert rows[1]["label_hash"] == "none"
+    assert rows[1]["label_hash"] == hash_of(work, 1)
     events = [json.loads(line)["decision"] for line in found["jsonl"].splitlines()]
     assert events == ["wrong_lesion", "accept", "unsure"], "every step is kept, what was undone is not"
 
@@ -439,3 +511,127 @@ def test_pack_of_a_dicom_exam_has_seg_and_sr(work: Path, tmp_path: Path, monkeyp
     assert export(work, tmp_path / "out", reviewer="Doe^Jane") == 0
     assert written == [tmp_path / "out/e1"]
     assert 'href="e1/seg.dcm"' in (tmp_path / "out/index.html").read_text(encoding="utf-8")
+
+
+def judged(work: Path, *rows: tuple[str, str, str]) -> None:
+    """WORK/decisions.csv with (decision, reviewer, day) on the label of e1 as it is."""
+    hash_now = hash_of(work, 0)
+    write_decisions(
+        work / "decisions.csv",
+        [
+            {**GOOD, "decision": d, "reviewer": who, "time": f"2024-01-{day}T10:00:00Z", "label_hash": hash_now}
+            for d, who, day in rows
+        ],
+    )
+
+
+@pytest.fixture
+def packed(work: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str | None]]:
+    """What SEG and SR of e1 would be made of at each export: ids of findings, person observer."""
+    made: list[tuple[list[str], str | None]] = []
+
+    def write(case: Any, folder: Path, reviewer: str | None) -> None:
+        made.append(([i.finding_id for i in case.items if i.mask is not None], reviewer))
+
+    monkeypatch.setattr("petground.pipeline.review.dicom_out.write_dicom_objects", write)
+    (work / "exams/e1/source.json").write_text(json.dumps({"source": "dicom", "folder": "x", "pet_series_uid": None}))
+    return made
+
+
+@pytest.mark.parametrize("word", ["wrong_lesion", "not_lesion"])
+def test_label_whose_newest_decision_rejects_it_leaves_in_no_object(
+    word: str, work: Path, tmp_path: Path, packed: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged(work, (word, "Roe", "03"), ("accept", "Doe", "02"))
+    assert export(work, tmp_path / "out", reviewer="Doe") == 0
+    assert packed == []
+    said = f"rejected by a physician, not in SEG and SR: f001 ({word.replace('_', ' ').replace('not l', 'not a l')})"
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    judged(work, (word, "Roe", "03"), ("accept", "Doe", "04"))
+    export(work, tmp_path / "out")
+    assert packed == [(["f001"], None)]
+
+
+def test_rejection_of_another_label_does_not_count(work: Path, tmp_path: Path, packed: list[Any]) -> None:
+    write_decisions(work / "decisions.csv", [{**GOOD, "decision": "not_lesion"}])
+    export(work, tmp_path / "out")
+    assert packed == [(["f001"], None)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ([], False),
+        ([("accept", "Doe, Jane", "02")], True),
+        ([("accept", "Roe", "02")], False),
+        ([("accept", "doe jane", "02"), ("unsure", "Doe, Jane", "03")], False),
+        ([("unsure", "Jane Doe", "02"), ("accept", "Jane Doe", "03"), ("adjust", "Roe", "04")], True),
+    ],
+)
+def test_a_person_observes_only_what_that_person_accepted(
+    rows: list[tuple[str, str, str]], named: bool, work: Path, tmp_path: Path, packed: list[Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    judged(work, *rows)
+    assert export(work, tmp_path / "out", reviewer="Doe^Jane") == 0
+    assert packed == [(["f001"], "Doe^Jane" if named else None)]
+    assert ("has not accepted every label (e1)" in capsys.readouterr().out) != named
+
+
+def test_nothing_of_an_earlier_export_stays(work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export(work, out)
+    (out / "e1").mkdir()
+    for name in ("seg.dcm", "sr.dcm", "rwvm.dcm", "mine.txt"):
+        (out / "e1" / name).write_text("old")
+    (out / "e9.html").write_text("another's")
+    (work / "labels/e1/f001.nii.gz").unlink()
+    assert export(work, out) == 3
+    assert [p.name for p in (out / "e1").iterdir()] == ["mine.txt"]
+    assert not (out / "e1.html").exists()
+    assert (out / "e9.html").exists()
+
+
+def test_objects_of_another_series_cost_seg_and_sr_only(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def read(folder: Path, pet: Volume, *, case: str, series_uid: str | None) -> None:
+        asked.append(series_uid)
+        raise InputError("another PET series", case=case)
+
+    monkeypatch.setattr("petground.pipeline.review.dicom_out.read_source", read)
+    for uid in ("1.2.3", None):
+        source = {"source": "dicom", "folder": "x", "pet_series_uid": uid}
+        (work / "exams/e1/source.json").write_text(json.dumps(source))
+        assert export(work, tmp_path / "out") == 3
+        assert (tmp_path / "out/e1.html").is_file()
+    assert asked == ["1.2.3", None]
+
+
+def test_site_of_the_labels_is_used_and_no_other(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[Site] = []
+
+    def pack(tables: Any, out: Path, site: Site, *_: Any) -> Outcome:
+        used.append(site)
+        return Outcome(0, 0, ())
+
+    monkeypatch.setattr("petground.pipeline.commands.review.write_pack", pack)
+    given = tmp_path / "site.yaml"
+    given.write_text("slice_origin: feet\n")
+    export(work, tmp_path / "out", site=given)
+    kept = Site(slice_origin="feet", slice_tolerance=2)
+    (work / "site.json").write_text(json.dumps(asdict(kept)))
+    export(work, tmp_path / "out")
+    assert used == [Site(slice_origin="feet"), kept]
+    with pytest.raises(
+        ConfigError, match=r"site\.yaml is not the site that the labels were made with: slice_tolerance"
+    ):
+        export(work, tmp_path / "out", site=given)
+    given.write_text("slice_origin: feet\nslice_tolerance: 2\n")
+    export(work, tmp_path / "out", site=given)
+    (work / "site.json").write_text("{")
+    with pytest.raises(InputError, match=r"site\.json"):
+        export(work, tmp_path / "out")

@@ -256,6 +256,14 @@ def test_missing_folder_and_foreign_files_are_named(tmp_path: Path) -> None:
         read_seg(tmp_path / "no.dcm", pet)
 
 
+def test_another_series_of_the_same_grid_is_refused(tmp_path: Path) -> None:
+    pet, source, _ = exported(tmp_path / "pet", **SERIES["head_first"])
+    uid = str(source.datasets[0].SeriesInstanceUID)
+    assert read_source(tmp_path / "pet", pet, case="case", series_uid=uid).shape == pet.shape
+    with pytest.raises(InputError, match="case: the DICOM folder now leads to another PET series"):
+        read_source(tmp_path / "pet", pet, case="case", series_uid=f"{uid}.1")
+
+
 def test_seg_of_another_exam_is_refused(tmp_path: Path) -> None:
     pet, source, hot = exported(tmp_path / "pet", **SERIES["head_first"])
     build_seg(source, [finding(pet, around(pet, hot))], case="case").save_as(tmp_path / "seg.dcm")
@@ -334,6 +342,27 @@ def test_value_map_turns_stored_pixels_into_suv(tmp_path: Path) -> None:
         ("perineural node", "59441001"),
         ("adrenal nodule", "23451007"),
         ("gallbladder", "28231008"),
+        ("right hilum", "46750007"),
+        ("hilar node", "53074004"),
+        ("splenic hilum", None),
+        ("renal hilum", None),
+        ("left renal hilar mass", None),
+        ("hepatic hilar node", "59441001"),
+        ("splenic hilum node", "59441001"),
+        ("left lower lobe", "90572001"),
+        ("lower lobe of thyroid", "69748006"),
+        ("upper lobe of the left thyroid", "69748006"),
+        ("lobe of liver", "10200004"),
+        ("t11", "12989004"),
+        ("left t11 pedicle", "12989004"),
+        ("spinous process of l3", "36470004"),
+        ("vertebral body of t11", "12989004"),
+        ("t4 tumor of lung", "39607008"),
+        ("l3 level retroperitoneal", "82849001"),
+        ("soft tissue at l5", None),
+        ("soft tissue next to l3 vertebra", None),
+        ("l4-5", None),
+        ("l4-l5 vertebral bodies", "421060004"),
         ("peripancreatic mass", None),
         ("paraspinal muscle", None),
         ("somewhere", None),

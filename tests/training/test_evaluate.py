@@ -19,6 +19,7 @@ from petground.training.evaluate import evaluate
 from petground.training.figures import absent_sentences
 from petground.training.grid import GridSpec
 from petground.training.references import Reference, from_truth, link_truth
+from petground.training.splits import patient_hash
 
 DRAW = command._draw
 SIDES = ("left", "right")
@@ -290,6 +291,33 @@ def test_exams_that_the_run_never_saw_are_all_measured(
     monkeypatch.setitem(globals(), "SPLITS", {"train": ["x"], "val": ["y"]})
     evaluate(work, checkpoint, tmp_path / "out", split="val", controls=False)
     assert figures(tmp_path / "out")["references"] == 8
+
+
+def test_other_exams_of_a_patient_that_trained_are_no_test(
+    work: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another folder: exam ids the run never saw, but two of the four patients; one trained, one validated."""
+    module = SideModule()
+    module.provenance = {
+        "splits": {"train": ["x"], "val": ["y"]},
+        "trained_patients": [patient_hash("p2")],
+        "validated_patients": [patient_hash("p0")],
+    }
+    monkeypatch.setattr("petground.training.inference.load_module", lambda path, device: module)
+    evaluate(work, checkpoint, tmp_path / "out", controls=False)
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
+        assert {row["exam_id"] for row in csv.DictReader(stream)} == {"exam1", "exam3"}
+    assert "Left out: 2 of 4 exams" in capsys.readouterr().out
+
+
+def test_exams_that_an_earlier_fit_trained_on_do_not_validate(
+    work: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = SideModule()
+    module.provenance = {"splits": {"train": ["exam0"], "val": ["exam1", "exam2"]}, "trained_on": ["exam0", "exam1"]}
+    monkeypatch.setattr("petground.training.inference.load_module", lambda path, device: module)
+    evaluate(work, checkpoint, tmp_path / "out", split="val", controls=False)
+    assert figures(tmp_path / "out")["exams"] == 1
 
 
 def test_truth_of_exams_without_positive_findings_counts_as_missed(work: Path, tmp_path: Path) -> None:

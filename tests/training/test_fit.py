@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from petground.labeling.errors import ConfigError, GeometryError, InputError, PetgroundError
+from petground.labeling.errors import ConfigError, GeometryError, InputError, PetgroundError, SchemaError
 from petground.labeling.volume import Volume
 from petground.pipeline.nifti import write_nifti
 from petground.pipeline.schemas import read_table, write_table
@@ -21,8 +23,11 @@ from petground.training import cache as cache_module
 from petground.training.cli import main
 from petground.training.data import ExamDataset, GroundingData
 from petground.training.grid import GridSpec
+from petground.training.hits import count_hits
 from petground.training.module import GroundingModule
-from petground.training.work import leaks, read_exams
+from petground.training.references import from_labels
+from petground.training.splits import patient_hash
+from petground.training.work import leaks, read_exams, rejected
 
 SITES = [("axillary node", "right"), ("adrenal lesion", "left"), ("axillary node", "left")]
 SHAPE = (30, 20, 40)
@@ -49,13 +54,16 @@ def _exam(work: Path, number: int, rows: dict[str, list[dict[str, Any]]], sites:
             {"exam_id": exam_id, "finding_id": f"f{n}", "prompt": f"Avid {side} {site}.", "mask_path": path,
              "site": site, "laterality": side, "confidence": 0.9 - 0.2 * n, "patient_id": f"p{number // 2}"}
         )  # fmt: skip
+        rows["findings"].append(
+            {"exam_id": exam_id, "finding_id": f"f{n}", "site": site, "laterality": side, "status": "positive"}
+        )
     write_nifti(work / f"exams/{exam_id}/pet.nii.gz", Volume(pet, AFFINE, "SUVbw"))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("work")
-    rows: dict[str, list[dict[str, Any]]] = {"exams": [], "labels": []}
+    rows: dict[str, list[dict[str, Any]]] = {"exams": [], "labels": [], "findings": []}
     for number in range(4):
         _exam(work, number, rows, SITES[: 1 + number % 3])
     for name, table in rows.items():
@@ -133,6 +141,9 @@ def test_fit_dies_resumes_to_the_same_losses_and_the_checkpoint_builds_itself(
 
     stored = torch.load(last, weights_only=True)  # plain values only
     assert stored["petground"]["splits"] == splits
+    assert stored["petground"]["trained_on"] == splits["train"]
+    patients = [f"p{int(exam[1]) // 2}" for exam in splits["train"]]
+    assert stored["petground"]["trained_patients"] == sorted({patient_hash(one) for one in patients})
     assert "torch" in stored["petground"]["versions"]
     module = GroundingModule.load_from_checkpoint(last)
     assert module.grid == GRID
@@ -193,7 +204,7 @@ def test_items_hold_what_they_say(work: Path) -> None:
             assert bool(target.max()) == ("right" in sentence)
             absent |= set() if target.max() else {sentence}
     assert absent == {"Avid left axillary node.", "left axillary node"}
-    whole = data._dataset("train", training=False)[2]
+    whole = _data(work, absent_fraction=0.0, validation_fraction=0.0)._dataset("train", training=False)[2]
     assert whole["sentences"] == [example.prompt for example in dataset.exams[2].examples]
     for sentence, target in zip(whole["sentences"], whole["target"], strict=True):
         x = np.argwhere(target.numpy() > 0.5)[:, 2].mean()
@@ -288,6 +299,149 @@ def test_shipped_configs_are_valid(name: str, work: Path, capsys: Any) -> None:
     said = capsys.readouterr().out
     assert "contextual_gate" in said
     assert "default_root_dir: here" in said
+
+
+def test_going_on_with_another_split_forgets_nobody(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    first.write_text('{"train": ["e0", "e1"], "val": ["e2"]}')
+    second.write_text('{"train": ["e2"], "val": ["e0"]}')
+    assert main(_flags(work, run, "--trainer.max_epochs=1", f"--data.splits={first}")) == 0
+    go_on = _flags(work, run, "--trainer.max_epochs=2", f"--data.splits={second}", "--ckpt_path=last")
+    with monkeypatch.context() as patched:
+        patched.setattr(GroundingModule, "training_step", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(go_on)
+    began = json.loads((run / "version_1" / "run.json").read_text())
+    assert not began["finished"]
+    assert began["splits"] == {"train": ["e2"], "val": ["e0"]}
+    assert main(go_on) == 0
+    made = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["petground"]
+    assert made["splits"] == began["splits"]
+    assert made["trained_on"] == ["e0", "e1", "e2"]
+    assert made["validated_on"] == ["e0", "e2"]
+    assert made["trained_patients"] == sorted({patient_hash("p0"), patient_hash("p1")})
+
+
+def _decide(work: Path, *rows: tuple[str, str, str, str]) -> None:
+    names = ("exam_id", "finding_id", "decision", "reason", "reviewer", "time", "version", "label_hash")
+    with (work / "decisions.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="x")
+        writer.writeheader()
+        writer.writerows(dict(zip(("exam_id", "finding_id", "decision", "time"), row, strict=True)) for row in rows)
+
+
+def test_labels_whose_newest_decision_rejects_them_neither_teach_nor_measure(work: Path, tmp_path: Path) -> None:
+    _decide(
+        work,
+        ("e0", "f0", "wrong_lesion", "2025-03-02T09:00:00Z"),
+        ("e0", "f0", "accept", "2025-03-01T09:00:00Z"),  # imported later, decided earlier
+        ("e1", "f0", "not_lesion", "2025-03-01T09:00:00"),
+        ("e1", "f0", "accept", "2025-03-01T09:00:00Z"),  # taken back
+        ("e1", "f1", "accept", "2025-03-01T12:00:00+02:00"),
+        ("e1", "f1", "not_lesion", "2025-03-01T11:00:00Z"),  # an hour later
+        ("e2", "f2", "unsure", "2025-03-01T09:00:00Z"),
+    )
+    assert rejected(work) == {("e0", "f0"), ("e1", "f1")}
+    kept = [(exam.exam_id, example.finding_id) for exam in read_exams(work) for example in exam.examples]
+    assert kept == [("e1", "f0"), ("e2", "f0"), ("e2", "f1"), ("e2", "f2"), ("e3", "f0")]
+    assert sorted((r.exam_id, r.key) for r in from_labels(work)) == kept
+    splits = tmp_path / "splits.json"
+    splits.write_text('{"train": ["e0", "e1"], "val": ["e2", "e3"]}')
+    assert _data(work, splits=splits).split == {"train": ["e1"], "val": ["e2", "e3"]}
+    _decide(work, ("e0", "f0", "wrong_lesion", "yesterday"))
+    with pytest.raises(SchemaError, match="line 2"):
+        read_exams(work)
+
+
+def test_sentences_without_words_are_left_out_and_counted(work: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labels = read_table(work / "labels.parquet", "labels")
+    prompts = {"e1": " .", "e3": ""}
+    rows = [{**row, "prompt": prompts.get(row["exam_id"], row["prompt"]), "suv_measured": 5.0} for row in labels]
+    write_table(work / "labels.parquet", "labels", rows)
+    with caplog.at_level(logging.WARNING):
+        assert [exam.exam_id for exam in read_exams(work)] == ["e0", "e2"]
+    assert "3 labels are left out" in caplog.text
+    assert [r.exam_id for r in from_labels(work) if r.prompt is None] == ["e1", "e1", "e3"]
+
+
+def test_labels_outside_the_grid_are_left_out_by_name(work: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for exam, label in (("e0", "f0"), ("e2", "f1")):
+        mask = np.zeros(SHAPE, dtype=np.uint8)
+        mask[8, 8, 0] = 1  # at the feet, below a grid that is too short
+        write_nifti(work / f"labels/{exam}/{label}.nii.gz", Volume(mask, AFFINE, "label"))
+    data = GroundingData(work, validation_fraction=0.0, absent_fraction=0.0, augment=None)
+    data.grid = GridSpec((10.0, 10.0, 10.0), (32, 16, 24))
+    with caplog.at_level(logging.WARNING):
+        data.prepare_data()
+        data.setup("validate")
+    assert "e0: label f0 lies outside" in caplog.text
+    assert "e2: label f1 lies outside" in caplog.text
+    assert data.split["train"] == ["e1", "e2", "e3"]
+    dataset = data._dataset("train", training=False)
+    assert [example.finding_id for example in dataset.exams[1].examples] == ["f0", "f2"]
+    for number in range(3):
+        assert (dataset[number]["target"].amax(dim=(1, 2, 3)) > 0).all()
+    sides = [float(np.argwhere(target.numpy() > 0.5)[:, 2].mean()) > 11.5 for target in dataset[1]["target"]]
+    assert sides == ["right" in sentence for sentence in dataset[1]["sentences"]]
+
+
+def test_what_the_report_tells_of_is_never_taught_as_absent(work: Path) -> None:
+    """e0 has a label on the right; without more it may be asked for the left axilla and the adrenal."""
+
+    def asked(*more: dict[str, Any]) -> set[str]:
+        rows = read_table(work / "findings.parquet", "findings")
+        write_table(work / "told.parquet", "findings", rows)
+        write_table(work / "findings.parquet", "findings", [*rows, *({"exam_id": "e0", **row} for row in more)])
+        dataset = _data(work, validation_fraction=0.0, augment=None)._dataset("train", training=True)
+        (work / "told.parquet").replace(work / "findings.parquet")
+        items = [dataset[epoch, 0] for epoch in range(12)]
+        return {s for item in items for s, t in zip(item["sentences"], item["target"], strict=True) if not t.any()}
+
+    left, adrenal = "Avid left axillary node.", "Avid left adrenal lesion."
+    assert asked() == {left, adrenal}
+    assert asked({"site": "axilla", "laterality": "left", "reason": "no_match"}) == {adrenal}
+    assert asked({"site": "adrenal", "laterality": None, "reason": "no_slice"}) == {left}
+    assert asked({"site": "adrenal", "laterality": "left", "reason": "prior"}) == {left, adrenal}
+
+
+def test_validation_asks_for_absent_places_too_and_always_the_same(work: Path) -> None:
+    data = _data(work, absent_fraction=0.5, validation_fraction=0.4)
+    dataset = data._dataset("val", training=False)
+    false_alarms = 0
+    for number, exam in enumerate(dataset.exams):
+        item = dataset[number]
+        assert item["sentences"] == dataset[5, number]["sentences"]
+        present = [example.prompt for example in exam.examples]
+        assert item["sentences"][: len(present)] == present
+        here = {example.prompt for example in exam.examples}
+        absent = item["sentences"][len(present) :]
+        assert not here & set(absent)
+        assert not item["target"][len(present) :].any()
+        hits = count_hits(np.ones(item["target"].shape, dtype=np.float32), item["target"].numpy() > 0.5)
+        assert (hits.predicted, hits.wanted) == (len(item["sentences"]), len(present))
+        false_alarms += len(absent)
+    assert false_alarms
+    last = len(dataset) - 1
+    assert last > 0
+    for seed in range(12):  # the same whichever exams validate beside it
+        both, alone = (
+            ExamDataset(
+                work, exams, GRID, data.cache / "grids", data._keys,
+                sentences=None, pool=dataset._pool, absent_fraction=0.45, seed=seed,
+            )
+            for exams in (dataset.exams, dataset.exams[last:])
+        )  # fmt: skip
+        assert both[last]["sentences"] == alone[0]["sentences"]
+
+
+def test_arguments_of_the_process_are_no_reason_to_warn(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["petground", "train", "fit"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*args parameter.*")
+        assert main(["fit", "--config", "demo", f"--data.work={work}", "--print_config"]) == 0
 
 
 def test_samples_do_not_hang_on_the_process(work: Path) -> None:

@@ -129,6 +129,14 @@ def test_a_body_too_long_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert np.abs(template.to_world_mm(np.argwhere(image[0] > 0.7).mean(axis=0)[::-1]) - MARK_MM).max() < 4.0
 
 
+@pytest.mark.parametrize(("slices", "told"), [(46, True), (56, False)])
+def test_any_loss_along_the_body_is_told(slices: int, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The body is 390 mm long and hangs some 12 mm below the grid's top: 368 mm lose less than a tenth of it."""
+    with caplog.at_level(logging.WARNING):
+        to_model_grid(_pet(), None, GridSpec((8.0, 8.0, 8.0), (slices, 24, 32)))
+    assert ("head-foot" in caplog.text) == told
+
+
 def test_bad_inputs_raise() -> None:
     pet = _pet()
     _, template = to_model_grid(pet, None, SPEC)
@@ -158,3 +166,19 @@ def test_fitted_height_gives_a_place_the_same_coordinate_in_every_patient() -> N
         assert inside.min() <= 3
         assert inside.max() >= 44
     assert abs(rows[0] - rows[1]) < 1.5
+
+
+def test_a_lesion_smaller_than_a_voxel_keeps_its_height_when_asked() -> None:
+    array = np.full((64, 48, 80), 1.0, np.float32)
+    array[41, 20, 50] = 9.0  # off centre on every axis
+    pet = Volume(array, np.diag([-4.0, -4.0, 4.0, 1.0]), "SUVbw")
+    place_mm = pet.to_world_mm([41, 20, 50])
+    found = {}
+    for value in ("mean", "max"):
+        spec = GridSpec((12.0, 12.0, 12.0), (32, 24, 32), pet_value=value)
+        image, template = to_model_grid(pet, None, spec)
+        z, y, x = np.unravel_index(int(image[0].argmax()), image[0].shape)
+        assert np.abs(template.to_world_mm([x, y, z]) - place_mm).max() <= 6.0 + 1e-6
+        found[value] = float(image[0].max())
+    assert found["max"] > 2 * found["mean"]
+    assert found["max"] > 0.4

@@ -118,7 +118,7 @@ def test_a_splits_file_is_read_back_and_checked(tmp_path: Path) -> None:
     assert read_splits(path, patient_of) == {"train": ["a", "c"], "val": ["b"]}
     for content, word in [
         ({"train": ["a"], "val": ["c"]}, "train and val"),
-        ({"train": ["a"], "val": ["z"]}, "no labels"),
+        ({"train": ["a"], "val": ["z"]}, "not among these data"),
         ({"train": ["a"]}, "not a splits file"),
     ]:
         path.write_text(json.dumps(content))

@@ -1,0 +1,137 @@
+"""Items to learn from: an exam on the model's grid with sentences, some about what it has not."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from petground.training.augment import Augment
+from petground.training.cache import load_exam
+from petground.training.grid import GridSpec
+from petground.training.places import may_be_here
+from petground.training.work import Exam, Example, swap_sides
+
+__all__ = ["EpochSampler", "ExamDataset", "Item", "collate"]
+
+Item = Mapping[str, Any]
+
+
+class ExamDataset(Dataset[Item]):
+    """Item (epoch, n): {"exam_id", "image" [2, Z, Y, X], "sentences" of S, "target" [S, Z, Y, X]}.
+
+    With `sentences` None: all sentences of the exam and absent ones in their share, the same at every epoch.
+    pool: examples whose sentences may be absent ones; those of the exams by default.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        exams: Sequence[Exam],
+        grid: GridSpec,
+        folder: Path,
+        keys: Mapping[str, str],
+        *,
+        sentences: int | None,
+        pool: Sequence[Example] | None = None,
+        absent_fraction: float = 0.0,
+        swapped_fraction: float = 0.0,
+        place_fraction: float = 0.0,
+        augment: Augment | None = None,
+        seed: int = 0,
+    ):
+        self.work, self.exams, self.grid, self.folder, self.keys = work, list(exams), grid, folder, keys
+        self.sentences, self.absent_fraction, self.augment, self.seed = sentences, absent_fraction, augment, seed
+        self.swapped_fraction, self.place_fraction = swapped_fraction, place_fraction
+        self._pool = list(pool if pool is not None else (e for exam in self.exams for e in exam.examples))
+        self._places = {example.place for example in self._pool if example.site}
+
+    def __len__(self) -> int:
+        return len(self.exams)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Item:
+        epoch, number = key if isinstance(key, tuple) else (0, key)
+        exam = self.exams[number]
+        # a validating exam is asked the same at every epoch, and whichever exams validate beside it
+        drawn = (self.seed, epoch, number) if self.sentences else (self.seed, zlib.crc32(exam.exam_id.encode()))
+        rng = np.random.default_rng(drawn)
+        loaded = load_exam(self.work, exam, self.grid, self.folder, key=self.keys[exam.exam_id])
+        present, absent = self._choose(rng, exam)
+        targets = [loaded.target(which) for which in present]
+        targets += [np.zeros(loaded.image.shape[1:], dtype=np.float32)] * len(absent)
+        image, target = torch.from_numpy(loaded.image), torch.from_numpy(np.stack(targets))
+        if self.augment is not None:
+            image, target = self.augment(image, target, seed=int(rng.integers(2**31)))
+        sentences = [self._words(rng, exam.examples[which]) for which in present] + absent
+        return {"exam_id": exam.exam_id, "image": image, "sentences": sentences, "target": target}
+
+    def _words(self, rng: np.random.Generator, example: Example) -> str:
+        short = self.place_fraction > 0 and rng.random() < self.place_fraction
+        return example.place_words if short else example.prompt
+
+    def _choose(self, rng: np.random.Generator, exam: Exam) -> tuple[list[int], list[str]]:
+        """Which of the exam's examples, and sentences about what it has not."""
+        elsewhere, mirrored = self._not_here(exam)
+        if self.sentences is None:
+            share = len(exam.examples) * self.absent_fraction / (1.0 - self.absent_fraction)
+            wanted = int(share + rng.random()) if elsewhere else 0  # rounded so that the share holds over the exams
+            return list(range(len(exam.examples))), self._absent(rng, elsewhere, mirrored, wanted)
+        wanted = round(self.sentences * self.absent_fraction) if elsewhere else 0
+        order = [int(n) for n in rng.permutation(len(exam.examples))][: self.sentences - wanted]
+        missing = self.sentences - len(order)
+        if not elsewhere:
+            return order + [order[n % len(order)] for n in range(missing)], []
+        return order, self._absent(rng, elsewhere, mirrored, missing)
+
+    def _not_here(self, exam: Exam) -> tuple[list[Example], list[Example]]:
+        """Examples of the pool whose place the report does not tell of, and own ones whose other side it does not.
+
+        An unknown place could be anywhere: only sentences whose place is known can be known to be absent.
+        """
+        here = {example.place for example in exam.examples if example.site} | set(exam.told)
+        nowhere = {place for place in self._places if not may_be_here(place, here)}
+        elsewhere = [e for e in self._pool if e.site and e.place in nowhere]
+        return elsewhere, [e for e in exam.examples if e.site and e.mirrored and not may_be_here(e.mirrored, here)]
+
+    def _absent(
+        self, rng: np.random.Generator, elsewhere: Sequence[Example], mirrored: Sequence[Example], count: int
+    ) -> list[str]:
+        absent = []
+        for _ in range(count):
+            if mirrored and rng.random() < self.swapped_fraction:
+                absent.append(swap_sides(self._words(rng, mirrored[int(rng.integers(len(mirrored)))])))
+            else:
+                absent.append(self._words(rng, elsewhere[int(rng.integers(len(elsewhere)))]))
+        return absent
+
+
+class EpochSampler(Sampler[Any]):
+    """(epoch, index) pairs in an order that hangs on seed and epoch; Lightning calls `set_epoch`, also on resume."""
+
+    def __init__(self, length: int, seed: int):
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Any]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return iter([(self.epoch, int(number)) for number in order])
+
+
+def collate(items: Sequence[Item]) -> Item:
+    """{"exam_id": [B], "image" [B, 2, Z, Y, X], "sentences": [B][S], "target" [B, S, Z, Y, X]}."""
+    return {
+        "exam_id": [item["exam_id"] for item in items],
+        "image": torch.stack([item["image"] for item in items]),
+        "sentences": [item["sentences"] for item in items],
+        "target": torch.stack([item["target"] for item in items]),
+    }
