@@ -110,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except (BlockError, TextEncoderError) as error:
         raise ConfigError(str(error)) from error
-    except SystemExit as end:  # the parser's own way of saying help or wrong usage
+    except SystemExit as end:  # the parser's own way of saying help (0) or wrong usage (2)
+        if end.code == 1:  # Lightning's way of saying Ctrl-C, after it closed its files
+            raise KeyboardInterrupt from end
         return USAGE if end.code else 0
     return 0
 

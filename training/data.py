@@ -38,6 +38,7 @@ class GroundingData(pl.LightningDataModule):
             place are learnt whatever stands around them.
         exams_per_step: exams in a training step.
         validation_fraction: share of the patients that validate.
+        test_fraction: share of the patients that neither train nor validate; `petground evaluate` measures on them.
         splits: a splits.json of an earlier run instead.
         min_confidence: labels below are not used.
         cache: folder of exams on the model's grid and of sentences' token states; WORK/cache by default.
@@ -55,6 +56,7 @@ class GroundingData(pl.LightningDataModule):
         place_fraction: float = 0.0,
         exams_per_step: int = 1,
         validation_fraction: float = 0.1,
+        test_fraction: float = 0.0,
         splits: Path | None = None,
         min_confidence: float = 0.0,
         cache: Path | None = None,
@@ -77,6 +79,7 @@ class GroundingData(pl.LightningDataModule):
         self.place_fraction = place_fraction
         self.exams_per_step = exams_per_step
         self.validation_fraction = validation_fraction
+        self.test_fraction = test_fraction
         self.splits_file = splits
         self.min_confidence = min_confidence
         self.cache = Path(cache) if cache is not None else self.work / "cache"
@@ -111,7 +114,9 @@ class GroundingData(pl.LightningDataModule):
             self.split = (
                 self._given_split(self.splits_file)
                 if self.splits_file is not None
-                else split_patients(patients, validation=self.validation_fraction, seed=self.seed)
+                else split_patients(
+                    patients, validation=self.validation_fraction, seed=self.seed, test=self.test_fraction
+                )
             )
             if not self.split["train"]:
                 raise InputError("no exam is left to train on", fix="lower validation_fraction or add exams")

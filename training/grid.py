@@ -19,7 +19,7 @@ from petground.labeling.errors import ConfigError, GeometryError
 from petground.labeling.volume import Volume, require_same_grid
 from petground.pipeline.geometry import resample
 
-__all__ = ["GridSpec", "mask_to_model_grid", "to_model_grid", "to_pet_grid"]
+__all__ = ["GridSpec", "mask_to_model_grid", "model_template", "to_model_grid", "to_pet_grid"]
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def to_model_grid(pet: Volume, ct: Volume | None, spec: GridSpec) -> tuple[NDArr
     """
     if pet.unit != "SUVbw" or (ct is not None and ct.unit != "HU"):
         raise GeometryError(f"PET counts in {pet.unit}, CT in {ct.unit if ct else 'nothing'}", fix="SUVbw and HU")
-    template = _template(pet, spec)
+    template = model_template(pet, spec)
     put = _highest if spec.pet_value == "max" else _averaged
     channels = [_window(put(pet, template, 0.0), spec.suv_window)]
     if ct is None:
@@ -130,7 +130,8 @@ def _body(pet: Volume) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     return body, pet.to_world_mm(index * step + starts)
 
 
-def _template(pet: Volume, spec: GridSpec) -> Volume:
+def model_template(pet: Volume, spec: GridSpec) -> Volume:
+    """The model's grid as it is laid over this PET: its array is empty, its affine tells the place in RAS mm."""
     _ = pet.head_is_last  # raises when the stack is not axial
     body, places = _body(pet)
     edge = places[body] if body.any() else places.reshape(-1, 3)

@@ -51,6 +51,8 @@ def load_module(checkpoint: Path, *, device: str = "auto") -> Any:
         raise InputError(f"no checkpoint at {checkpoint}", fix="train first, or name a .ckpt file of the run")
     import torch
 
+    from petground.models.registry import BlockError
+    from petground.models.text.encoder import TextEncoderError
     from petground.training.module import GroundingModule
 
     try:
@@ -59,6 +61,8 @@ def load_module(checkpoint: Path, *, device: str = "auto") -> Any:
         module = GroundingModule(**content["hyper_parameters"])
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"])
+    except (BlockError, TextEncoderError) as error:
+        raise ConfigError(str(error), case=checkpoint.name) from error
     except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise InputError(
             f"{checkpoint.name} is not a whole checkpoint of this release ({type(error).__name__})",

@@ -16,22 +16,26 @@ __all__ = ["patient_hash", "read_splits", "split_patients", "write_splits"]
 Splits = dict[str, list[str]]
 
 
-def split_patients(patient_of: Mapping[str, str], *, validation: float, seed: int) -> Splits:
-    """{exam_id: patient_id} -> {"train": [exam_id], "val": [exam_id]}, both sorted.
+def split_patients(patient_of: Mapping[str, str], *, validation: float, seed: int, test: float = 0.0) -> Splits:
+    """{exam_id: patient_id} -> {"train": [exam_id], "val": [exam_id], "test": [exam_id]}, each sorted.
 
     Patients are ranked by a keyed hash, so the split does not depend on order, and a patient who joins later moves
-    few others. At least one patient trains; at least one validates when `validation` > 0 and there are two.
+    few others. At least one patient trains; at least one validates when `validation` > 0 and there are two. What is
+    kept for the test is neither learnt from nor looked at.
     """
     if not 0 <= validation < 1:
         raise ConfigError(f"validation fraction is {validation}", fix="a number from 0 to below 1")
+    if not 0 <= test < 1 - validation:
+        raise ConfigError(f"test fraction is {test}", fix="with the validation fraction it must stay below 1")
     ranked = sorted(set(patient_of.values()), key=lambda patient: _rank(seed, patient))
     count = round(validation * len(ranked))
     if validation > 0 and len(ranked) > 1:
         count = min(max(count, 1), len(ranked) - 1)
-    validating = set(ranked[:count])
+    kept = min(round(test * len(ranked)), max(0, len(ranked) - count - 1))
+    parts = {"train": ranked[count + kept :], "val": ranked[:count], "test": ranked[count : count + kept]}
     return {
-        "train": sorted(exam for exam, patient in patient_of.items() if patient not in validating),
-        "val": sorted(exam for exam, patient in patient_of.items() if patient in validating),
+        name: sorted(exam for exam, patient in patient_of.items() if patient in set(patients))
+        for name, patients in parts.items()
     }
 
 
@@ -45,6 +49,7 @@ def read_splits(path: Path, patient_of: Mapping[str, str]) -> Splits:
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
         found: Splits = {name: sorted(map(str, splits[name])) for name in ("train", "val")}
+        found["test"] = sorted(map(str, splits.get("test", [])))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a splits file", fix='{"train": [exam ids], "val": [exam ids]}') from error
     unknown = [exam for exams in found.values() for exam in exams if exam not in patient_of]

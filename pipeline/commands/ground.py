@@ -189,7 +189,7 @@ def _row(one: Asked, answer: Any, images: Exam, site: Site) -> dict[str, Any]:
 
 def _not_looked_at(spec: Any, images: Exam, site: Site) -> list[dict[str, Any]]:
     """Runs of PET slices whose middle lies above or below the model's grid: what the site prints, index and place."""
-    template = pkgutil.resolve_name("petground.training.grid:_template")(images.pet, spec)
+    template = pkgutil.resolve_name("petground.training.grid:model_template")(images.pet, spec)
     middle_ijk = [[(n - 1) / 2 for n in images.pet.shape[:2]] + [k] for k in range(images.pet.shape[2])]
     z_mm = images.pet.to_world_mm(np.array(middle_ijk, dtype=float))[:, 2]
     along = template.to_index(np.c_[np.tile(template.to_world_mm([0, 0, 0])[:2], (len(z_mm), 1)), z_mm])[:, 2]

@@ -452,3 +452,12 @@ def test_samples_do_not_hang_on_the_process(work: Path) -> None:
     dataset = data._dataset("train", training=True)
     copy: ExamDataset = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(copy[3, 1]["image"], dataset[3, 1]["image"])
+
+
+def test_ctrl_c_is_told_as_such_and_not_as_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr("petground.training.cli.TrainCLI", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        main(["fit", "--config", "demo"])

@@ -105,10 +105,22 @@ def test_split_is_by_patient_and_does_not_hang_on_order() -> None:
     assert len(sides[1]) == 4
     assert split_patients(dict(reversed(patient_of.items())), validation=0.2, seed=3) == split
     assert split_patients(patient_of, validation=0.2, seed=4) != split
-    assert split_patients({"a": "p"}, validation=0.5, seed=0) == {"train": ["a"], "val": []}
+    assert split_patients({"a": "p"}, validation=0.5, seed=0) == {"train": ["a"], "val": [], "test": []}
     assert len(split_patients({"a": "p", "b": "q"}, validation=0.01, seed=0)["val"]) == 1
     with pytest.raises(ConfigError):
         split_patients(patient_of, validation=1.0, seed=0)
+
+
+def test_patients_kept_for_the_test_are_in_neither_part() -> None:
+    patient_of = {f"e{n}": f"p{n // 2}" for n in range(40)}
+    split = split_patients(patient_of, validation=0.1, seed=1, test=0.1)
+    assert {name: len(exams) for name, exams in split.items()} == {"train": 32, "val": 4, "test": 4}
+    patients = {name: {patient_of[exam] for exam in exams} for name, exams in split.items()}
+    assert not patients["test"] & (patients["train"] | patients["val"])
+    assert split_patients(patient_of, validation=0.1, seed=1)["val"] == split["val"]
+    assert split_patients({"a": "p", "b": "q"}, validation=0.5, seed=0, test=0.4)["train"]
+    with pytest.raises(ConfigError, match="test fraction"):
+        split_patients(patient_of, validation=0.5, seed=0, test=0.5)
 
 
 def test_a_splits_file_is_read_back_and_checked(tmp_path: Path) -> None:
