@@ -11,7 +11,6 @@ from petground.labeling.language.tokens import Words
 __all__ = ["find_side", "find_site", "listed_places", "listed_side", "opposite"]
 
 
-
 def _sides(row: list[Item], indices: list[int]) -> list[tuple[int, str]]:
     found = []
     for i in indices:
