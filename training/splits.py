@@ -49,7 +49,8 @@ def read_splits(path: Path, patient_of: Mapping[str, str]) -> Splits:
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
         found: Splits = {name: sorted(map(str, splits[name])) for name in ("train", "val")}
-        found["test"] = sorted(map(str, splits.get("test", [])))
+        if "test" in splits:
+            found["test"] = sorted(map(str, splits["test"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a splits file", fix='{"train": [exam ids], "val": [exam ids]}') from error
     unknown = [exam for exams in found.values() for exam in exams if exam not in patient_of]

@@ -78,8 +78,10 @@ def demo(out: Path = Path("demo"), exams: int = 100, test_exams: int = 15, fresh
         write_json(out / "steps.json", marks)
     summary = _summary(out, {step.name: marks[step.name] for step in steps}, time.time() - started)
     write_json(out / "summary.json", summary)
-    _show(console, out, summary)
-    return 0
+    rows = [row for work in ("work", "work_test") for row in read_table(out / work / "exams.parquet", "exams")]
+    failed = sum(row["status"] == "failed" for row in rows)
+    _show(console, out, summary, failed)
+    return 3 if failed else 0
 
 
 def _steps(out: Path, exams: int, test_exams: int) -> list[Step]:
@@ -209,7 +211,7 @@ def _summary(out: Path, marks: dict[str, dict[str, Any]], seconds: float) -> dic
     }
 
 
-def _show(console: Console, out: Path, summary: dict[str, Any]) -> None:
+def _show(console: Console, out: Path, summary: dict[str, Any], failed: int) -> None:
     labels, f1 = summary["labels"], summary["f1"]
     table = Table(title="What came out", title_justify="left", show_header=False)
     table.add_column("what")
@@ -227,8 +229,7 @@ def _show(console: Console, out: Path, summary: dict[str, Any]) -> None:
     table.add_row("minutes in all, installing included", f"{summary['seconds'] / 60:.1f}")
     table.add_row("peak memory", f"{summary['peak_gib']:.1f} GiB")
     console.print(table)
-    rows = [row for work in ("work", "work_test") for row in read_table(out / work / "exams.parquet", "exams")]
-    if failed := sum(row["status"] == "failed" for row in rows):
+    if failed:
         console.print(f"[red]{failed} exams failed[/red]; see exams.parquet")
     console.print(f"Open this page: [bold]{(out / 'review' / 'index.html').resolve().as_uri()}[/bold]")
     console.print("Phantom figures tell that the parts work together; they tell nothing about patients.", style="dim")
