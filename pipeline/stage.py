@@ -70,8 +70,9 @@ def source_hash(*names: str) -> str:
         spec = importlib.util.find_spec(name)
         if spec is None:
             raise ModuleNotFoundError(name)
-        roots = [Path(p) for p in spec.submodule_search_locations or ()] or [Path(spec.origin or "")]
-        for root in roots:
+        places = spec.submodule_search_locations or [spec.origin or ""]
+        # an editable install lists a place that is none beside the real one
+        for root in [Path(place) for place in places if Path(place).exists()]:
             files = sorted(p for p in root.rglob("*") if p.suffix in SOURCES) if root.is_dir() else [root]
             for file in files:
                 digest.update(f"{name}/{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from petground.labeling.errors import InputError
-from petground.pipeline.stage import content_hash, folder_hash, kept, run_stage, sweep
+from petground.pipeline.stage import content_hash, folder_hash, kept, run_stage, source_hash, sweep
 
 
 def test_a_key_is_the_same_whatever_the_order_of_settings() -> None:
@@ -84,3 +85,12 @@ def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bare") as caught:
         folder_hash(tmp_path / "bare")
     assert caught.value.reason == "no_exam"
+
+
+def test_the_code_that_a_key_hangs_on_is_found_for_packages_and_modules() -> None:
+    names = ["petground.kernels", "petground.pipeline.dicom", "petground.pipeline.nifti", "petground.configs"]
+    digests = {source_hash(name) for name in names}
+    assert len(digests) == len(names)
+    assert hashlib.blake2b(digest_size=16).hexdigest() not in digests, "each has some source"
+    with pytest.raises(ModuleNotFoundError):
+        source_hash("petground.nowhere")
