@@ -30,10 +30,11 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows of equal keys, in order; None as an empty cell."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Rows in order under `columns` (those of the first row by default; other keys are left out), None as empty."""
     stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [])
+    names = columns or (list(rows[0]) if rows else [])
+    writer = csv.DictWriter(stream, fieldnames=names, extrasaction="ignore" if columns else "raise")
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(path, stream.getvalue().encode())

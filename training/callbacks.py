@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
 
+from petground.pipeline.files import write_json
 from petground.training.module import GroundingModule
 from petground.training.runtime import native_bf16
 
@@ -115,7 +114,4 @@ class RunRecord(Callback):
             **module.made(),
         }
         path = Path(trainer.log_dir) / "run.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        os.replace(part, path)
+        write_json(path, record)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from petground.labeling.errors import ConfigError, InputError
+from petground.pipeline.files import write_json
 
 __all__ = ["patient_hash", "read_splits", "split_patients", "write_splits"]
 
@@ -64,10 +63,7 @@ def read_splits(path: Path, patient_of: Mapping[str, str]) -> Splits:
 
 def write_splits(path: Path, splits: Mapping[str, list[str]]) -> None:
     """Written under another name, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    part.write_text(json.dumps(splits, indent=1), encoding="utf-8")
-    os.replace(part, path)
+    write_json(path, dict(splits))
 
 
 def _patients(exams: Iterable[str], patient_of: Mapping[str, str]) -> set[str]:

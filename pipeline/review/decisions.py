@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from petground.labeling.errors import InputError, SchemaError
 from petground.labeling.volume import Volume
+from petground.pipeline.files import write_csv
 
 __all__ = [
     "COLUMNS",
@@ -96,15 +95,7 @@ def merge_decisions(old: Iterable[Mapping[str, str]], new: Iterable[Mapping[str,
 
 def write_decisions(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     """Writes CSV under a temporary name, then renames."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_csv(path, list(rows), COLUMNS)
 
 
 def _text(path: Path) -> str:

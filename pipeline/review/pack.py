@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -15,6 +13,7 @@ from typing import Any
 
 from petground.labeling.errors import InputError, PetgroundError
 from petground.labeling.site import Site
+from petground.pipeline.files import write_bytes
 from petground.pipeline.review.decisions import COLUMNS, label_hash, read_sheet, write_decisions
 from petground.pipeline.review.judge import alarms
 from petground.pipeline.review.load import Case, Work, load_case
@@ -76,7 +75,7 @@ def write_pack(
         if text is not None:
             entry["href"] = f"{file_name(str(exam['exam_id']))}.html"
             with _writable(out):
-                _write(out / entry["href"], text)
+                write_bytes(out / entry["href"], text.encode())
         if case is not None:
             sheet += [_blank(case, item, stamp.version) for item in case.items]
             kept, left_out = _accepted(case, verdicts)
@@ -89,7 +88,7 @@ def write_pack(
                 failures.append((case.exam_id, f"no SEG and SR: {problem}"))
         tick("review", done, len(chosen))
     with _writable(out):
-        _write(out / "index.html", render_index(index, version=stamp.version, exported=stamp.exported))
+        write_bytes(out / "index.html", render_index(index, version=stamp.version, exported=stamp.exported).encode())
         write_decisions(out / "decisions.csv", _with_earlier(out / "decisions.csv", sheet))
     judged = [e for e in index if e["href"] is not None and e["findings"]]
     return Outcome(len(judged), sum(e["labels"] for e in judged), tuple(failures), tuple(rejected))
@@ -202,12 +201,3 @@ def _writable(out: Path) -> Iterator[None]:
         yield
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise InputError(f"cannot write to {out}: {error.strerror}", fix="choose another --out") from error
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
