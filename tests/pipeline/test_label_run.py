@@ -57,6 +57,7 @@ def export(tmp_path: Path) -> tuple[Path, Path]:
         ("good3", report(9.8, 30)),
         ("nopet", report(6.6, 30)),
         ("broken", report(6.6, 30)),
+        ("garbled", report(6.6, 30)),
         ("missing", report(6.6, 30)),
         ("nothing", "FINDINGS: No hypermetabolic lesion."),
         ("silent", " "),
@@ -73,6 +74,8 @@ def export(tmp_path: Path) -> tuple[Path, Path]:
     (exams / "nopet" / "readme.txt").write_text("no images here")
     (exams / "broken").mkdir()
     (exams / "broken" / "pet.nii.gz").write_bytes(b"\x1f\x8b not a NIfTI")
+    (exams / "garbled" / "PT").mkdir(parents=True)
+    (exams / "garbled" / "PT" / "1.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x10\x00UI\xff\xff cut off")
     reports = tmp_path / "reports.csv"
     with reports.open("w", newline="") as stream:
         csv.writer(stream).writerows([("exam_id", "report_text"), *rows])
@@ -114,6 +117,7 @@ def test_every_mention_has_a_fate_and_bad_cases_stop_no_other(export: tuple[Path
         "lost": ("ok", None),
         "nopet": ("failed", "no_pet"),
         "broken": ("failed", "unreadable"),
+        "garbled": ("failed", "unreadable"),
         "missing": ("failed", "no_exam"),
         "nothing": ("ok", "nothing_to_label"),
         "silent": ("failed", "no_report_text"),
@@ -200,7 +204,7 @@ def test_dry_run_writes_nothing(export: tuple[Path, Path], tmp_path: Path, capsy
     assert cli.main(words(export, tmp_path / "work", "--dry-run")) == 0
     assert not (tmp_path / "work").exists()
     told = capsys.readouterr().out
-    assert "11 reports, 3 of them unusable" in told
+    assert "12 reports, 3 of them unusable" in told
     assert "from the head, from 1" in told
 
 
@@ -268,3 +272,21 @@ def test_no_report_text_in_what_is_logged_or_told(
     exams = tables(tmp_path / "work")["exams"]
     assert "axillary" not in repr(exams)
     assert "axillary" not in (tmp_path / "work" / "summary.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"exam,report_text\ne1,text\n", "rename 'exam' to 'exam_id'"),
+        (None, "no report export"),
+    ],
+)
+def test_a_wrong_column_or_missing_file_is_one_line_and_exit_code_1(
+    export: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, said: str
+) -> None:
+    bad = tmp_path / "bad.csv"
+    if content is not None:
+        bad.write_bytes(content)
+    assert cli.main(words((bad, export[1]), tmp_path / "work")) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "work").exists(), "nothing is written"
