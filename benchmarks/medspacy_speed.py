@@ -1,0 +1,121 @@
+"""Sentences per second on one core: the report pipeline of petground, and medspaCy's, on the same text.
+
+medspaCy pins an older spaCy, so it runs from an environment of its own:
+
+    python -m venv /tmp/medspacy && /tmp/medspacy/bin/pip install medspacy
+    MEDSPACY_PYTHON=/tmp/medspacy/bin/python python benchmarks/run.py medspacy_speed
+
+What each does on every report. petground: tokens, sections, sentences, mentions of SUV, slice, size and date, context
+cues, anatomy, and from these one finding per SUV with slice, side, place, time and fate. medspaCy: tokens, sentences
+(PyRuSH), target words (the same anatomy phrases and an SUV pattern, given as TargetRules), context of each target
+(ConText, its own rules), sections; it does not tie values to slices. Its debug logging (loguru, several lines per
+target) is off. Each side runs alone, in its own process, with one thread, takes the best of three passes, and counts
+its time over the same number of sentences: those that petground's splitter finds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+REPORTS = 60
+SEED = 77
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def measure() -> dict[str, Any] | None:
+    """Both rates and their ratio; None where MEDSPACY_PYTHON names no interpreter with medspaCy."""
+    peer = os.environ.get("MEDSPACY_PYTHON", "")
+    if not peer or not Path(peer).is_file():
+        return None
+    import numpy as np
+
+    from petground.labeling.language.pipeline import build_pipeline
+    from petground.pipeline.phantom.exam import make_exam
+    from petground.pipeline.phantom.reports import write_report
+
+    rng = np.random.default_rng(SEED)
+    texts = []
+    for index in range(REPORTS // 5):  # the exam takes a second, a report of it no time: five houses tell of each
+        exam = make_exam(SEED, index)
+        texts += [write_report(exam, rng).text for _ in range(5)]
+    pipeline = build_pipeline()
+    sentences = sum(len(pipeline(text)._.petground_sentences) for text in texts)
+    sides = {}
+    for name, interpreter in (("petground", sys.executable), ("medspacy", peer)):
+        job = json.dumps({"side": name, "texts": texts, "targets": _anatomy_phrases()})
+        done = subprocess.run(
+            [interpreter, __file__],
+            input=job,
+            capture_output=True,
+            text=True,
+            env=os.environ | ENVIRONMENT,
+            check=True,
+        )
+        sides[name] = json.loads(done.stdout.splitlines()[-1])
+    rate = {name: sentences / side["seconds"] for name, side in sides.items()}
+    return {
+        "reports": len(texts),
+        "sentences": sentences,
+        "sentences_per_second": {name: round(value, 1) for name, value in rate.items()},
+        "versions": {name: side["version"] for name, side in sides.items()},
+        "found": {name: side["found"] for name, side in sides.items()},
+        "ratio": round(rate["petground"] / rate["medspacy"], 1),
+    }
+
+
+def _anatomy_phrases() -> list[str]:
+    from petground.labeling.language.lexicon import load_rules, phrases_of
+
+    kinds = ("site", "sided")
+    return sorted({p.lower() for rule in load_rules("anatomy") if rule["kind"] in kinds for p in phrases_of(rule)})
+
+
+def _best(read: Any, texts: list[str]) -> tuple[float, int]:
+    read(texts[0])
+    best, found = float("inf"), 0
+    for _ in range(3):
+        start = time.perf_counter()
+        found = sum(read(text) for text in texts)
+        best = min(best, time.perf_counter() - start)
+    return best, found
+
+
+def _petground(job: dict[str, Any]) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    from petground.labeling.extract import extract_findings
+
+    seconds, found = _best(lambda text: len(extract_findings(text)), job["texts"])
+    return {"seconds": seconds, "version": version("petground"), "found": f"{found} findings"}
+
+
+def _medspacy(job: dict[str, Any]) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    from loguru import logger
+
+    logger.remove()  # otherwise its debug lines would be most of the time
+    logger.disable("medspacy")
+    logger.disable("PyRuSH")
+    import medspacy
+    from medspacy.target_matcher import TargetRule
+
+    pipes = ["medspacy_pyrush", "medspacy_target_matcher", "medspacy_context", "medspacy_sectionizer"]
+    nlp = medspacy.load(medspacy_enable=pipes)
+    matcher = nlp.get_pipe("medspacy_target_matcher")
+    matcher.add([TargetRule(phrase, "SITE") for phrase in job["targets"]])
+    pattern = [{"LOWER": {"REGEX": r"^suv"}}, {"OP": "?"}, {"LIKE_NUM": True}]
+    matcher.add([TargetRule("SUV", "SUV", pattern=pattern)])
+    seconds, found = _best(lambda text: len(nlp(text).ents), job["texts"])
+    return {"seconds": seconds, "version": version("medspacy"), "found": f"{found} targets"}
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.stdin.read())
+    sys.stdout.write(json.dumps({"petground": _petground, "medspacy": _medspacy}[given["side"]](given)) + "\n")
