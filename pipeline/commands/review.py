@@ -13,18 +13,12 @@ from petground.labeling.site import Site, site_from_mapping
 from petground.pipeline.commands.label import read_site
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.progress import progress
-from petground.pipeline.review.decisions import (
-    label_hash,
-    merge_decisions,
-    read_decisions,
-    read_sheet,
-    write_decisions,
-)
+from petground.pipeline.review.decisions import add_decisions, label_hash, read_decisions, read_sheet
 from petground.pipeline.review.load import Case, Work, open_work
 from petground.pipeline.review.pack import write_pack
 from petground.pipeline.review.verdict import verdicts_of
 
-__all__ = ["export", "import_decisions"]
+__all__ = ["export", "import_decisions", "serve"]
 
 
 def export(
@@ -75,6 +69,38 @@ def export(
     return 3 if outcome.failures else 0
 
 
+def serve(
+    work: Path,
+    site: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8787,
+) -> int:
+    """Serve the review pages from WORK; what a physician saves lands in WORK/decisions.csv at once.
+
+    Pages are made when they are asked for, so nothing is exported first. The address that is printed holds a secret
+    word: only who has it gets in. Stop it with Ctrl-C. Without a server: `petground review export`.
+
+    Args:
+        work: the WORK folder of `petground label`.
+        site: the site file that the labels were made with; default: the conventions kept in WORK.
+        host: the address to listen on. Beyond this machine the pages travel unencrypted: put a TLS proxy before it.
+        port: 0 takes a free one.
+    """
+    from petground.pipeline.review.serve import Desk, desk_server
+
+    console = Console()
+    tables = open_work(work)
+    desk = Desk(tables, _site(work, site))
+    with desk_server(desk, host, port) as (server, address):
+        console.print(f"{len(tables.exams)} exams, {len(tables.labels)} labels; decisions go to {work}/decisions.csv")
+        console.print(f"open {address}", highlight=False, markup=False, soft_wrap=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            console.print("stopped; every decision that was saved is kept")
+    return 0
+
+
 def import_decisions(work: Path, decisions: Path) -> int:
     """Take physicians' decisions into WORK/decisions.csv.
 
@@ -89,15 +115,11 @@ def import_decisions(work: Path, decisions: Path) -> int:
     tables = open_work(work)
     known = {(str(r["exam_id"]), str(r["finding_id"])) for r in tables.findings}
     new = read_decisions(decisions, known)
-    path = work / "decisions.csv"
-    old = read_sheet(path)
-    merged = merge_decisions(old, new)
-    write_decisions(path, merged)
-    stale = sum(row["label_hash"] != _hash_now(tables, row) for row in merged[len(old) :])
-    console.print(
-        f"{len(merged) - len(old)} decisions added, {len(merged)} in all: {path}", highlight=False, markup=False
-    )
-    if repeated := len(new) - (len(merged) - len(old)):
+    added, merged = add_decisions(work / "decisions.csv", new)
+    stale = sum(row["label_hash"] != _hash_now(tables, row) for row in added)
+    told = f"{len(added)} decisions added, {len(merged)} in all: {work / 'decisions.csv'}"
+    console.print(told, highlight=False, markup=False)
+    if repeated := len(new) - len(added):
         console.print(f"{repeated} were there already", highlight=False)
     if stale:
         console.print(f"{stale} were made on labels that have changed since; see label_hash", style="yellow")

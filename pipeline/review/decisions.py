@@ -20,8 +20,10 @@ from petground.pipeline.files import write_csv
 __all__ = [
     "COLUMNS",
     "DECISIONS",
+    "add_decisions",
     "label_hash",
     "merge_decisions",
+    "parse_decisions",
     "read_decisions",
     "read_sheet",
     "time_of",
@@ -60,8 +62,13 @@ def read_decisions(path: Path, known: Iterable[tuple[str, str]]) -> list[dict[st
     """
     if not path.is_file():
         raise InputError(f"no decisions at {path}", fix="download them from the review page first")
+    return parse_decisions(_text(path), path, known)
+
+
+def parse_decisions(text: str, path: Path, known: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """As `read_decisions`, of text that is there already; `path` names it in errors, its suffix says CSV or JSONL."""
     lines = path.suffix.lower() in (".jsonl", ".ndjson")
-    rows = _jsonl(path, _text(path)) if lines else _csv(path, _text(path))
+    rows = _jsonl(path, text) if lines else _csv(path, text)
     ids = set(known)
     return [_checked(path, number, row, ids) for number, row in rows if row["decision"]]
 
@@ -91,6 +98,14 @@ def merge_decisions(old: Iterable[Mapping[str, str]], new: Iterable[Mapping[str,
             seen.add(tuple(clean.values()))
             merged.append(clean)
     return merged
+
+
+def add_decisions(path: Path, new: Iterable[Mapping[str, str]]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Adds rows to the decisions kept at `path`; returns those that were new, and all. Raises as `read_sheet`."""
+    old = read_sheet(path)
+    merged = merge_decisions(old, new)
+    write_decisions(path, merged)
+    return merged[len(old) :], merged
 
 
 def write_decisions(path: Path, rows: Iterable[Mapping[str, str]]) -> None:

@@ -15,6 +15,7 @@ from petground.labeling.finding import IMAGE_REASONS, TEXT_REASONS
 from petground.labeling.numbering import slice_to_k
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume, require_same_grid
+from petground.pipeline.dates import iso_date
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.schemas import read_table
 
@@ -86,6 +87,7 @@ def open_work(folder: Path) -> Work:
 def load_case(work: Work, exam: Row, site: Site) -> Case:
     """Images, masks and rows of one exam. Raises InputError for a missing image, GeometryError for a mask off grid."""
     exam_id = str(exam["exam_id"])
+    site = site.for_exam(exam.get("scanner"), iso_date(exam.get("study_date")))
     pet = read_nifti(_file(work, exam.get("pet_path") or f"exams/{exam_id}/pet.nii.gz", exam_id), "SUVbw")
     ct = read_nifti(_file(work, exam["ct_path"], exam_id), "HU") if exam.get("ct_path") else None
     labels = {str(r["finding_id"]): r for r in work.labels if r["exam_id"] == exam_id}

@@ -20,7 +20,7 @@ from petground.pipeline.review.load import Case, Work, load_case
 from petground.pipeline.review.page import Stamp, file_name, render_case, render_index, render_mentions
 from petground.pipeline.review.verdict import Verdicts
 
-__all__ = ["Outcome", "write_pack"]
+__all__ = ["Outcome", "exam_entry", "exam_page", "stamp_of", "write_pack"]
 
 OBJECTS = ("seg", "sr", "rwvm")
 
@@ -55,19 +55,15 @@ def write_pack(
     with _writable(out):
         out.mkdir(parents=True, exist_ok=True)
     _earlier(out / "decisions.csv")
-    stamp = Stamp(
-        version=importlib.metadata.version("petground"),
-        exported=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        key=hashlib.sha256(str(work.folder.resolve()).encode()).hexdigest()[:12],
-    )
+    stamp = stamp_of(work)
     index, sheet, failures, rejected = [], [], [], []
     for done, exam in enumerate(chosen, start=1):
-        entry = _entry(work, exam)
+        entry = exam_entry(work, exam)
         index.append(entry)
         with _writable(out):
             _clear(out, str(exam["exam_id"]))
         try:
-            text, case = _page(work, exam, entry, site, stamp)
+            text, case = exam_page(work, exam, entry, site, stamp)
         except PetgroundError as error:
             entry["note"] = f"no page: {error}"
             failures.append((str(exam["exam_id"]), str(error)))
@@ -94,7 +90,16 @@ def write_pack(
     return Outcome(len(judged), sum(e["labels"] for e in judged), tuple(failures), tuple(rejected))
 
 
-def _page(
+def stamp_of(work: Work) -> Stamp:
+    """Version, time and key of the pages that are made now."""
+    return Stamp(
+        version=importlib.metadata.version("petground"),
+        exported=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        key=hashlib.sha256(str(work.folder.resolve()).encode()).hexdigest()[:12],
+    )
+
+
+def exam_page(
     work: Work, exam: dict[str, Any], entry: dict[str, Any], site: Site, stamp: Stamp
 ) -> tuple[str | None, Case | None]:
     """The exam's page, and the case when there is something to judge; (None, None) for an exam without findings."""
@@ -120,7 +125,8 @@ def _chosen(work: Work, exams: Sequence[str] | None) -> list[dict[str, Any]]:
     return [known[exam_id] for exam_id in dict.fromkeys(exams)]
 
 
-def _entry(work: Work, exam: dict[str, Any]) -> dict[str, Any]:
+def exam_entry(work: Work, exam: dict[str, Any]) -> dict[str, Any]:
+    """An exam's line in the index, its page not made yet."""
     exam_id = exam["exam_id"]
     findings = [r for r in work.findings if r["exam_id"] == exam_id]
     judged = [r for r in findings if r["status"] == "positive" or r.get("stage") in ("match", "contour", "check")]

@@ -86,6 +86,29 @@
   $("#save-jsonl").addEventListener("click", () =>
     download("decisions_" + setting.file + ".jsonl", "application/x-ndjson", events.map((e) => JSON.stringify(e) + "\n").join("")));
 
+  // Served by `petground review serve`: decisions go into the work folder at once.
+  if (location.protocol !== "file:") {
+    const button = $("#save-server");
+    const status = $("#saved");
+    button.hidden = false;
+    $("#save-csv").classList.remove("primary");
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      try {
+        const rows = cards.map((card) => latest(card.dataset.finding)).filter(Boolean);
+        const answer = await fetch("decisions", { method: "POST", body: rows.map((e) => JSON.stringify(e) + "\n").join("") });
+        const told = await answer.json();
+        status.textContent = answer.ok ? told.added + " saved, " + told.total + " in all" : told.error;
+        status.className = answer.ok ? "" : "failed";
+        if (answer.ok) unsaved = false;
+      } catch (error) {
+        status.textContent = "not saved: the server does not answer";
+        status.className = "failed";
+      }
+      button.disabled = false;
+    });
+  }
+
   // One ramp per SUV window: stored value v is the square root of SUV / ceiling over 8 bits.
   function setWindow(top) {
     const level = Array.from({ length: 256 }, (_, v) => Math.min(1, ((v / 255) ** 2 * setting.ceiling) / top));
