@@ -75,7 +75,8 @@ def second_reading(
     try:
         with FileLock(out / ".second_reading.lock", timeout=0), progress(console) as tick:
             sweep(work)
-            rows, unanswered = [], 0
+            rows: list[dict[str, Any]] = []
+            unanswered = 0
             total, done = export.rows - export.unusable, 0
             for shard in _shards(usable):
                 read = _read_shard(work, shard, reader, settings)
@@ -87,7 +88,7 @@ def second_reading(
     except Timeout:
         raise InputError(f"another run is writing to {out}", fix="wait for it, or choose another --out") from None
     asked = len({(row["exam_id"], row["sentence_start"]) for row in rows})
-    pairs = sum(row["suv"] is not None for row in rows)
+    pairs = sum("suv" in row for row in rows)
     console.print(
         f"[bold]{asked} sentences read[/bold], {pairs} pairs of SUV and slice, {unanswered} without an answer"
     )
@@ -155,7 +156,9 @@ def _read_shard(work: Path, shard: list[Report], reader: Any, settings: Mapping[
                 "model": settings["name"],
                 "revision": reader.revision,
             }
-            rows += [about | {"suv": suv, "slice": number} for suv, number in pairs or [(None, None)]]
+            rows += [about | {"suv": suv, "slice": number} for suv, number in pairs or ()]
+            if not pairs:
+                rows.append(about)
         return {"rows": rows}
 
     rows: list[dict[str, Any]] = run_stage(work / key, key, read)[0]["rows"]
