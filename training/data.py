@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader
 
 from petground.labeling.errors import ConfigError, InputError
 from petground.pipeline.schemas import read_table
+from petground.pipeline.splits import Splits, read_splits, split_patients, write_splits
 from petground.training.augment import Augment, AugmentConfig
 from petground.training.cache import on_grid
 from petground.training.dataset import EpochSampler, ExamDataset, Item, collate
 from petground.training.grid import GridSpec
-from petground.training.splits import Splits, read_splits, split_patients, write_splits
 from petground.training.work import Exam, read_exams, swap_sides
 
 __all__ = ["ExamDataset", "GroundingData"]

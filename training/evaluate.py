@@ -20,12 +20,12 @@ from petground.labeling.volume import Unit, Volume, require_same_grid
 from petground.pipeline.files import write_csv, write_json
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.schemas import read_table
+from petground.pipeline.splits import patient_hash
 from petground.training.controls import shuffled_among_exams
 from petground.training.figures import Answers, figures_of
 from petground.training.metrics import RULES, Component, Score, missed, score_component, size_class, uptake_class
 from petground.training.plots import logs_of_run, plot_dice, plot_precision_recall, plot_training
 from petground.training.references import Reference, from_labels, from_truth
-from petground.training.splits import patient_hash
 
 __all__ = ["evaluate"]
 

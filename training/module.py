@@ -21,12 +21,12 @@ from petground.models.grounding import GroundingNet
 from petground.models.text.bank import TextBank
 from petground.models.text.encoder import TextConfig, TextEncoder
 from petground.models.unet import NetConfig
+from petground.pipeline.splits import patient_hash
 from petground.training.grid import GridSpec
 from petground.training.hits import Hits, count_hits
 from petground.training.losses import LossConfig, deep_loss, grounding_loss
 from petground.training.metrics import PROBABILITY
 from petground.training.runtime import native_bf16
-from petground.training.splits import patient_hash
 
 __all__ = ["GroundingModule", "OptimizerConfig"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from petground.labeling.errors import InputError, SchemaError
+from petground.pipeline.prompts import has_words, leaks
 from petground.pipeline.schemas import read_table
 from petground.training.places import Place
 
@@ -20,11 +21,6 @@ __all__ = ["Exam", "Example", "has_words", "leaks", "read_exams", "rejected", "s
 _log = logging.getLogger(__name__)
 _REJECTED = ("wrong_lesion", "not_lesion")  # a reviewer's words for a label that must not teach
 _NO_LESION = ("negated", "prior", "reference", "threshold")  # reasons by which nothing need be at the place told of
-_LEAK = re.compile(
-    r"\bSUV|\b(?:slices?|images?|img|im)\s*(?:no\.?|number|#|:)?\s*\d|\(\s*\d+\s*[:/]\s*\d+\s*\)", re.IGNORECASE
-)
-
-
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
@@ -132,11 +128,6 @@ def rejected(work: Path) -> set[tuple[str, str]]:
     return {key for key, (_, decision) in newest.items() if decision in _REJECTED}
 
 
-def has_words(prompt: str | None) -> bool:
-    """False for a sentence of which nothing to read is left once SUV and slice are cut out."""
-    return any(letter.isalpha() for letter in prompt or "")
-
-
 def swap_sides(sentence: str) -> str:
     """The sentence with left and right exchanged, in their own case."""
 
@@ -145,11 +136,6 @@ def swap_sides(sentence: str) -> str:
         return word.upper() if found[0].isupper() else word.capitalize() if found[0][0].isupper() else word
 
     return _SIDE.sub(other, sentence)
-
-
-def leaks(prompt: str) -> bool:
-    """True when the words that a model may read still tell an SUV or an axial index."""
-    return _LEAK.search(prompt) is not None
 
 
 def _told(work: Path) -> dict[str, tuple[Place, ...]]:

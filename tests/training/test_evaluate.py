@@ -14,12 +14,12 @@ from petground.labeling.errors import ConfigError, GeometryError, InputError
 from petground.labeling.volume import Volume
 from petground.pipeline.nifti import write_nifti
 from petground.pipeline.schemas import read_table, write_table
+from petground.pipeline.splits import patient_hash
 from petground.training import evaluate as command
 from petground.training.evaluate import evaluate
 from petground.training.figures import absent_sentences
 from petground.training.grid import GridSpec
 from petground.training.references import Reference, from_truth, link_truth
-from petground.training.splits import patient_hash
 
 DRAW = command._draw
 SIDES = ("left", "right")

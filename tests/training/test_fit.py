@@ -19,6 +19,7 @@ from petground.labeling.errors import ConfigError, GeometryError, InputError, Pe
 from petground.labeling.volume import Volume
 from petground.pipeline.nifti import write_nifti
 from petground.pipeline.schemas import read_table, write_table
+from petground.pipeline.splits import patient_hash
 from petground.training import cache as cache_module
 from petground.training.cli import main
 from petground.training.data import ExamDataset, GroundingData
@@ -26,7 +27,6 @@ from petground.training.grid import GridSpec
 from petground.training.hits import count_hits
 from petground.training.module import GroundingModule
 from petground.training.references import from_labels
-from petground.training.splits import patient_hash
 from petground.training.work import leaks, read_exams, rejected
 
 SITES = [("axillary node", "right"), ("adrenal lesion", "left"), ("axillary node", "left")]

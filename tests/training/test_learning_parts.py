@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from petground.labeling.errors import ConfigError, InputError
+from petground.pipeline.splits import read_splits, split_patients, write_splits
 from petground.training.augment import Augment, AugmentConfig
 from petground.training.hits import Hits, count_hits
 from petground.training.losses import LossConfig, deep_loss, grounding_loss
 from petground.training.metrics import best_component
 from petground.training.module import OptimizerConfig
 from petground.training.runtime import native_bf16, reuse_memory
-from petground.training.splits import read_splits, split_patients, write_splits
 from petground.training.work import Example, swap_sides
 
 
