@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("gold", "weak_labels")
+NAMES = ("gold", "weak_labels", "suv_oracles")
 LIBRARIES = ("petground", "torch", "numpy", "scipy", "spacy", "pydicom", "SimpleITK")
 
 
@@ -28,6 +28,7 @@ def _load(name: str) -> ModuleType:
     if spec is None or spec.loader is None:
         sys.exit(f"no benchmark '{name}'; there are {', '.join(NAMES)}")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 

@@ -1,8 +1,8 @@
 """SUV arithmetic: from what a PET header says to the factor that makes SUVbw of its values. Pure, no files.
 
-Rules: QIBA FDG-PET/CT profile, vendor-neutral SUV pseudo-code; DICOM PS3.3 C.8.9.1 (PET series); body-size
-formulas: DICOM PS3.16, codes 126401 to 126406 (SUV size corrections). Nothing is assumed where a header is silent:
-what cannot be converted raises SuvError with the attribute and its value.
+Rules: QIBA FDG-PET/CT profile, vendor-neutral SUV pseudo-code; DICOM PS3.3 C.8.9.1 (PET series); the IBSI manual on SUV
+computation (Vácha et al. 2026); body-size formulas in `suv_size.py`, times in `suv_times.py`. Nothing is assumed where
+a header is silent: what cannot be converted raises SuvError with the attribute, its tag and its value.
 """
 
 from __future__ import annotations
@@ -10,64 +10,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
 
 from petground.labeling.errors import SuvError
+from petground.labeling.suv_header import NO_FALLBACKS, PetFrame, PetHeader, SuvFallbacks, named, positive
+from petground.labeling.suv_size import from_suv, size_mass_kg, weight_kg
+from petground.labeling.suv_times import decay_references, frame_average_gain, half_life_s, injection_to
 
-__all__ = ["PetFrame", "PetHeader", "SuvConversion", "refusal", "size_mass_kg", "suv_conversion"]
+__all__ = [
+    "PetFrame",
+    "PetHeader",
+    "SuvConversion",
+    "SuvFallbacks",
+    "frame_average_gain",
+    "named",
+    "refusal",
+    "size_mass_kg",
+    "suv_conversion",
+]
 
 CONVERTIBLE_UNITS = ("BQML", "CNTS", "GML", "CM2ML")
 MEGABECQUEREL_BELOW = 1e4  # no patient is given 0.01 MBq, none 10 GBq: below, the number can only be in MBq
 AMBIGUOUS_DOSE_BELOW = 40.0  # 1-30 is usual in mCi, 40-1000 in MBq; a wrong guess is a factor of 37
 DOSE_RANGE_BQ = (1e6, 1e10)
-WEIGHT_RANGE_KG = (0.3, 500.0)
-HEIGHT_RANGE_M = (0.2, 2.6)
-MIDNIGHT_MAX = timedelta(hours=8)  # a time-only injection "later" than the scan was before midnight at most so long ago
-LATE_IMAGING_HALF_LIFE_S = (
-    86_400.0  # longer-lived nuclides (Zr-89, I-124) are imaged days later: a time alone is no date
-)
-MAX_HALF_LIVES = 10.0  # a dose decayed to a thousandth: the dates cannot be those of one exam
-CLOCK_TOLERANCE = timedelta(seconds=1)  # times are written with and without fractions
-FRAME_AGREEMENT_S = 5.0
-
-
-@dataclass(frozen=True)
-class PetHeader:
-    """What the conversion needs to know of a series; None where the header is silent.
-
-    units, decay_correction, corrections: (0054,1001), (0054,1102), (0028,0051). dose_bq is the number as written in
-    (0018,1074). injection_datetime is (0018,1078), injection_time (0018,1072). reference_datetime is an explicit
-    decay reference (enhanced PET, (0018,9701)); private_scan_datetime GE's (0009,100D). philips_suv_factor
-    is (7053,1000) [g/ml per unit], philips_bq_factor (7053,1009) [Bq/ml per unit]. injections counts the items of the
-    radiopharmaceutical sequence.
-    """
-
-    units: str
-    decay_correction: str | None = None
-    corrections: frozenset[str] = frozenset()
-    weight_kg: float | None = None
-    height_m: float | None = None
-    sex: str | None = None
-    suv_type: str | None = None
-    dose_bq: float | None = None
-    half_life_s: float | None = None
-    injection_datetime: datetime | None = None
-    injection_time: time | None = None
-    series_datetime: datetime | None = None
-    reference_datetime: datetime | None = None
-    private_scan_datetime: datetime | None = None
-    philips_suv_factor: float | None = None
-    philips_bq_factor: float | None = None
-    injections: int = 1
-
-
-@dataclass(frozen=True)
-class PetFrame:
-    """Timing of one slice: start of acquisition, FrameReferenceTime and ActualFrameDuration in seconds."""
-
-    acquired: datetime | None = None
-    reference_s: float | None = None
-    duration_s: float | None = None
+PHILIPS_AGREEMENT = 0.05
 
 
 @dataclass(frozen=True)
@@ -80,222 +45,136 @@ class SuvConversion:
 
 def refusal(header: PetHeader) -> str | None:
     """Why a series is not quantitative at all, naming attribute and value; None when nothing speaks against it."""
+    listed = "\\".join(sorted(header.corrections)) or "empty"
     if header.units not in CONVERTIBLE_UNITS:
-        return f"Units is '{header.units}', which has no conversion to SUV"
+        return f"{named('Units')} is '{header.units}', which has no conversion to SUV"
     if "ATTN" not in header.corrections:
-        return f"CorrectedImage lacks ATTN (it is {_listed(header.corrections)}): not attenuation corrected"
+        return f"{named('CorrectedImage')} lacks ATTN (it is {listed}): not attenuation corrected"
     if header.decay_correction == "NONE":
         if "DECY" in header.corrections:
-            return "DecayCorrection is 'NONE' but CorrectedImage names DECY"
+            return f"{named('DecayCorrection')} is 'NONE' but {named('CorrectedImage')} names DECY"
     elif "DECY" not in header.corrections:
-        return f"CorrectedImage lacks DECY (it is {_listed(header.corrections)}): not decay corrected"
+        return f"{named('CorrectedImage')} lacks DECY (it is {listed}): not decay corrected"
     return None
 
 
-def suv_conversion(header: PetHeader, frames: Sequence[PetFrame]) -> SuvConversion:
+def suv_conversion(
+    header: PetHeader, frames: Sequence[PetFrame], fallbacks: SuvFallbacks = NO_FALLBACKS
+) -> SuvConversion:
     """Factors that turn the rescaled values of each frame into SUVbw [g/ml].
 
-    Raises SuvError naming the DICOM attribute when the header does not allow it.
+    Raises SuvError naming the DICOM attribute when neither the header nor `fallbacks` allow it.
     """
     reason = refusal(header)
     if reason is not None:
         raise SuvError(reason, fix="take the attenuation- and decay-corrected series in Bq/ml")
     if header.units in ("GML", "CM2ML"):
-        factor, rule = _from_suv(header)
+        factor, rule = from_suv(header, fallbacks)
         return SuvConversion(rule, (factor,) * len(frames))
-    per_unit, rule = 1.0, "BQML"
     if header.units == "CNTS":
-        if _positive(header.philips_suv_factor):
-            return SuvConversion("CNTS/Philips SUV factor", (float(header.philips_suv_factor or 0),) * len(frames))
-        if not _positive(header.philips_bq_factor):
-            raise SuvError(
-                "Units is 'CNTS' and neither Philips factor is given: (7053,1000) is "
-                f"{header.philips_suv_factor}, (7053,1009) is {header.philips_bq_factor}",
-                fix="keep the private group 7053 when de-identifying",
-            )
-        per_unit, rule = float(header.philips_bq_factor or 0), "CNTS/Philips Bq factor"
-    factors, decay_rule = _from_activity(header, frames)
-    return SuvConversion(f"{rule}/{decay_rule}", tuple(per_unit * factor for factor in factors))
+        return _from_counts(header, frames, fallbacks)
+    factors, rule = _from_activity(header, frames, fallbacks)
+    return SuvConversion(f"BQML/{rule}", tuple(factors))
 
 
-def size_mass_kg(kind: str, weight_kg: float, height_m: float, sex: str | None) -> float:
-    """The "mass" that a size correction puts in the place of body weight, so SUVbw = SUVkind * weight / mass.
+def _from_counts(header: PetHeader, frames: Sequence[PetFrame], fallbacks: SuvFallbacks) -> SuvConversion:
+    """Counts by Philips' private factors.
 
-    kind: LBM (James, 120 in the male formula), LBMJAMES128 (128), LBMJANMA (Janmahasatian 2005), IBW, or BSA
-    (DuBois 1916; then the result is tenths of a square metre, cm2/ml and g/ml being 1e4 and 1e3 to m2 and kg).
+    The SUV factor is one number, so it cannot stand for frames that are not decay corrected: then the Bq factor.
     """
-    height_cm = 100.0 * height_m
-    if kind == "BSA":
-        return 10.0 * 0.007184 * math.pow(weight_kg, 0.425) * math.pow(height_cm, 0.725)
-    if sex not in ("M", "F"):
-        raise SuvError(f"PatientSex is '{sex}' and the values are SUV by {kind}", fix="M or F is needed to make SUVbw")
-    male, bmi = sex == "M", weight_kg / height_m**2
-    if kind in ("LBM", "LBMJAMES128"):
-        factor = (128.0 if kind == "LBMJAMES128" else 120.0) if male else 148.0
-        return (1.10 if male else 1.07) * weight_kg - factor * (weight_kg / height_cm) ** 2
-    if kind == "LBMJANMA":
-        return 9270.0 * weight_kg / (6680.0 + 216.0 * bmi if male else 8780.0 + 244.0 * bmi)
-    if kind == "IBW":
-        return 48.0 + 1.06 * (height_cm - 152.0) if male else 45.5 + 0.91 * (height_cm - 152.0)
-    raise SuvError(f"SUVType is '{kind}'", fix="known: BW, LBM, LBMJAMES128, LBMJANMA, IBW, BSA")
+    suv, bq = header.philips_suv_factor, header.philips_bq_factor
+    by_suv = positive(suv) and header.decay_correction != "NONE"
+    if not by_suv and not positive(bq):
+        frame_wise = f", {named('DecayCorrection')} 'NONE' needs the latter" if positive(suv) else ""
+        raise SuvError(
+            f"{named('Units')} is 'CNTS' and Philips' factor is not given: (7053,1000) is {suv}, (7053,1009) is "
+            f"{bq}{frame_wise}",
+            fix="keep the private group 7053 when de-identifying",
+        )
+    if not by_suv:
+        factors, rule = _from_activity(header, frames, fallbacks)
+        return SuvConversion(f"CNTS/Philips Bq factor/{rule}", tuple(float(bq or 0) * f for f in factors))
+    return SuvConversion(
+        "CNTS/Philips SUV factor" + _other_factor(header, frames, fallbacks), (float(suv or 0),) * len(frames)
+    )
 
 
-def _from_suv(header: PetHeader) -> tuple[float, str]:
-    """GML and CM2ML are SUV already; an absent SUVType means body weight with GML (PS3.3 C.8.9.1.1.3)."""
-    kind = header.suv_type or ("BSA" if header.units == "CM2ML" else "BW")
-    if (kind == "BSA") != (header.units == "CM2ML"):
-        raise SuvError(f"Units is '{header.units}' but SUVType is '{kind}'", fix="the series contradicts itself")
-    if kind == "BW":
-        return 1.0, f"GML/{header.decay_correction or 'unstated'}"
-    weight, height = _weight_kg(header), header.height_m
-    if height is None or not HEIGHT_RANGE_M[0] < height < HEIGHT_RANGE_M[1]:
-        raise SuvError(f"PatientSize is {height} and the values are SUV by {kind}", fix="state the height in metres")
-    mass = size_mass_kg(kind, weight, height, header.sex)
-    if mass <= 0:
-        raise SuvError(f"{kind} of PatientWeight {weight} kg, PatientSize {height} m is {mass:.1f} kg")
-    name = {"LBM": "LBM by James, coefficient 120", "LBMJAMES128": "LBM by James, coefficient 128"}.get(kind, kind)
-    return weight / mass, f"{header.units}/{name}"
+def _other_factor(header: PetHeader, frames: Sequence[PetFrame], fallbacks: SuvFallbacks) -> str:
+    """A note where the Bq factor with weight, dose and times leads elsewhere than the SUV factor."""
+    if not positive(header.philips_bq_factor) or not frames:
+        return ""
+    try:
+        factors, _ = _from_activity(header, frames, fallbacks)
+    except SuvError:
+        return ""  # the scanner's SUV factor needs none of what is missing here
+    ratio = float(header.philips_bq_factor or 0) * factors[0] / float(header.philips_suv_factor or 1)
+    if abs(ratio - 1.0) <= PHILIPS_AGREEMENT:
+        return ""
+    return f" (the Bq factor (7053,1009) leads to {ratio:.2f} times as much)"
 
 
-def _from_activity(header: PetHeader, frames: Sequence[PetFrame]) -> tuple[list[float], str]:
+def _from_activity(header: PetHeader, frames: Sequence[PetFrame], fallbacks: SuvFallbacks) -> tuple[list[float], str]:
     """Factors per Bq/ml: weight [g] over the dose at the time the image is corrected to."""
     if header.injections > 1:
         raise SuvError(
-            f"RadiopharmaceuticalInformationSequence has {header.injections} items",
+            f"{named('RadiopharmaceuticalInformationSequence')} has {header.injections} items",
             fix="which injection the image shows is not known; keep that one",
         )
     dose, dose_note = _dose_bq(header)
-    per_bq = 1000.0 * _weight_kg(header) / dose
+    weight, weight_note = weight_kg(header, fallbacks)
+    per_bq = 1000.0 * weight / dose
+    notes = dose_note + weight_note
     if header.decay_correction == "ADMIN":
-        return [per_bq] * len(frames), "ADMIN" + dose_note
+        return [per_bq] * len(frames), "ADMIN" + notes
     if header.decay_correction not in ("START", "NONE"):
-        raise SuvError(f"DecayCorrection is '{header.decay_correction}'", fix="START, ADMIN or NONE is needed")
-    half_life = header.half_life_s
-    if half_life is None or half_life <= 0:
-        raise SuvError(f"RadionuclideHalfLife is {half_life}", fix="state the nuclide's half-life in seconds")
+        raise SuvError(
+            f"{named('DecayCorrection')} is {header.decay_correction or 'missing'}",
+            fix="START, ADMIN or NONE is needed",
+        )
+    half_life, half_life_note = half_life_s(header, fallbacks)
     decay_per_s = math.log(2.0) / half_life
+    notes = half_life_note + notes
     if header.decay_correction == "START":
-        reference, note = _reference_datetime(header, frames, decay_per_s)
-        elapsed = _seconds_since_injection(header, reference, half_life)
-        return [per_bq * math.exp(decay_per_s * elapsed)] * len(frames), "START" + note + dose_note
-    factors = []
+        references, note = decay_references(header, frames, decay_per_s)
+        timed = {at: injection_to(header, at, half_life) for at in dict.fromkeys(references)}
+        notes = note + next((said for _, said in timed.values() if said), "") + notes
+        return [per_bq * math.exp(decay_per_s * timed[at][0]) for at in references], "START" + notes
+    factors, moved = [], ""
     for frame in frames:
-        if frame.acquired is None or not _positive(frame.duration_s):
-            raise SuvError(
-                f"DecayCorrection is 'NONE', AcquisitionTime {frame.acquired}, "
-                f"ActualFrameDuration {frame.duration_s} s",
-                fix="both are needed for every slice",
-            )
-        elapsed = _seconds_since_injection(header, frame.acquired, half_life)
-        mean = frame_average_gain(decay_per_s * float(frame.duration_s or 0))
-        factors.append(per_bq * mean * math.exp(decay_per_s * elapsed))
-    return factors, "NONE" + dose_note
+        elapsed, said = _mean_activity_after(header, frame, half_life)
+        moved = moved or said
+        factors.append(per_bq * math.exp(decay_per_s * elapsed))
+    return factors, "NONE" + moved + notes
 
 
-def frame_average_gain(decays: float) -> float:
-    """Activity at a frame's start over its mean during the frame: x / (1 - exp(-x)), x = decay constant * length."""
-    return decays / -math.expm1(-decays)
-
-
-def _reference_datetime(header: PetHeader, frames: Sequence[PetFrame], decay_per_s: float) -> tuple[datetime, str]:
-    """The time that START corrects to, and a note when it is not simply SeriesTime.
-
-    A series made anew after the scan carries a SeriesTime later than its acquisition and must not be used
-    (QIBA). Then GE's own scan time, if it can belong to this scan; then what FrameReferenceTime leads back to,
-    when all slices agree on it; then the earliest acquisition.
-    """
-    if header.reference_datetime is not None:
-        return header.reference_datetime, ""
-    acquired = [frame.acquired for frame in frames if frame.acquired is not None]
-    first = min(acquired) if acquired else None
-    series = header.series_datetime
-    if series is not None and (first is None or series <= first + CLOCK_TOLERANCE):
-        if first is not None and first - series > timedelta(hours=12):
-            raise SuvError(
-                f"SeriesTime {series} is more than half a day before the first AcquisitionTime {first}",
-                fix="the dates were shifted apart when de-identifying; shift them alike",
-            )
-        return series, ""
-    if first is None:
-        raise SuvError("neither SeriesTime nor AcquisitionTime can be read", fix="keep them when de-identifying")
-    private = header.private_scan_datetime
-    if private is not None and timedelta(0) <= first + CLOCK_TOLERANCE - private < timedelta(hours=12):
-        return private, " (scan time from GE 0009,100D)"
-    derived = _from_frame_reference(frames, decay_per_s)
-    if derived is not None and timedelta(0) <= first + CLOCK_TOLERANCE - derived < timedelta(hours=6):
-        return derived, " (scan time from FrameReferenceTime)"
-    return first, " (scan time is the earliest AcquisitionTime)"
-
-
-def _from_frame_reference(frames: Sequence[PetFrame], decay_per_s: float) -> datetime | None:
-    """t_acq + ln(lT / (1 - exp(-lT))) / l - FrameReferenceTime, where every slice gives the same within seconds."""
-    starts = []
-    for frame in frames:
-        if frame.acquired is None or not _positive(frame.duration_s) or not _positive(frame.reference_s):
-            return None
-        to_mean = math.log(frame_average_gain(decay_per_s * float(frame.duration_s or 0))) / decay_per_s
-        starts.append(frame.acquired + timedelta(seconds=to_mean - float(frame.reference_s or 0)))
-    if not starts or (max(starts) - min(starts)).total_seconds() > FRAME_AGREEMENT_S:
-        return None
-    return min(starts)
-
-
-def _seconds_since_injection(header: PetHeader, at: datetime, half_life_s: float) -> float:
-    """From injection to `at`. Raises SuvError with the times when that is negative or longer than can be."""
-    injected = header.injection_datetime
-    if injected is None and header.injection_time is not None:
-        if half_life_s > LATE_IMAGING_HALF_LIFE_S:
-            raise SuvError(
-                f"RadiopharmaceuticalStartDateTime is missing, RadionuclideHalfLife is {half_life_s:.0f} s: "
-                f"RadiopharmaceuticalStartTime {header.injection_time} alone does not tell the day",
-                fix="add RadiopharmaceuticalStartDateTime (0018,1078)",
-            )
-        injected = datetime.combine(at.date(), header.injection_time)
-        if at + timedelta(days=1) - injected <= MIDNIGHT_MAX:
-            injected -= timedelta(days=1)
-    if injected is None:
+def _mean_activity_after(header: PetHeader, frame: PetFrame, half_life: float) -> tuple[float, str]:
+    """Seconds from injection to when a frame that is not decay corrected had its mean activity, and a note."""
+    if frame.mean_at is not None:
+        return injection_to(header, frame.mean_at, half_life)
+    if frame.acquired is None or not frame.has_length:
         raise SuvError(
-            "RadiopharmaceuticalStartDateTime (0018,1078) and RadiopharmaceuticalStartTime (0018,1072) are missing",
-            fix="keep one of them when de-identifying",
+            f"{named('DecayCorrection')} is 'NONE', {named('AcquisitionTime')} {frame.acquired}, "
+            f"{named('ActualFrameDuration')} {frame.duration_s} s",
+            fix="both are needed for every slice",
         )
-    elapsed = (at - injected).total_seconds()
-    if elapsed < 0 or elapsed > MAX_HALF_LIVES * half_life_s:
-        raise SuvError(
-            f"injection at {injected} and scan at {at} are {elapsed / 3600:.2f} h apart, half-life {half_life_s:.0f} s",
-            fix="correct the dates and times of injection, series and acquisition; shift dates alike",
-        )
-    return elapsed
+    elapsed, note = injection_to(header, frame.acquired, half_life)
+    decay_per_s = math.log(2.0) / half_life
+    return elapsed + math.log(frame_average_gain(decay_per_s * float(frame.duration_s or 0))) / decay_per_s, note
 
 
 def _dose_bq(header: PetHeader) -> tuple[float, str]:
+    """RadionuclideTotalDose is what was given to the patient (PS3.3 C.8.9.2): no residual activity is taken off."""
     dose, note = header.dose_bq, ""
     if dose is not None and 0 < dose < AMBIGUOUS_DOSE_BELOW:
         raise SuvError(
-            f"RadionuclideTotalDose is {dose:g}: millicurie or megabecquerel?",
+            f"{named('RadionuclideTotalDose')} is {dose:g}: millicurie or megabecquerel?",
             fix="write the injected activity in becquerel into the header",
         )
     if dose is not None and 0 < dose < MEGABECQUEREL_BELOW:
         dose, note = dose * 1e6, " (dose in MBq)"
     if dose is None or not DOSE_RANGE_BQ[0] <= dose <= DOSE_RANGE_BQ[1]:
         raise SuvError(
-            f"RadionuclideTotalDose is {header.dose_bq}", fix="it must be the injected activity in becquerel"
+            f"{named('RadionuclideTotalDose')} is {'missing' if header.dose_bq is None else header.dose_bq}",
+            fix="it must be the injected activity in becquerel",
         )
     return dose, note
-
-
-def _weight_kg(header: PetHeader) -> float:
-    weight = header.weight_kg
-    if weight is None or not WEIGHT_RANGE_KG[0] < weight < WEIGHT_RANGE_KG[1]:
-        raise SuvError(
-            f"PatientWeight (0010,1030) is {'missing' if weight is None else weight}",
-            fix="it must be the patient's weight in kilograms",
-        )
-    return weight
-
-
-def _positive(value: float | None) -> bool:
-    return value is not None and math.isfinite(value) and value > 0
-
-
-def _listed(corrections: frozenset[str]) -> str:
-    return "\\".join(sorted(corrections)) or "empty"

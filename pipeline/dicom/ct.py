@@ -73,6 +73,7 @@ def read_ct_series(series: Series) -> Volume:
         "HU",
         frame_of_reference=series.frame_of_reference,
         instance_numbers=numbers if len(numbers) == len(planes) else None,
+        series_number=series.series_number,
     )
 
 

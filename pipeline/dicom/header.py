@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.tag import Tag
 
-from petground.labeling.suv import PetFrame, PetHeader
+from petground.labeling.nuclides import nuclide_of_code, nuclide_of_words
+from petground.labeling.suv_header import PetFrame, PetHeader
+from petground.pipeline.dicom.elements import NATIVE_TAGS, Native, PlainHeader
+from petground.pipeline.dicom.times import joined, parse_datetime, parse_time, zone_of
 
-__all__ = ["HEADER_TAGS", "Slice", "number", "parse_datetime", "parse_time", "pet_header", "slice_of", "text"]
+__all__ = ["HEADER_TAGS", "Slice", "number", "pet_header", "slice_of", "text"]
 
-HEADER_TAGS: list[Any] = [
+# Private attributes: tag with its block left out, and how the name of its creator begins.
+GE_SCAN, SIEMENS_DECAY = (0x0009000D, "GEMS"), (0x00710022, "SIEMENS")
+PHILIPS_SUV, PHILIPS_BQ = (0x70530000, "PHILIPS"), (0x70530009, "PHILIPS")
+_BLOCKS = (0x10, 0x11, 0x12)
+
+HEADER_TAGS = [Tag(name) for name in (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
     "SeriesDescription", "SeriesNumber", "SeriesType", "ImageType", "InstanceNumber", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices",
@@ -22,11 +31,13 @@ HEADER_TAGS: list[Any] = [
     "RescaleSlope", "RescaleIntercept", "Units", "SUVType", "DecayCorrection", "CorrectedImage",
     "PatientID", "PatientWeight", "PatientSize", "PatientSex", "Manufacturer", "TimezoneOffsetFromUTC",
     "StudyDate", "SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime",
-    "FrameReferenceTime", "ActualFrameDuration", "RadiopharmaceuticalInformationSequence",
+    "FrameReferenceTime", "ActualFrameDuration", "DecayFactor", "RadiopharmaceuticalInformationSequence",
     "AttenuationCorrected", "DecayCorrected", "DecayCorrectionDateTime",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    0x00090010, 0x0009100D, 0x70530010, 0x70531000, 0x70531009,
-]  # fmt: skip
+    *NATIVE_TAGS,
+    *((tag & 0xFFFF0000) + block for tag, _ in (GE_SCAN, SIEMENS_DECAY, PHILIPS_SUV) for block in _BLOCKS),
+    *(tag + (block << 8) for tag, _ in (GE_SCAN, SIEMENS_DECAY, PHILIPS_SUV, PHILIPS_BQ) for block in _BLOCKS),
+)]  # fmt: skip
 """All that is read of a header in the first pass; pixel data and the rest stay on disk."""
 
 
@@ -34,7 +45,8 @@ HEADER_TAGS: list[Any] = [
 class Slice:
     """One image plane. Positions and cosines are DICOM's LPS+ [mm]; spacing is (between rows, between columns).
 
-    frame is its index in a multi-frame file, None in a file that holds one plane.
+    frame is its index in a multi-frame file, None in a file that holds one plane. suv is what the plane's own header
+    says about SUV, None for CT. native: where its pixels can be read straight from the file.
     """
 
     file: Path
@@ -50,6 +62,8 @@ class Slice:
     instance_number: int | None
     timing: PetFrame
     thickness_mm: float | None
+    suv: PetHeader | None = None
+    native: Native | None = None
 
 
 def slice_of(header: Any, file: Path) -> Slice:
@@ -72,45 +86,88 @@ def slice_of(header: Any, file: Path) -> Slice:
         instance_number=None if instance is None else int(instance),
         timing=_timing(header),
         thickness_mm=number(header, "SpacingBetweenSlices") or number(header, "SliceThickness"),
+        suv=_suv(header),
+        native=header.native if isinstance(header, PlainHeader) else None,
     )
+
+
+def _suv(header: Any) -> PetHeader | None:
+    if text(header, "Modality") != "PT":
+        return None
+    return header.shared.once(header, pet_header) if isinstance(header, PlainHeader) else pet_header(header)
 
 
 def pet_header(header: Any) -> PetHeader:
     """What a single-frame PET header says about SUV; values that cannot be read count as missing."""
     sequence = header.get("RadiopharmaceuticalInformationSequence") or []
     dose = sequence[0] if len(sequence) > 0 else {}
-    zone = text(header, "TimezoneOffsetFromUTC")
+    zone = _zone(header)
+    scan_time, scan_tag = _private_scan_time(header, zone)
+    coded, worded = _nuclides(dose)
     return PetHeader(
         units=(text(header, "Units") or "").upper(),
         decay_correction=(text(header, "DecayCorrection") or "").upper() or None,
         corrections=frozenset(word.upper() for word in _words(header, "CorrectedImage")),
         weight_kg=number(header, "PatientWeight"),
         height_m=number(header, "PatientSize"),
-        sex=text(header, "PatientSex"),
+        sex=(text(header, "PatientSex") or "").upper() or None,
         suv_type=(text(header, "SUVType") or "").upper() or None,
         dose_bq=number(dose, "RadionuclideTotalDose"),
         half_life_s=number(dose, "RadionuclideHalfLife"),
         injection_datetime=parse_datetime(text(dose, "RadiopharmaceuticalStartDateTime"), zone),
         injection_time=parse_time(text(dose, "RadiopharmaceuticalStartTime")),
-        series_datetime=_joined(text(header, "SeriesDate"), text(header, "SeriesTime")),
+        series_datetime=joined(text(header, "SeriesDate"), text(header, "SeriesTime")),
         reference_datetime=parse_datetime(text(header, "DecayCorrectionDateTime"), zone),
-        private_scan_datetime=parse_datetime(_private(header, 0x0009100D), zone),
-        philips_suv_factor=_as_float(_private(header, 0x70531000)),
-        philips_bq_factor=_as_float(_private(header, 0x70531009)),
+        private_scan_datetime=scan_time,
+        private_scan_tag=scan_tag,
+        philips_suv_factor=_as_float(_private(header, *PHILIPS_SUV)),
+        philips_bq_factor=_as_float(_private(header, *PHILIPS_BQ)),
         injections=len(sequence),
+        manufacturer=text(header, "Manufacturer"),
+        nuclide_coded=coded,
+        nuclide_worded=worded,
     )
 
 
 def _timing(header: Any) -> PetFrame:
-    acquired = _joined(text(header, "AcquisitionDate") or text(header, "SeriesDate"), text(header, "AcquisitionTime"))
+    zone = _zone(header)
+    acquired = joined(text(header, "AcquisitionDate") or text(header, "SeriesDate"), text(header, "AcquisitionTime"))
     if acquired is None:
-        acquired = parse_datetime(text(header, "AcquisitionDateTime"), text(header, "TimezoneOffsetFromUTC"))
+        acquired = parse_datetime(text(header, "AcquisitionDateTime"), zone)
     reference, duration = number(header, "FrameReferenceTime"), number(header, "ActualFrameDuration")
     return PetFrame(
         acquired=acquired,
         reference_s=None if reference is None else reference / 1000.0,
         duration_s=None if duration is None else duration / 1000.0,
+        mean_at=parse_datetime(text(header, "FrameReferenceDateTime"), zone),
+        decay_factor=number(header, "DecayFactor"),
     )
+
+
+def _zone(header: Any) -> str | None:
+    sequence = header.get("RadiopharmaceuticalInformationSequence") or []
+    injected = text(sequence[0], "RadiopharmaceuticalStartDateTime") if len(sequence) > 0 else None
+    return zone_of(text(header, "TimezoneOffsetFromUTC"), injected, text(header, "DecayCorrectionDateTime"))
+
+
+def _private_scan_time(header: Any, zone: str | None) -> tuple[datetime | None, str]:
+    """The scanner's own statement of what START means, and its tag; a time alone is of the day of acquisition."""
+    for private, tag in ((GE_SCAN, "GE 0009,100D"), (SIEMENS_DECAY, "Siemens 0071,1022")):
+        value = _private(header, *private)
+        day = text(header, "AcquisitionDate") or text(header, "SeriesDate")
+        found = parse_datetime(value, zone) or joined(day, value)
+        if found is not None:
+            return found, tag
+    return None, "GE 0009,100D"
+
+
+def _nuclides(dose: Any) -> tuple[str | None, str | None]:
+    sequence = dose.get("RadionuclideCodeSequence") or []
+    if len(sequence) == 0:
+        return None, None
+    code = sequence[0]
+    coded = nuclide_of_code(text(code, "CodingSchemeDesignator"), text(code, "CodeValue"))
+    return coded, nuclide_of_words(text(code, "CodeMeaning"))
 
 
 def text(header: Any, keyword: str) -> str | None:
@@ -128,72 +185,31 @@ def number(header: Any, keyword: str) -> float | None:
     return _as_float(text(header, keyword))
 
 
-def parse_time(value: str | None) -> time | None:
-    """DICOM TM: HHMMSS.FFFFFF, of which all after HH may be absent; colons of ACR-NEMA are let through."""
-    digits, _, fraction = (value or "").replace(":", "").strip().partition(".")
-    if not digits.isdecimal() or len(digits) not in (2, 4, 6):
-        return None
-    try:
-        padded = digits.ljust(6, "0")
-        micro = int(fraction[:6].ljust(6, "0")) if fraction.isdecimal() else 0
-        return time(int(padded[:2]), int(padded[2:4]), min(int(padded[4:6]), 59), micro)  # 60 is a leap second
-    except ValueError:
-        return None
+def _private(header: Any, tag: int, creator: str) -> str | None:
+    """A private value as text, from the block that its creator reserved.
 
-
-def parse_datetime(value: str | None, zone: str | None = None) -> datetime | None:
-    """DICOM DT, YYYYMMDDHHMMSS.F&ZZXX, as a local time without zone; `zone` is TimezoneOffsetFromUTC.
-
-    A written offset is turned into the data set's zone when that is stated, and is the local one otherwise.
+    De-identification often takes the creators away and leaves the values: then the first block is believed.
     """
-    if not value or len(value) < 10:
-        return None
-    body, offset = value.strip(), None
-    for sign in "+-":
-        head, found, tail = body.partition(sign)
-        if found:
-            body, offset = head, _zone(sign + tail)
-    parsed = _joined(body[:8], body[8:])
-    local = _zone(zone)
-    if parsed is None or offset is None or local is None:
-        return parsed
-    try:
-        return parsed.replace(tzinfo=offset).astimezone(local).replace(tzinfo=None)
-    except OverflowError:  # the first or last day of the calendar
-        return None
+    group, offset = tag & 0xFFFF0000, tag & 0xFF
+    names = {block: _plain(header.get(group + block)) for block in _BLOCKS}
+    ours = [block for block, name in names.items() if name and name.upper().startswith(creator)]
+    if not ours and names[_BLOCKS[0]] is None:
+        ours = [_BLOCKS[0]]
+    for block in ours:
+        value = _plain(header.get(group + (block << 8) + offset))
+        if value is not None:
+            return value
+    return None
 
 
-def _zone(value: str | None) -> timezone | None:
-    if not value or len(value) != 5 or value[0] not in "+-" or not value[1:].isdecimal():
-        return None
-    minutes = int(value[1:3]) * 60 + int(value[3:5])
-    if minutes >= 24 * 60:
-        return None
-    return timezone(timedelta(minutes=-minutes if value[0] == "-" else minutes))
-
-
-def _joined(date_text: str | None, time_text: str | None) -> datetime | None:
-    clock = parse_time(time_text)
-    day = (date_text or "").replace(".", "")
-    if clock is None or len(day) != 8 or not day.isdecimal():
-        return None
-    try:
-        return datetime(
-            int(day[:4]), int(day[4:6]), int(day[6:]), clock.hour, clock.minute, clock.second, clock.microsecond
-        )
-    except ValueError:
-        return None
-
-
-def _private(header: Any, tag: int) -> str | None:
-    """A private value as text: it comes as bytes (VR UN) where the creator element was removed."""
-    element = header.get(tag)
+def _plain(element: Any) -> str | None:
+    """The text of an element, which comes as bytes (VR UN) where its meaning is not known."""
     if element is None or element.value is None:
         return None
     value = element.value
     if isinstance(value, bytes):
-        value = value.decode("ascii", errors="ignore").strip("\0 ")
-    return str(value).strip() or None
+        value = value.decode("ascii", errors="ignore")
+    return str(value).strip("\0 ") or None
 
 
 def _as_float(value: str | None) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from petground.pipeline.dicom.header import Slice, slice_of, text
+from petground.pipeline.dicom.header import Slice, number, slice_of, text
 
 __all__ = ["MULTIFRAME_CLASSES", "frames_of"]
 
@@ -19,20 +19,17 @@ MULTIFRAME_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
 )
 UCUM_UNITS = {
-    "Bq/ml": ("BQML", None),
+    "{suvbw}g/ml": ("GML", "BW"),
+    "bq/ml": ("BQML", None),
+    "{suvlbm(james128)}g/ml": ("GML", "LBMJAMES128"),
+    "{suvlbm(janma)}g/ml": ("GML", "LBMJANMA"),
+    "{suvlbm}g/ml": ("GML", "LBM"),
+    "{suvibw}g/ml": ("GML", "IBW"),
+    "{suvbsa}cm2/ml": ("CM2ML", "BSA"),
     "{counts}": ("CNTS", None),
-    "{SUVbw}g/ml": ("GML", "BW"),
-    "g/ml{SUVbw}": ("GML", "BW"),
-    "{SUVlbm}g/ml": ("GML", "LBM"),
-    "g/ml{SUVlbm}": ("GML", "LBM"),
-    "{SUVlbm(James128)}g/ml": ("GML", "LBMJAMES128"),
-    "{SUVlbm(Janma)}g/ml": ("GML", "LBMJANMA"),
-    "{SUVibw}g/ml": ("GML", "IBW"),
-    "g/ml{SUVibw}": ("GML", "IBW"),
-    "{SUVbsa}cm2/ml": ("CM2ML", "BSA"),
-    "cm2/ml{SUVbsa}": ("CM2ML", "BSA"),
 }
-"""Units of real-world values (DICOM CID 84, and the forms before 2013) in the words of the PET series module."""
+"""Units of real-world values (DICOM CID 84) in the words of the PET series module, those that need least first."""
+RESCALE_UNITS = ("BQML", "GML", "CM2ML", "CNTS")
 
 
 def frames_of(header: Any, file: Path) -> tuple[Any, list[Slice]]:
@@ -52,44 +49,78 @@ def _flat(header: Any, groups: list[Any], index: int) -> Any:
     """Top-level attributes and those of all functional groups in one data set, the frame's own last."""
     frame = Dataset()
     frame.update({e.tag: e for e in header if "FunctionalGroups" not in e.keyword and not _is_pixels(e)})
+    _set(frame, "InstanceNumber", index + 1)  # unless a converted frame still has the number of the image it was
+    maps: Any = None
     for group in groups:
         for macro in group:
-            if macro.VR == "SQ" and len(macro.value) > 0:
+            if macro.VR != "SQ" or len(macro.value) == 0:
+                continue
+            if macro.keyword == "RealWorldValueMappingSequence":
+                maps = macro.value
+            else:
                 frame.update({element.tag: element for element in macro.value[0]})
-    frame.InstanceNumber = index + 1
-    acquired, duration = frame.get("FrameAcquisitionDateTime"), frame.get("FrameAcquisitionDuration")
+    acquired, duration = frame.get("FrameAcquisitionDateTime"), number(frame, "FrameAcquisitionDuration")
     if acquired and not frame.get("AcquisitionTime"):
-        frame.AcquisitionDateTime = acquired
-    if duration and not frame.get("ActualFrameDuration"):
-        frame.ActualFrameDuration = round(float(duration))
-    _real_world_values(frame)
-    _corrections(frame)
+        _set(frame, "AcquisitionDateTime", acquired)
+    if duration is not None and 0 < duration < 1e9 and not frame.get("ActualFrameDuration"):
+        _set(frame, "ActualFrameDuration", round(duration))
+    if text(frame, "Modality") == "PT":
+        _units(frame, maps)
+        _corrections(frame)
     return frame
 
 
-def _real_world_values(frame: Any) -> None:
-    """A real-world-value map, where there is one, says which values and units are meant."""
-    slope = frame.get("RealWorldValueSlope")
-    codes = frame.get("MeasurementUnitsCodeSequence")
-    if text(frame, "Modality") != "PT" or slope is None or not codes:
+def _units(frame: Any, maps: Any) -> None:
+    """Slope, units and SUVType by the real-world-value map, or by RescaleType where there is none.
+
+    Of several maps the one that needs least conversion; one that cannot be converted goes on by its own name.
+    """
+    if not maps:
+        rescale = (text(frame, "RescaleType") or "").upper()
+        if not frame.get("Units") and rescale in RESCALE_UNITS:
+            _set(frame, "Units", rescale)
         return
-    units, suv_type = UCUM_UNITS.get(text(codes[0], "CodeValue") or "", (text(codes[0], "CodeValue") or "", None))
-    frame.RescaleSlope, frame.RescaleIntercept = float(slope), float(frame.get("RealWorldValueIntercept") or 0)
-    frame.Units = units[:16]
+    known = list(UCUM_UNITS)
+    ranked = sorted(maps, key=lambda item: known.index(_ucum(item)) if _ucum(item) in known else len(known))
+    best = ranked[0]
+    if sum(_ucum(item) == _ucum(best) for item in ranked) > 1:
+        raise ValueError("RealWorldValueMappingSequence with one map for each range of values")
+    if best.get("RealWorldValueSlope") is None:
+        raise ValueError("RealWorldValueSlope (the map is a table of values)")
+    units, suv_type = UCUM_UNITS.get(_ucum(best), (_ucum(best).upper(), None))
+    _set(frame, "RescaleSlope", float(best.RealWorldValueSlope))
+    _set(frame, "RescaleIntercept", float(best.get("RealWorldValueIntercept") or 0))
+    frame.add_new("Units", "LO", units)  # a coded unit that is not convertible is no code string
     if suv_type is not None:
-        frame.SUVType = suv_type
+        _set(frame, "SUVType", suv_type)
+
+
+def _ucum(item: Any) -> str:
+    """The map's unit in lower case; before 2013 the annotation in braces came last."""
+    codes = item.get("MeasurementUnitsCodeSequence") or [Dataset()]
+    code = next((c for k in ("CodeValue", "LongCodeValue", "URNCodeValue") if (c := text(codes[0], k))), "")
+    code = "".join(code.split()).lower()
+    unit, brace, annotation = code.partition("{")
+    return f"{{{annotation}{unit}" if brace and unit else code
 
 
 def _corrections(frame: Any) -> None:
     """Enhanced PET states each correction as YES or NO where the older series have CorrectedImage."""
-    if frame.get("CorrectedImage") or text(frame, "Modality") != "PT":
+    if frame.get("CorrectedImage"):
         return
     pairs = (("ATTN", "AttenuationCorrected"), ("DECY", "DecayCorrected"))
-    frame.CorrectedImage = [word for word, keyword in pairs if text(frame, keyword) == "YES"]
+    _set(frame, "CorrectedImage", [word for word, keyword in pairs if text(frame, keyword) == "YES"])
     if text(frame, "DecayCorrected") == "NO":
-        frame.DecayCorrection = "NONE"
+        _set(frame, "DecayCorrection", "NONE")
     elif text(frame, "DecayCorrectionDateTime"):
-        frame.DecayCorrection = "START"
+        _set(frame, "DecayCorrection", "START")
+
+
+def _set(frame: Any, keyword: str, value: Any) -> None:
+    """A new element: the old one may be the file's own, which all frames share."""
+    if keyword in frame:
+        delattr(frame, keyword)
+    setattr(frame, keyword, value)
 
 
 def _is_pixels(element: Any) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from petground.labeling.errors import GeometryError, InputError, PetgroundError, SuvError
 from petground.labeling.suv import refusal, suv_conversion
+from petground.labeling.suv_header import NO_FALLBACKS, PetHeader, SuvFallbacks, named
 from petground.labeling.volume import Volume
-from petground.pipeline.dicom.header import Slice, number, pet_header, text
+from petground.pipeline.dicom.header import Slice, number, text
 from petground.pipeline.dicom.pixels import read_stack
 from petground.pipeline.dicom.series import Series
 from petground.pipeline.dicom.stack import sort_slices, stack_affine, stack_normal
@@ -61,23 +62,27 @@ def choose_pet(found: Sequence[Series]) -> tuple[Series, str]:
             reason="several_studies",
         )
     also = [f"{series.name} not needed" for series in usable[1:]]
-    return usable[0], "; ".join([f"{usable[0].name} chosen", *also, *refused])
+    chosen = f"{usable[0].name} chosen{_numbering_note(usable[0].planes)}"
+    return usable[0], "; ".join([chosen, *also, *refused])
 
 
-def read_pet_series(series: Series) -> PetSeries:
+def read_pet_series(series: Series, fallbacks: SuvFallbacks = NO_FALLBACKS) -> PetSeries:
     """Sorted, converted, on its grid. Raises SuvError, GeometryError, or InputError for files that cannot be read."""
     planes = sort_slices(series.planes)
     affine = stack_affine(planes)
     _require_complete(series, planes)
     for plane in planes:
         if plane.slope is None or plane.slope <= 0:
-            raise SuvError(f"RescaleSlope is {plane.slope} in {plane.file.name}", fix="every slice needs its own")
+            raise SuvError(
+                f"{named('RescaleSlope')} is {plane.slope} in {plane.file.name}", fix="every slice needs its own"
+            )
         if plane.intercept not in (None, 0.0):
             raise SuvError(
-                f"RescaleIntercept is {plane.intercept} in {plane.file.name}", fix="PET has none; it must be 0"
+                f"{named('RescaleIntercept')} is {plane.intercept} in {plane.file.name}",
+                fix="PET has none; it must be 0",
             )
-    header = pet_header(series.header)
-    conversion = suv_conversion(header, [plane.timing for plane in planes])
+    header = _common_header(planes)
+    conversion = suv_conversion(header, [plane.timing for plane in planes], fallbacks)
     slopes = [float(plane.slope or 0) * factor for plane, factor in zip(planes, conversion.factors, strict=True)]
     array = read_stack(planes, slopes, [0.0] * len(planes), np.float32)
     numbers = tuple(plane.instance_number for plane in planes if plane.instance_number is not None)
@@ -87,25 +92,55 @@ def read_pet_series(series: Series) -> PetSeries:
         "SUVbw",
         frame_of_reference=series.frame_of_reference,
         instance_numbers=numbers if len(numbers) == len(planes) else None,
+        series_number=series.series_number,
     )
     single = header.units == "BQML" and len(set(conversion.factors)) == 1
     return PetSeries(volume, conversion.rule, conversion.factors[0] if single else None, tuple(planes))
 
 
+def _common_header(planes: Sequence[Slice]) -> PetHeader:
+    """What the headers of all slices say about SUV. Raises SuvError naming what they do not agree on."""
+    headers = {plane.suv for plane in planes}
+    first = planes[0].suv
+    if first is None:
+        raise SuvError("the series is no PET", fix="take the PET series")
+    if len(headers) > 1:
+        differ = [f.name for f in fields(PetHeader) if len({getattr(header, f.name) for header in headers}) > 1]
+        raise SuvError(
+            f"the headers of its slices differ in {', '.join(differ)}", fix="export the series from the scanner anew"
+        )
+    return first
+
+
 def _why_not(series: Series) -> PetgroundError | None:
+    """Why a series is out of the question, so that another may be taken.
+
+    A gap or a cut is no such reason: the report's slice numbers mean the main series, which then ends in an error.
+    """
     if series.problem is not None:
         return GeometryError(series.problem)
-    named = _NOT_CORRECTED.search(text(series.header, "SeriesDescription") or "")
-    if named:
-        return SuvError(f"named '{named.group(0)}', not attenuation corrected")
-    if "REPROJECTION" in (text(series.header, "SeriesType") or "").upper() or "MIP" in series.image_type:
+    described = _NOT_CORRECTED.search(text(series.header, "SeriesDescription") or "")
+    if described:
+        return SuvError(f"named '{described.group(0)}', not attenuation corrected")
+    kind = (text(series.header, "SeriesType") or "").upper()
+    if "REPROJECTION" in kind or "MIP" in series.image_type:
         return GeometryError("a projection, not a volume")
     try:
-        stack_normal(series.planes[0])
+        sort_slices(series.planes)
     except GeometryError as error:
-        return error
-    reason = refusal(pet_header(series.header))
+        stated = f" ({named('SeriesType')} {kind})" if kind.startswith(("DYNAMIC", "GATED")) else ""
+        return GeometryError(error.message + stated, fix=error.fix)
+    suv = series.planes[0].suv
+    reason = refusal(suv) if suv is not None else "no PET"
     return None if reason is None else SuvError(reason)
+
+
+def _numbering_note(planes: Sequence[Slice]) -> str:
+    """A word on numbers that do not start at 0 or 1: where NumberOfSlices is gone too, a cut end shows only so."""
+    numbers = [plane.instance_number for plane in planes if plane.instance_number is not None]
+    if not numbers or min(numbers) <= 1:
+        return ""
+    return f" (InstanceNumber starts at {min(numbers)}: slices may be missing at that end)"
 
 
 def _preference(series: Series) -> tuple[int, float, int, float, str]:
@@ -126,7 +161,7 @@ def _require_complete(series: Series, planes: Sequence[Slice]) -> None:
     stated = number(series.header, "NumberOfSlices")
     if stated is not None and len(planes) < stated:
         raise GeometryError(
-            f"{len(planes)} of {stated:.0f} slices (NumberOfSlices) are there",
+            f"{len(planes)} of {stated:.0f} slices are there by {named('NumberOfSlices')}",
             fix="fetch the series anew",
             reason="incomplete",
         )

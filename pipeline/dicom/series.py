@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 
 from petground.labeling.errors import InputError
+from petground.pipeline.dicom.elements import Shared
 from petground.pipeline.dicom.header import HEADER_TAGS, Slice, number, slice_of, text
 from petground.pipeline.dicom.multiframe import MULTIFRAME_CLASSES, frames_of
 
@@ -48,6 +48,11 @@ class Series:
         return text(self.header, "Modality") or ""
 
     @property
+    def series_number(self) -> int | None:
+        value = number(self.header, "SeriesNumber")
+        return None if value is None else int(value)
+
+    @property
     def frame_of_reference(self) -> str | None:
         return text(self.header, "FrameOfReferenceUID")
 
@@ -71,8 +76,9 @@ def scan(path: Path) -> list[Series]:
         raise InputError(f"{path} does not exist", fix="check the exam folder's name", reason="missing")
     groups: dict[tuple[Any, ...], Series] = {}
     problems: dict[str | None, str] = {}
+    shared = Shared()
     for file in [path] if path.is_file() else sorted(_files(path)):
-        header = _read_header(file)
+        header = _read_header(file, shared)
         if header is None or text(header, "Modality") not in MODALITIES:
             continue
         if text(header, "SOPClassUID") not in PET_CLASSES + CT_CLASSES:
@@ -114,7 +120,7 @@ def _files(folder: Path) -> Iterator[Path]:
         yield file
 
 
-def _read_header(file: Path) -> Any:
+def _read_header(file: Path, shared: Shared) -> Any:
     """Header without pixels, None for a file that is not DICOM. Raises InputError for damaged DICOM."""
     named_dicom = file.suffix.lower() in (".dcm", ".ima", ".dicom")
     try:
@@ -124,14 +130,22 @@ def _read_header(file: Path) -> Any:
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = pydicom.dcmread(
-                file, stop_before_pixels=True, specific_tags=HEADER_TAGS, force=start[128:] != b"DICM"
-            )
+            with file.open("rb") as stream:
+                header: Any = pydicom.dcmread(
+                    stream, stop_before_pixels=True, specific_tags=HEADER_TAGS, force=start[128:] != b"DICM"
+                )
+                # Values are decoded when first asked for: they are, now, under this guard.
+                if header.get("SOPClassUID") in MULTIFRAME_CLASSES:
+                    header.walk(lambda data, element: None)
+                else:
+                    header = shared.plain(header, stream)
             modality = header.get("Modality")
     except PermissionError as error:
         raise InputError(f"{file} may not be read", fix="grant read access", reason="unreadable") from error
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-        raise _unreadable(file, str(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # on damaged bytes pydicom raises what it likes; its message may quote the header
+        raise _unreadable(file, f"{type(error).__name__} while reading the header") from error
     if modality is None and header.file_meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage:
         return None
     if modality is None or header.get("SOPClassUID") is None or header.get("SeriesInstanceUID") is None:

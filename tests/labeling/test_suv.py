@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from petground.labeling.errors import SuvError
-from petground.labeling.suv import PetFrame, PetHeader, frame_average_gain, refusal, size_mass_kg, suv_conversion
+from petground.labeling.suv import (
+    PetFrame,
+    PetHeader,
+    SuvFallbacks,
+    frame_average_gain,
+    refusal,
+    size_mass_kg,
+    suv_conversion,
+)
 
 TEN = datetime(2024, 3, 5, 10, 0, 0)
 ELEVEN = TEN + timedelta(hours=1)
@@ -68,87 +76,6 @@ def test_frame_average_gain_of_one_half_life() -> None:
     assert frame_average_gain(1e-12) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(
-    ("series", "injected", "expected"),
-    [
-        (ELEVEN, time(10, 0), 4e-4),
-        (datetime(2024, 3, 6, 0, 30), time(23, 30), 4e-4),  # injected before midnight
-        (datetime(2024, 3, 6, 0, 30), time(0, 30), 2e-4),
-    ],
-)
-def test_a_time_without_a_date_is_of_the_scan_day_or_just_before_midnight(
-    series: datetime, injected: time, expected: float
-) -> None:
-    header = replace(HEADER, injection_datetime=None, injection_time=injected, series_datetime=series)
-    assert factor(header, PetFrame(acquired=series)) == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_date_time_of_injection_goes_before_the_time() -> None:
-    header = replace(HEADER, injection_time=time(8, 0))
-    assert factor(header) == pytest.approx(4e-4)
-
-
-@pytest.mark.parametrize("injected", [ELEVEN + timedelta(minutes=1), TEN - timedelta(days=1), TEN + timedelta(days=30)])
-def test_injection_after_the_scan_or_days_before_is_an_error_with_both_times(injected: datetime) -> None:
-    message = refused(replace(HEADER, injection_datetime=injected))
-    assert str(injected) in message
-    assert str(ELEVEN) in message
-
-
-def test_injection_time_after_the_scan_in_daytime_is_no_midnight() -> None:
-    assert "12:00" in refused(replace(HEADER, injection_datetime=None, injection_time=time(12, 0)))
-
-
-def test_a_long_lived_nuclide_needs_a_date() -> None:
-    header = replace(HEADER, injection_datetime=None, injection_time=time(10, 0), half_life_s=282_276.0)  # Zr-89
-    assert "RadiopharmaceuticalStartDateTime" in refused(header)
-    assert "RadiopharmaceuticalStartTime" in refused(replace(HEADER, injection_datetime=None))
-
-
-def test_series_time_after_the_acquisition_is_not_the_scan_time() -> None:
-    made_anew = replace(HEADER, series_datetime=ELEVEN + timedelta(hours=5))
-    timeless = PetFrame(acquired=ELEVEN)
-    conversion = suv_conversion(made_anew, [PetFrame(acquired=ELEVEN + timedelta(minutes=9)), timeless])
-    assert conversion.factors[0] == pytest.approx(4e-4)
-    assert "earliest AcquisitionTime" in conversion.rule
-
-
-def test_the_private_scan_time_is_believed_only_when_it_fits() -> None:
-    made_anew = replace(HEADER, series_datetime=ELEVEN + timedelta(hours=5))
-    frame = PetFrame(acquired=ELEVEN + timedelta(minutes=3))
-    fitting = suv_conversion(replace(made_anew, private_scan_datetime=ELEVEN), [frame])
-    assert fitting.factors[0] == pytest.approx(4e-4)
-    assert "0009,100D" in fitting.rule
-    weeks_off = suv_conversion(replace(made_anew, private_scan_datetime=ELEVEN - timedelta(days=23)), [frame])
-    assert weeks_off.factors[0] == pytest.approx(4e-4 * 2 ** (3 / 60))
-    # and never where SeriesTime is in order
-    assert factor(replace(HEADER, private_scan_datetime=TEN)) == pytest.approx(4e-4)
-
-
-def test_scan_time_back_from_the_frame_reference_time() -> None:
-    made_anew = replace(HEADER, series_datetime=ELEVEN + timedelta(hours=5))
-    decay = math.log(2) / 3600.0
-    to_mean = math.log(decay * 240 / (1 - math.exp(-decay * 240))) / decay
-
-    def bed(number: int) -> PetFrame:
-        return PetFrame(ELEVEN + timedelta(seconds=240 * number), 240 * number + to_mean, 240.0)
-
-    conversion = suv_conversion(made_anew, [bed(2), bed(1)])  # the first bed lies outside this series
-    assert conversion.factors[0] == pytest.approx(4e-4, rel=1e-6)
-    assert "FrameReferenceTime" in conversion.rule
-
-
-def test_shifted_series_date_is_refused() -> None:
-    message = refused(replace(HEADER, series_datetime=ELEVEN - timedelta(days=7)))
-    assert "SeriesTime" in message
-    assert "AcquisitionTime" in message
-
-
-def test_an_explicit_decay_reference_goes_first() -> None:
-    header = replace(HEADER, reference_datetime=TEN, series_datetime=None)
-    assert factor(header) == pytest.approx(2e-4)  # corrected to injection
-
-
 def test_dose_in_megabecquerel_is_seen_and_said() -> None:
     conversion = suv_conversion(replace(HEADER, dose_bq=400.0), [FRAME])
     assert conversion.factors[0] == pytest.approx(4e-4)
@@ -196,6 +123,18 @@ def test_philips_counts_both_ways() -> None:
     counts = replace(HEADER, units="CNTS", philips_suv_factor=5e-4, philips_bq_factor=2.0)
     assert factor(counts) == pytest.approx(5e-4)
     assert factor(replace(counts, philips_suv_factor=0.0)) == pytest.approx(2.0 * 4e-4)
+    rules = [suv_conversion(replace(counts, philips_bq_factor=bq), [FRAME]).rule for bq in (2.0, 1.25, None)]
+    assert rules[0] == "CNTS/Philips SUV factor (the Bq factor (7053,1009) leads to 1.60 times as much)"
+    assert rules[1:] == ["CNTS/Philips SUV factor"] * 2
+    # what the SUV factor does not need may be missing
+    assert factor(replace(counts, weight_kg=None)) == pytest.approx(5e-4)
+
+
+def test_philips_counts_of_single_frames_need_the_bq_factor() -> None:
+    header = replace(HEADER, units="CNTS", decay_correction="NONE", corrections=frozenset({"ATTN"}))
+    assert "7053,1009" in refused(replace(header, philips_suv_factor=5e-4))
+    short = PetFrame(acquired=ELEVEN, duration_s=1e-3)
+    assert factor(replace(header, philips_suv_factor=5e-4, philips_bq_factor=2.0), short) == pytest.approx(8e-4)
 
 
 def test_gml_is_suv_already() -> None:
@@ -215,6 +154,8 @@ def test_gml_is_suv_already() -> None:
         ("LBMJANMA", "F", 9270 * 80 / (8780 + 244 * 80 / 3.24)),
         ("IBW", "M", 77.68),
         ("IBW", "F", 70.98),
+        ("IBW", "O", 74.33),  # neither: the mean of both
+        ("LBM", "O", (64.2963 + 56.3654) / 2),
         ("BSA", None, 19.96),  # DuBois: 1.996 m2
     ],
 )
@@ -230,6 +171,22 @@ def test_lean_body_mass_is_turned_back_to_body_weight_and_named() -> None:
     assert "120" in suv_conversion(replace(header, suv_type="LBM"), [FRAME]).rule
 
 
+def test_the_mean_of_both_sexes_is_said() -> None:
+    header = replace(HEADER, units="GML", suv_type="IBW", sex="O")
+    conversion = suv_conversion(header, [FRAME])
+    assert conversion.factors[0] == pytest.approx(80 / 74.33, rel=1e-6)
+    assert "mean of male and female" in conversion.rule
+
+
+@pytest.mark.parametrize("weight", [None, 0.0, 8000.0])
+def test_a_weight_from_the_site_stands_in_for_none(weight: float | None) -> None:
+    header = replace(HEADER, weight_kg=weight)
+    conversion = suv_conversion(header, [FRAME], SuvFallbacks(weight_kg=60.0))
+    assert conversion.factors[0] == pytest.approx(3e-4)
+    assert conversion.rule == "BQML/START (weight from the site's table)"
+    assert suv_conversion(HEADER, [FRAME], SuvFallbacks(weight_kg=60.0)).factors[0] == pytest.approx(4e-4)
+
+
 def test_body_surface_area_is_turned_back() -> None:
     # 1.996 m2 = 19960 cm2; 80000 g / 19960 cm2
     assert factor(replace(HEADER, units="CM2ML")) == pytest.approx(80_000 / 19_960, rel=1e-3)
@@ -241,7 +198,8 @@ def test_body_surface_area_is_turned_back() -> None:
     [
         ({"height_m": None}, "PatientSize"),
         ({"height_m": 180.0}, "PatientSize"),
-        ({"sex": "O"}, "PatientSex"),
+        ({"sex": None}, "PatientSex (0010,0040) is missing"),
+        ({"sex": "D"}, "PatientSex"),
         ({"weight_kg": None}, "PatientWeight"),
         ({"suv_type": "NEW"}, "SUVType"),
     ],
