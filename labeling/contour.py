@@ -4,29 +4,32 @@ Everything is read off one map: `level[x]`, the highest threshold at which voxel
 component at any threshold is `level >= threshold`, its volume curve the sorted levels, and the saddle towards another
 maximum the level at that maximum.
 
-The rule starts from the iterative threshold (Jentzen et al., as used in arXiv 2502.00528) and mends what breaks it:
-the component and the background around it are measured anew at each step instead of only growing; the threshold lies
-between background and the lesion's mean rather than its single hottest voxel once the lesion is larger than the
-scanner's blur, so that large uneven lesions are outlined whole; lesions of the blur's size get the threshold at which
-a blurred sphere has its true volume; a lesion stops at the valley towards a hotter or a separate neighbour, and before
-the plateau of an organ it lies in or on.
+Three rules share the lesions, and each label says which made it and why. `even`: the iterative threshold (Jentzen et
+al., as used in arXiv 2502.00528) with what breaks it mended: component and background are measured anew at each step,
+and the threshold is where the edge of a blurred sphere of that volume lies. `small`: lesions of the blur's size, whose
+volume is estimated instead (see `small`). `uneven`: large lesions with parts of unlike uptake, cut between background
+and their mean instead of their hottest voxel. All of them stop at the valley towards a hotter, a reported or a
+separate neighbour, and before the plateau of an organ that they lie in or on. A site can ask for one rule of `rules`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import reconstruction
 
-from petground.labeling.maxima import Box, box_around
+from petground.labeling.maxima import Box
+from petground.labeling.necks import necked_peaks
+from petground.labeling.neighbourhood import Neighbourhood, neighbourhood
 from petground.labeling.organs import physiologic_in
+from petground.labeling.rules import RULES
+from petground.labeling.site import Site
+from petground.labeling.small import LARGEST_ML, outline_small
 from petground.labeling.threshold import Fixpoint, settle_even, settle_uneven
 from petground.labeling.valleys import (
-    WIDE_FWHM_MM,
     hotter_foreign,
     keep_to_basin,
     noise_of,
@@ -35,20 +38,23 @@ from petground.labeling.valleys import (
     separate_peaks,
 )
 from petground.labeling.volume import Volume
-from petground.labeling.whole import is_part_of_larger
+from petground.labeling.whole import probability_whole, signs
 
 __all__ = ["Outline", "outline"]
 
 Voxel = tuple[int, int, int]
 FIRST_BOX_MM, LARGEST_BOX_MM = 45.0, 180.0
-SMOOTH_FWHM_MM = 5.0
+UNEVEN_FROM = 0.45  # not a half: the hottest part of a mass for the mass costs more Dice than a rim too wide
+CLEARLY_EVEN = 0.3  # probability of an uneven mass below which a narrow neck parts two lesions
 
 
 @dataclass(frozen=True, eq=False)
 class Outline:
     """A contoured lesion: mask of the crop `box`, SUV at its edge, background SUV, and what was met on the way.
 
-    stability: volume at a 10 % higher threshold over that at a 10 % lower one, in (0, 1].
+    stability: volume at a 10 % higher threshold over that at a 10 % lower one, in (0, 1]. whole: probability that the
+    uneven outline fits better than the even one. why: the reason for the method, in words. noise: standard deviation
+    around the lesion [g/ml].
     """
 
     box: Box
@@ -58,16 +64,9 @@ class Outline:
     method: str
     stability: float
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class _Crop:
-    """The neighbourhood that an outline is worked out in."""
-
-    image: NDArray[np.float32]
-    seed: Voxel
-    spacing_mm: tuple[float, float, float]
-    voxel_ml: float
+    why: str = ""
+    whole: float = 0.0
+    noise: float = 0.0
 
 
 def outline(
@@ -77,89 +76,110 @@ def outline(
     others: Sequence[Voxel] = (),
     organs: Volume | None = None,
     site: str | None = None,
+    tracer: str | None = None,
+    rules: Site | None = None,
 ) -> Outline | None:
     """Outlines the lesion whose hottest voxel is `seed`; None when it cannot be told from its surroundings.
 
     others: hottest voxels of other lesions, which the outline stops short of. organs: label map of organs with normal
-    uptake that it keeps out of, unless `site` names them.
+    uptake of the `tracer` that it keeps out of, unless `site` names them. rules: the site's choice of rule and numbers.
     """
+    rules = rules or Site()
     half_mm = FIRST_BOX_MM
     while True:
-        box = box_around(seed, half_mm, pet.shape, pet.spacing_ijk_mm)
-        crop = _Crop(pet.array[box.slices], box.local(seed), pet.spacing_ijk_mm, pet.voxel_ml)
-        blocked = np.zeros(crop.image.shape, dtype=bool)
+        near = neighbourhood(pet, seed, half_mm)
         if organs is not None:
-            blocked = physiologic_in(organs, pet, box.slices, site)
-        found = _outline_in(crop, box, [box.local(o) for o in others], blocked)
-        if found is None or half_mm >= LARGEST_BOX_MM or not _reaches_inner_face(found.mask, box, pet.shape):
+            near = near.within(~physiologic_in(organs, pet, near.box.slices, site, tracer))
+        found = _outline_in(near, [near.box.local(o) for o in others], rules)
+        if found is None or half_mm >= LARGEST_BOX_MM or not _reaches_inner_face(found.mask, near.box, pet.shape):
             break
         half_mm *= 2
-    if found is not None and _reaches_image_edge(found.mask, box, pet.shape):
-        return Outline(**{**found.__dict__, "notes": (*found.notes, "at_image_edge")})
+    if found is not None and _reaches_image_edge(found.mask, near.box, pet.shape):
+        return replace(found, notes=(*found.notes, "at_image_edge"))
     return found
 
 
-def _outline_in(crop: _Crop, box: Box, others: list[Voxel], blocked: NDArray[np.bool_]) -> Outline | None:
-    image, seed = crop.image, crop.seed
-    noise = noise_of(image)
-    smooth, wide = (
-        ndimage.gaussian_filter(image, [fwhm / 2.355 / s for s in crop.spacing_mm])
-        for fwhm in (SMOOTH_FWHM_MM, WIDE_FWHM_MM)
-    )
-    notes = []
-    domain = ~blocked & (image <= image[seed])
-    domain[seed] = True
-    foreign = hotter_foreign(image, wide, seed, noise)
+def _outline_in(near: Neighbourhood, others: list[Voxel], rules: Site) -> Outline | None:
+    noise = noise_of(near.image)
+    foreign = hotter_foreign(near.image, near.wide, near.seed, noise)
     for other in others:
-        if all(0 <= o < n for o, n in zip(other, image.shape, strict=True)):
+        if all(0 <= o < n for o, n in zip(other, near.image.shape, strict=True)):
             foreign[other] = True
-    basin = keep_to_basin(image, smooth, seed, foreign) if foreign.any() else np.ones(image.shape, dtype=bool)
-    domain &= basin
-    level = _levels(image, seed, domain)
-    method, fixed, plateau = _fitting(crop, level, wide, domain)
-    if plateau is not None:
+    basin = np.ones(near.image.shape, dtype=bool)
+    if foreign.any():
+        basin = keep_to_basin(near.image, near.smooth, near.seed, foreign)
+        near = near.within(basin)
+    found = _chosen(near, foreign) if rules.contour == "auto" else _asked(near, rules)
+    if found is None:
+        return None
+    mask = np.asarray(ndimage.binary_fill_holes(found.mask) & (near.domain | found.mask), dtype=bool)
+    if (ndimage.binary_dilation(mask) & ~basin & (near.image >= found.threshold)).any():
+        return replace(found, mask=mask, noise=noise, notes=("touches_hotter", *found.notes))
+    return replace(found, mask=mask, noise=noise)
+
+
+def _asked(near: Neighbourhood, rules: Site) -> Outline | None:
+    """The outline by the rule that the site asks for."""
+    ruled = RULES[rules.contour](near, rules)
+    if not ruled.mask[near.seed]:
+        return None
+    stability = _stability(near, ruled.threshold)
+    return Outline(near.box, ruled.mask, ruled.threshold, ruled.background, rules.contour, stability, (), ruled.why)
+
+
+def _chosen(near: Neighbourhood, foreign: NDArray[np.bool_]) -> Outline | None:
+    """The outline by the rule that suits the lesion."""
+    notes = []
+    fit = _fitting(near)
+    if fit.plateau is not None:
         notes.append("on_organ")
-        domain &= off_the_plateau(smooth, level, plateau, crop.spacing_mm)
-        level = _levels(image, seed, domain)
-        method, fixed, _ = _fitting(crop, level, wide, domain)
-    peaks = separate_peaks(image, wide, level, fixed.threshold, fixed.background)
+        near = near.within(off_the_plateau(near.smooth, near.level, fit.plateau, near.spacing_mm))
+        fit = _fitting(near)
+    peaks = separate_peaks(near.image, near.wide, near.level, fit.found.threshold, fit.found.background)
+    if fit.whole < CLEARLY_EVEN:  # a mass of several nodules has necks of its own
+        peaks |= necked_peaks(near, fit.found.threshold)
     if peaks.any():
         notes.append("touches_other")
-        domain &= keep_to_basin(image, smooth, seed, peaks | foreign)
-        level = _levels(image, seed, domain)
-        method, fixed, _ = _fitting(crop, level, wide, domain)
-    mask = level >= fixed.threshold
-    if not mask.any() or fixed.threshold >= image[seed]:
+        near = near.within(keep_to_basin(near.image, near.smooth, near.seed, peaks | foreign))
+        fit = _fitting(near)
+    threshold, background = fit.found.threshold, fit.found.background
+    if threshold >= near.top:
         return None
-    tight, loose = ((level >= fixed.threshold * f).sum() for f in (1.1, 0.9))
-    mask = np.asarray(ndimage.binary_fill_holes(mask) & domain, dtype=bool)
-    if (ndimage.binary_dilation(mask) & ~basin & (image >= fixed.threshold)).any():
-        notes.insert(0, "touches_hotter")
-    stability = float(max(tight, 1) / max(loose, 1))
-    return Outline(box, mask, fixed.threshold, fixed.background, method, stability, tuple(notes))
+    mask, method, why = near.component(threshold), fit.method, fit.why
+    if method == "even" and fit.found.volume_ml < LARGEST_ML:
+        mask, threshold = outline_small(near, background)
+        method, why = "small", f"{fit.found.volume_ml:.2f} ml at half height: of the blur's size, volume estimated"
+    if not mask.any():
+        return None
+    stability = _stability(near, threshold)
+    return Outline(near.box, mask, threshold, background, method, stability, tuple(notes), why, fit.whole)
 
 
-def _fitting(
-    crop: _Crop, level: NDArray[np.float32], wide: NDArray[np.float32], domain: NDArray[np.bool_]
-) -> tuple[str, Fixpoint, tuple[float, float] | None]:
-    """Method and threshold that suit the lesion, and the plateau of an organ that it runs into, if it does."""
-    image = crop.image
-    even = settle_even(image, level, domain, crop.spacing_mm)
-    plateau = organ_plateau(image, wide, level, even.threshold, crop.voxel_ml)
-    if plateau is None:
-        uneven = settle_uneven(image, level, domain, crop.spacing_mm)
-        if is_part_of_larger(image, wide, level, even, uneven, crop.spacing_mm):
-            return "uneven", uneven, None
-    return "even", even, plateau
+@dataclass(frozen=True)
+class _Fit:
+    """A method with its threshold and reason, and the plateau of an organ that it runs into, if it does."""
+
+    method: str
+    found: Fixpoint
+    why: str
+    whole: float
+    plateau: tuple[float, float] | None = None
 
 
-def _levels(image: NDArray[np.float32], seed: Voxel, domain: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The highest threshold at which each voxel is 6-connected to the seed within the domain."""
-    floor = np.float32(min(float(image.min()), 0.0) - 1.0)
-    ceiling = np.where(domain, np.minimum(image, image[seed]), floor)
-    start = np.full(image.shape, floor, dtype=np.float32)
-    start[seed] = ceiling[seed]
-    return np.asarray(reconstruction(start, ceiling, footprint=ndimage.generate_binary_structure(3, 1)), np.float32)
+def _fitting(near: Neighbourhood) -> _Fit:
+    even = settle_even(near.image, near.level, near.domain, near.spacing_mm)
+    uneven = settle_uneven(near.image, near.level, near.domain, near.spacing_mm)
+    whole = probability_whole(signs(near.wide, near.level, even, uneven, near.spacing_mm))
+    if whole > UNEVEN_FROM:
+        why = f"hottest part of a larger lesion of {uneven.volume_ml:.0f} ml (p {whole:.2f})"
+        return _Fit("uneven", uneven, why, whole)
+    plateau = organ_plateau(near.image, near.wide, near.level, even.threshold, near.voxel_ml)
+    return _Fit("even", even, f"one even lesion (p {1 - whole:.2f})", whole, plateau)
+
+
+def _stability(near: Neighbourhood, threshold: float) -> float:
+    tight, loose = (int((near.level >= threshold * f).sum()) for f in (1.1, 0.9))
+    return max(tight, 1) / max(loose, 1)
 
 
 def _reaches_inner_face(mask: NDArray[np.bool_], box: Box, shape: Voxel) -> bool:

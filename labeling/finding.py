@@ -38,12 +38,16 @@ TEXT_REASONS: dict[str, str] = {
     "ambiguous": "several slices for one SUV, or a value that cannot be assigned",
     "no_slice": "a lesion value without an axial index",
     "repeat": "the same finding told again, in the impression say",
+    "disagreement": "the second reader, a language model, read it otherwise",
 }
 """Why a mention in a report is not a current lesion with SUVmax and axial slice; the first that applies."""
 
 IMAGE_REASONS: dict[str, str] = {
     "slice_outside": "the reported slice is not on the image",
     "suv_below_minimum": "reported SUV below the site's minimum",
+    "numbering_unclear": "how slices are counted is not known for this scanner and time",
+    "physiologic_organ": "the only fitting maximum lies inside an organ with normal uptake that the text does not name",
+    "series_unknown": "the report counts in a series that is neither the PET nor the CT that were read",
     "no_match": "no local maximum of the reported value at the reported slice",
     "ambiguous_match": "several equally good maxima; kept as candidates for review",
     "no_contour": "the lesion could not be told from its surroundings",
@@ -108,7 +112,9 @@ class Label:
 
     mask: [I, J, K] bool, same grid as the PET. suv_measured: the maximum of the PET inside the mask [g/ml].
     slice_measured: the hottest voxel's slice in the site's own numbering. volume_ml: mask volume [ml].
-    confidence: in [0, 1]. method: the contouring rule that made the mask. threshold: SUV at its edge.
+    confidence: probability that the mask overlaps the lesion meant with a Dice of 0.5 or more (see `confidence`);
+    measures: what it was computed from. method: the contouring rule that made the mask, why: the reason it was
+    chosen. threshold: SUV at its edge.
     """
 
     mask: NDArray[np.bool_]
@@ -121,6 +127,8 @@ class Label:
     threshold: float
     candidates: tuple[Candidate, ...] = ()
     warnings: tuple[str, ...] = ()
+    why: str = ""
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from petground.labeling.confidence import confidence, features
 from petground.labeling.contour import Outline, outline
 from petground.labeling.errors import InputError
 from petground.labeling.finding import Candidate, Excluded, Finding, Label
-from petground.labeling.match import CHECK_TOLERANCE, Choice, assign, find_candidates, value_excess
-from petground.labeling.numbering import slice_number, slice_to_k
+from petground.labeling.match import CHECK_TOLERANCE, DEEP_IN_ORGAN, Choice, assign, find_candidates, value_excess
+from petground.labeling.numbering import site_for_series, slice_number, slice_to_k
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
 
@@ -31,13 +31,14 @@ def label_finding(
     site: Site | None = None,
     ct: Volume | None = None,
     organs: Volume | None = None,
+    tracer: str | None = None,
 ) -> Label | Excluded:
     """Finds and outlines the lesion that a finding reports, on an exam where it is the only one.
 
     pet: SUVbw. ct: HU on its own grid, for the midline and for sites that count CT slices. organs: label map with the
-    ids of `organs.PHYSIOLOGIC`. Raises as `label_exam`.
+    ids of `organs.class_ids`; tracer: tells which of them take it up normally. Raises as `label_exam`.
     """
-    return label_exam(pet, [finding], site=site, ct=ct, organs=organs)[0]
+    return label_exam(pet, [finding], site=site, ct=ct, organs=organs, tracer=tracer)[0]
 
 
 def label_exam(
@@ -47,6 +48,7 @@ def label_exam(
     site: Site | None = None,
     ct: Volume | None = None,
     organs: Volume | None = None,
+    tracer: str | None = None,
 ) -> list[Label | Excluded]:
     """Labels the findings of one exam together: no maximum serves two findings, no mask grows into another's lesion.
 
@@ -59,7 +61,7 @@ def label_exam(
     fates: dict[int, Label | Excluded] = {}
     pools: dict[int, list[Candidate]] = {}
     for n, finding in enumerate(findings):
-        outcome = _candidates_or_reason(pet, finding, site, ct, organs)
+        outcome = _candidates_or_reason(pet, finding, site, ct, organs, tracer)
         if isinstance(outcome, Excluded):
             fates[n] = outcome
         else:
@@ -73,7 +75,7 @@ def label_exam(
             fates[n] = fate
             continue
         others = [voxel for m, voxel in seeds.items() if m != n and voxel != seeds[n]]
-        shape = outline(pet, seeds[n], others=others, organs=organs, site=findings[n].site)
+        shape = outline(pet, seeds[n], others=others, organs=organs, tracer=tracer, site=findings[n].site, rules=site)
         if shape is None:
             fates[n] = Excluded("no_contour", candidates=_chosen_first(choice, pools[n]))
         else:
@@ -97,21 +99,26 @@ def _checked(pet: Volume) -> Volume:
 
 
 def _candidates_or_reason(
-    pet: Volume, finding: Finding, site: Site, ct: Volume | None, organs: Volume | None
+    pet: Volume, finding: Finding, site: Site, ct: Volume | None, organs: Volume | None, tracer: str | None
 ) -> list[Candidate] | Excluded:
     if finding.status != "positive":
         return Excluded(finding.reason or "ambiguous")
     if finding.slice is None:
         return Excluded("no_slice")
+    if not site.numbering_known:
+        return Excluded("numbering_unclear")
     if finding.suv < site.suv_minimum:
         return Excluded("suv_below_minimum", f"{finding.suv:g} is below {site.suv_minimum:g}")
-    ks = slice_to_k(finding.slice, pet, site, ct)
+    counted = site_for_series(site, finding.series, pet, ct)
+    if counted is None:
+        return Excluded("series_unknown", f"series {finding.series}")
+    ks = slice_to_k(finding.slice, pet, counted, ct)
     if ks is None:
         return Excluded("slice_outside", f"slice {finding.slice} of {pet.shape[2]}")
-    found = find_candidates(pet, finding, ks, site, ct=ct, organs=organs)
+    found = find_candidates(pet, finding, ks, site, ct=ct, organs=organs, tracer=tracer)
     if found:
         return found
-    near = find_candidates(pet, finding, ks, site, ct=ct, organs=organs, widen=1.0)
+    near = find_candidates(pet, finding, ks, site, ct=ct, organs=organs, tracer=tracer, widen=1.0)
     if near and value_excess(near[0].suv, finding) <= CHECK_TOLERANCE:
         return Excluded("check_suv", f"nearest maximum {near[0].suv:.2f}", tuple(near))
     return Excluded("no_match", candidates=tuple(near))
@@ -126,6 +133,8 @@ def _matched_or_reason(
     candidates = _chosen_first(choice, pool)
     if choice.ambiguous:
         return Excluded("ambiguous_match", f"{len(pool)} maxima", candidates)
+    if choice.candidate.evidence.get("organ") == DEEP_IN_ORGAN:
+        return Excluded("physiologic_organ", candidates=candidates)
     side_mm = _side_mm(pet, finding, choice.candidate, ct)
     if side_mm is not None and side_mm < -site.midline_margin_mm:
         return Excluded("check_laterality", f"{-side_mm:.0f} mm on the other side", candidates)
@@ -180,26 +189,35 @@ def _label(
     excess = value_excess(measured, finding)
     if excess > CHECK_TOLERANCE:
         return Excluded("check_suv", f"maximum {measured:.2f}", candidates)
-    if volume_ml > site.max_volume_ml:
-        return Excluded("check_volume", f"{volume_ml:.0f} ml", candidates)
+    if not site.min_volume_ml <= volume_ml <= site.max_volume_ml:
+        return Excluded("check_volume", f"{volume_ml:.3g} ml", candidates)
     warnings = list(shape.notes)
     side_mm = _side_mm(pet, finding, candidates[0], ct)
     if side_mm is not None and side_mm < -SIDE_WARNING_MM:
         warnings.insert(0, "laterality_contradicts")
     if choice.runner_up > CLOSE_SECOND:
         warnings.insert(0, "ambiguous")
+    chosen = candidates[0]
     measures = features(
         value_excess=excess,
-        match_score=candidates[0].score,
+        slice_distance=chosen.slice_distance,
+        match_score=chosen.score,
+        prominence=chosen.evidence.get("prominence", 1.0),
         runner_up=choice.runner_up,
         contrast=(measured - shape.background) / measured,
+        signal_to_noise=(measured - shape.background) / max(shape.noise, 1e-6),
         stability=shape.stability,
         volume_ml=volume_ml,
+        whole=shape.whole,
+        side_mm=side_mm,
+        notes=shape.notes,
     )
     return Label(
         mask=mask,
         suv_measured=measured,
-        slice_measured=slice_number(candidates[0].voxel_ijk[2], pet, site, ct),
+        slice_measured=slice_number(
+            candidates[0].voxel_ijk[2], pet, site_for_series(site, finding.series, pet, ct) or site, ct
+        ),
         voxel_ijk=candidates[0].voxel_ijk,
         volume_ml=volume_ml,
         confidence=confidence(measures),
@@ -207,4 +225,6 @@ def _label(
         threshold=shape.threshold,
         candidates=candidates,
         warnings=tuple(warnings),
+        why=shape.why,
+        measures=measures,
     )

@@ -7,22 +7,36 @@ from dataclasses import dataclass, replace
 
 import cc3d
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from petground.labeling.body import right_of_midline_mm, towards_side_mm
 from petground.labeling.finding import Candidate, Finding
 from petground.labeling.maxima import box_around, component_at, dominance, local_maxima
-from petground.labeling.organs import organ_at
+from petground.labeling.organs import named_organs, organ_at
 from petground.labeling.site import Site
+from petground.labeling.structures import distance_mm, structures
 from petground.labeling.volume import Volume
 
-__all__ = ["CHECK_TOLERANCE", "Choice", "assign", "find_candidates", "rounding_interval", "value_excess"]
+__all__ = [
+    "CHECK_TOLERANCE",
+    "DEEP_IN_ORGAN",
+    "Choice",
+    "assign",
+    "find_candidates",
+    "rounding_interval",
+    "value_excess",
+]
 
 CHECK_TOLERANCE = 0.2  # label maximum against text [g/ml]; arXiv 2502.00528
 CLEARLY_BETTER = 0.8  # another candidate that reaches this part of the chosen one's score leaves the match ambiguous
 SAME_LESION = 0.85  # two maxima joined at this part of the lower one are one lesion
 REACH_MM = 60.0  # how far from the slice a lesion's maximum may lie when its body covers the slice
 MOST_CANDIDATES = 12
+BLUR_MM = 7.0  # what the scanner adds to a lesion's width, in quadrature
+SIZE_FACTOR = 2.0  # CT sizes are longest diameters of what is seen there: this much off tells nothing
+DEEP_IN_ORGAN, ON_ORGAN = 0.1, 0.4  # normal uptake that the text does not name; at its border it may be a lesion
+PLACE_MM = 15.0  # nearer than this to the structure that the site names is as good as in it: breathing, blur, border
 
 
 @dataclass(frozen=True)
@@ -55,13 +69,16 @@ def find_candidates(
     *,
     ct: Volume | None = None,
     organs: Volume | None = None,
+    tracer: str | None = None,
     widen: float | None = None,
 ) -> list[Candidate]:
     """Maxima that the finding can mean, best first.
 
     A local maximum of the printed value on the slice (within the site's tolerance of slices) or, scored lower, one
-    whose lesion at half its value covers the slice. `widen` replaces `site.suv_tolerance`.
+    whose lesion at half its value covers the slice. `widen` replaces `site.suv_tolerance`. organs: see `organs`; with
+    `tracer` it tells which uptake is normal.
     """
+    body = _Body(pet, ct, organs, tracer)
     tolerance = site.suv_tolerance if widen is None else widen
     low, high = rounding_interval(finding.suv, finding.suv_decimals)
     # float32 voxels: 5.15 is stored as 5.1500001
@@ -69,8 +86,8 @@ def find_candidates(
     near = range(max(ks.start - site.slice_tolerance, 0), min(ks.stop + site.slice_tolerance, pet.shape[2]))
     voxels = local_maxima(pet.array, near, low, high)
     covering = [v for v in _covering(pet, ks, low, high) if v not in voxels]
-    scored = [_scored(pet, finding, v, ks, site, ct, organs, covers=False) for v in voxels[: 4 * MOST_CANDIDATES]]
-    scored += [_scored(pet, finding, v, ks, site, ct, organs, covers=True) for v in covering]
+    scored = [_scored(body, finding, v, ks, covers=False) for v in voxels[: 4 * MOST_CANDIDATES]]
+    scored += [_scored(body, finding, v, ks, covers=True) for v in covering]
     return _one_per_lesion(pet, sorted(scored, key=lambda c: -c.score))[:MOST_CANDIDATES]
 
 
@@ -127,17 +144,18 @@ def _covering(pet: Volume, ks: range, low: float, high: float) -> list[tuple[int
     return list(hottest.values())
 
 
-def _scored(
-    pet: Volume,
-    finding: Finding,
-    voxel: tuple[int, int, int],
-    ks: range,
-    site: Site,
-    ct: Volume | None,
-    organs: Volume | None,
-    *,
-    covers: bool,
-) -> Candidate:
+@dataclass(frozen=True, eq=False)
+class _Body:
+    """What a candidate is seen in."""
+
+    pet: Volume
+    ct: Volume | None
+    organs: Volume | None
+    tracer: str | None
+
+
+def _scored(body: _Body, finding: Finding, voxel: tuple[int, int, int], ks: range, *, covers: bool) -> Candidate:
+    pet = body.pet
     value = float(pet.array[voxel])
     excess = value_excess(value, finding)
     distance = max(ks.start - voxel[2], voxel[2] - (ks.stop - 1), 0)
@@ -148,16 +166,38 @@ def _scored(
         "slice": 0.5 * 0.98**distance if covers and distance else 0.85**distance,
         "prominence": float(np.clip(height / 0.25, 0.05, 1.0) ** 0.5),
     }
-    side_mm = towards_side_mm(right_of_midline_mm(voxel, pet, ct), finding.laterality)
+    side_mm = towards_side_mm(right_of_midline_mm(voxel, pet, body.ct), finding.laterality)
     if side_mm is not None:
         evidence["side_mm"] = side_mm
         evidence["laterality"] = 0.05 + 0.95 / (1.0 + float(np.exp(-(side_mm + 10.0) / 10.0)))
-    if organs is not None:
-        organ = organ_at(organs, pet, voxel)
-        named = organ is not None and organ in (finding.site or "")
-        evidence["organ"] = 0.2 if organ is not None and not named else 1.0
-    score = float(np.prod([part for name, part in evidence.items() if name != "side_mm"]))
+    if finding.size_mm:
+        width = _width_mm(pet.array[box.slices], box.local(voxel), pet.voxel_ml)
+        off = abs(float(np.log(width / np.hypot(finding.size_mm, BLUR_MM))))
+        evidence["size"] = float(np.clip(np.exp(-((max(off - np.log(SIZE_FACTOR), 0.0) / 0.5) ** 2)), 0.3, 1.0))
+    if body.organs is not None:
+        evidence |= _in_the_body(body, body.organs, finding, voxel)
+    score = float(np.prod([part for name, part in evidence.items() if not name.endswith("_mm")]))
     return Candidate(voxel, value, score, distance, evidence)
+
+
+def _width_mm(crop: NDArray[np.float32], seed: tuple[int, int, int], voxel_ml: float) -> float:
+    """Diameter of a ball as large as the component at half the candidate's value."""
+    volume_ml = float(component_at(crop, seed, 0.5 * float(crop[seed])).sum()) * voxel_ml
+    return float((6000.0 * volume_ml / np.pi) ** (1 / 3))
+
+
+def _in_the_body(body: _Body, organs: Volume, finding: Finding, voxel: tuple[int, int, int]) -> dict[str, float]:
+    """Whether the place is normal uptake that the text does not name, and how far it is from what the text names."""
+    evidence = {}
+    found = organ_at(organs, body.pet, voxel, body.tracer)
+    unnamed = found is not None and found[0] not in named_organs(finding.site)
+    evidence["organ"] = (DEEP_IN_ORGAN if found[1] else ON_ORGAN) if found is not None and unnamed else 1.0
+    wanted = structures(finding.site, finding.laterality)
+    away_mm = distance_mm(organs, body.pet.to_world_mm(voxel), wanted)
+    if away_mm is not None:
+        evidence["place_mm"] = away_mm
+        evidence["place"] = float(np.clip(1.0 - (away_mm - PLACE_MM) / 40.0, 0.3, 1.0))
+    return evidence
 
 
 def _one_per_lesion(pet: Volume, candidates: list[Candidate]) -> list[Candidate]:

@@ -8,7 +8,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Box", "box_around", "component_at", "dominance", "local_maxima"]
+__all__ = ["Box", "box_around", "component_at", "dominance", "local_maxima", "peaks"]
 
 Voxel = tuple[int, int, int]
 _OFFSETS = np.array([o for o in np.ndindex(3, 3, 3) if o != (1, 1, 1)]) - 1
@@ -56,6 +56,26 @@ def local_maxima(array: NDArray[np.float32], ks: range, low: float, high: float)
     found = [_voxel(v) for v in index[top & ~tied]]
     found += _plateaus(array, index[tied])
     return sorted((v for v in found if v[2] in ks), key=lambda v: -float(array[v]))
+
+
+def peaks(
+    array: NDArray[np.float32], spacing_ijk_mm: tuple[float, float, float], low: float, radius_mm: float
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Voxels >= low that none within `radius_mm`, and none of the 26 neighbours, exceeds: indices [M, 3], values [M].
+
+    One pass for every value that may be asked for. The voxels of a plateau are all told.
+    """
+    reach = [max(1, int(radius_mm / step)) for step in spacing_ijk_mm]
+    padded = np.pad(array, [(r, r) for r in reach], constant_values=-np.inf)
+    flat, strides = padded.ravel(), np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
+    offsets = np.array(list(np.ndindex(*(2 * r + 1 for r in reach)))) - reach
+    distance = np.linalg.norm(offsets * spacing_ijk_mm, axis=1)
+    near = (distance <= radius_mm) | (np.abs(offsets).max(axis=1) <= 1)
+    left = np.flatnonzero(flat >= low)
+    for offset in offsets[near][np.argsort(distance[near], kind="stable")]:  # the nearest rule out most
+        left = left[flat[left + int(offset @ strides)] <= flat[left]]
+    index = np.stack(np.unravel_index(left, padded.shape), axis=1) - reach
+    return index.astype(np.int64), np.asarray(flat[left], dtype=np.float32)
 
 
 def _plateaus(array: NDArray[np.float32], index: NDArray[np.int64]) -> list[Voxel]:

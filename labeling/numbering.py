@@ -1,10 +1,12 @@
 """Slice numbers as reports print them, and the index k of the PET array: one place for both directions.
 
 A site counts from the head or the feet, from 0 or from 1, slices of the PET or of the CT, or quotes DICOM's
-InstanceNumber (method: arXiv 2502.00528, where it is the head, 1 and the PET). `Site` says which.
+InstanceNumber of either (method: arXiv 2502.00528, where it is the head, 1 and the PET). `Site` says which.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +14,21 @@ from petground.labeling.errors import GeometryError
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
 
-__all__ = ["slice_number", "slice_to_k"]
+__all__ = ["site_for_series", "slice_number", "slice_to_k"]
+
+
+def site_for_series(site: Site, series: int | None, pet: Volume, ct: Volume | None = None) -> Site | None:
+    """The site as it counts in the series that a report names ("series 3, image 104"); None for a series unknown.
+
+    Without a named series, and where the site does not go by series numbers, the site as it is.
+    """
+    if not site.slice_by_series_number or series is None:
+        return site
+    if series == pet.series_number:
+        return replace(site, slice_grid="pet")
+    if ct is not None and series == ct.series_number:
+        return replace(site, slice_grid="ct")
+    return None
 
 
 def slice_to_k(number: int, pet: Volume, site: Site, ct: Volume | None = None) -> range | None:
@@ -22,14 +38,9 @@ def slice_to_k(number: int, pet: Volume, site: Site, ct: Volume | None = None) -
     thinner one the nearest PET slice. `slice_tolerance` is not applied here. Raises GeometryError when the site
     counts CT slices or instance numbers and the exam has none.
     """
-    if site.slice_by_instance_number:
-        numbers = _instance_numbers(pet)
-        if numbers.count(number) > 1:
-            raise GeometryError(f"InstanceNumber {number} stands on {numbers.count(number)} slices")
-        return range(numbers.index(number), numbers.index(number) + 1) if number in numbers else None
     grid = _counted_grid(pet, site, ct)
     index = _number_to_index(number, grid, site)
-    if not 0 <= index < grid.shape[2]:
+    if index is None or not 0 <= index < grid.shape[2]:
         return None
     if grid is pet:
         return range(index, index + 1)
@@ -47,15 +58,20 @@ def slice_number(k: int, pet: Volume, site: Site, ct: Volume | None = None) -> i
 
     Raises GeometryError as `slice_to_k` does.
     """
-    if site.slice_by_instance_number:
-        return _instance_numbers(pet)[k]
     grid = _counted_grid(pet, site, ct)
     index = k if grid is pet else round(_other_k(float(k), pet, grid))
+    if site.slice_by_instance_number:
+        return _instance_numbers(grid, site)[min(max(index, 0), grid.shape[2] - 1)]
     from_head = (site.slice_origin == "head") == grid.head_is_last
     return (grid.shape[2] - 1 - index if from_head else index) + site.slice_first
 
 
-def _number_to_index(number: int, grid: Volume, site: Site) -> int:
+def _number_to_index(number: int, grid: Volume, site: Site) -> int | None:
+    if site.slice_by_instance_number:
+        numbers = _instance_numbers(grid, site)
+        if numbers.count(number) > 1:
+            raise GeometryError(f"InstanceNumber {number} stands on {numbers.count(number)} slices")
+        return numbers.index(number) if number in numbers else None
     position = number - site.slice_first
     from_head = (site.slice_origin == "head") == grid.head_is_last
     return grid.shape[2] - 1 - position if from_head else position
@@ -71,13 +87,13 @@ def _counted_grid(pet: Volume, site: Site, ct: Volume | None) -> Volume:
     return ct
 
 
-def _instance_numbers(pet: Volume) -> tuple[int, ...]:
-    if pet.instance_numbers is None:
+def _instance_numbers(grid: Volume, site: Site) -> tuple[int, ...]:
+    if grid.instance_numbers is None:
         raise GeometryError(
-            "the site counts by InstanceNumber and the PET has none",
+            f"the site counts by InstanceNumber and the {site.slice_grid.upper()} has none",
             fix="give the exam as DICOM, or set slice_by_instance_number: false in the site file",
         )
-    return pet.instance_numbers
+    return grid.instance_numbers
 
 
 def _other_k(k: float, source: Volume, target: Volume) -> float:

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-__all__ = ["Fixpoint", "edge_fraction", "settle_even", "settle_uneven"]
+__all__ = ["Fixpoint", "around_component", "edge_fraction", "settle_even", "settle_uneven"]
 
 FWHM_MM = 6.0  # blur of today's scanners and reconstructions in the patient: 5 to 7 mm
 FWHM_PER_SIGMA = 2.3548
 HIGHEST_FRACTION = 0.8  # one voxel is no measure of volume
 MEAN_FRACTION = 0.4  # of the mean's height above background; 0.5 is Ridler and Calvard's, and cuts rims off
 # The hottest voxel of a small lesion misses its peak, that of a large one is a peak of the noise.
-MAXIMUM_BIAS = ((2.0, 10.0), (1.05, 0.95))  # volumes [ml], factors on the edge fraction
+MAXIMUM_BIAS = ((2.0, 10.0), (1.05, 0.85))  # volumes [ml], factors on the edge fraction
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def settle_even(
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     half, background = 0.8 * top, 0.0
     for _ in range(steps):
-        background = _background(image, level >= half, domain)
+        background = around_component(image, level >= half, domain)
         new = float(np.clip((background + top) / 2, 0.05 * top, 0.95 * top))
         if abs(new - half) < 0.01 * half:
             break
@@ -77,7 +77,7 @@ def settle_uneven(
     for _ in range(steps):
         mask = level >= threshold
         volume = float(mask.sum()) * voxel_ml
-        background = _background(image, mask, domain)
+        background = around_component(image, mask, domain)
         new = background + MEAN_FRACTION * (float(image[mask].mean()) - background)
         new = float(np.clip(new, 0.05 * top, 0.95 * top))
         if abs(new - threshold) < 0.01 * threshold:
@@ -120,7 +120,7 @@ def _profile(radius: float, distance: NDArray[np.float64]) -> NDArray[np.float64
     return profile
 
 
-def _background(image: NDArray[np.float32], mask: NDArray[np.bool_], domain: NDArray[np.bool_]) -> float:
+def around_component(image: NDArray[np.float32], mask: NDArray[np.bool_], domain: NDArray[np.bool_]) -> float:
     """Median SUV two to four voxels outside of the component, on its own side of the valleys."""
     where = ndimage.find_objects(mask.view(np.uint8))[0] if mask.any() else None
     if where is None:

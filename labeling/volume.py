@@ -27,6 +27,7 @@ class Volume:
     unit: what a value means. A PET volume is always "SUVbw" [g/ml].
     frame_of_reference: the DICOM Frame of Reference UID, where known.
     instance_numbers: DICOM InstanceNumber of each k, where known: some sites' "slice" means that number.
+    series_number: DICOM SeriesNumber, where known: "series 3, image 104" names it.
     """
 
     array: NDArray[Any]
@@ -34,6 +35,7 @@ class Volume:
     unit: Unit
     frame_of_reference: str | None = None
     instance_numbers: tuple[int, ...] | None = None
+    series_number: int | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3 or 0 in self.array.shape:

@@ -1,8 +1,10 @@
 """Is the hottest spot the lesion, or the hottest part of a larger, uneven one?
 
 A warm organ around a small lesion and a large tumour around its hottest nodule look alike at the spot itself. They
-differ in what is met when the threshold falls: an organ or the body joins at its own level, nearly at once, and runs
-out along itself; an uneven tumour is gained step by step, stays one lump, and stands clear of its surroundings.
+differ in what is met when the threshold falls: an organ or the body joins at its own level, nearly at once and evenly;
+an uneven tumour is gained step by step, is uneven, stays one lump, and stands clear of its surroundings.
+
+How much each sign weighs is fitted on simulated lesions only (`python benchmarks/fit_outlines.py` writes whole.json).
 """
 
 from __future__ import annotations
@@ -10,44 +12,57 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from petground.labeling.logistic import load_logistic
 from petground.labeling.threshold import Fixpoint
-from petground.labeling.valleys import fine_noise
 
-__all__ = ["filling", "is_part_of_larger", "steepest_gain"]
+__all__ = ["SIGNS", "filling", "probability_whole", "signs", "steepest_gain"]
 
-# Set by looking at six drawn sarcomas (ibsi_sts and sts_001_whole_body) and at simulated even and uneven lesions in, on
-# and beside organs: their figures are no test of these constants.
-MORE_THAN_BLUR_MM = 3.5  # blur of 6 mm FWHM lies between half height and the uneven threshold with less
-LEAST_UNEVEN_ML = 4.0  # smaller lesions are all blur
-GRADUAL_GAIN = 2.45
-LUMP_FILLING = 0.55
-CLEAR_BACKGROUND = 0.6
-NOISE_SPOT_SD = 10.0
+LEAST_GROWN_MM = 1.5  # within the blur there is nothing to decide
+LEAST_UNEVEN_ML, MOST_UNEVEN_ML = 2.0, 1500.0  # above: a liver, or the body
+LUMP_FILLING = 0.5  # below, it ran out along an organ
+SIGNS = ("gain", "clear", "arms", "volume", "spread", "embedded", "grown")
 
 
-def is_part_of_larger(
-    image: NDArray[np.float32],
+def probability_whole(measured: dict[str, float] | None) -> float:
+    """Probability that the uneven outline fits the lesion better than the even one; 0 where there is no choice."""
+    return load_logistic("whole").probability(measured) if measured else 0.0
+
+
+def signs(
     wide: NDArray[np.float32],
     level: NDArray[np.float32],
     even: Fixpoint,
     uneven: Fixpoint,
     spacing_mm: tuple[float, float, float],
-) -> bool:
-    """True when the uneven component is a lesion of which the even one is only the hottest part.
+) -> dict[str, float] | None:
+    """What tells the two apart; None where both thresholds outline the same.
 
-    level: connection levels to the seed (see `contour`). wide: the image smoothed as `fine_noise` wants it.
+    level: connection levels to the seed (see `contour`). wide: the image smoothed by WIDE_FWHM_MM.
+
+    gain: logarithm of `steepest_gain`. clear: background over the uneven threshold. arms: what the uneven component
+    lacks of a `filling` of 0.7. volume: logarithm of its ml. spread: relative standard deviation of the smoothed
+    uptake in what joins between the two thresholds. embedded: background of the even component over its threshold.
+    grown: what the radius gains, as part of the uneven one.
     """
-    grown_mm = _radius_mm(uneven.volume_ml) - _radius_mm(even.volume_ml)
-    if grown_mm < MORE_THAN_BLUR_MM or uneven.volume_ml < LEAST_UNEVEN_ML or even.threshold <= uneven.threshold:
-        return False
-    joined = (level >= uneven.threshold) & (level < even.threshold)
-    if float(level.max()) - even.background < NOISE_SPOT_SD * fine_noise(image, wide, joined):
-        return True
-    return (
-        uneven.background < CLEAR_BACKGROUND * uneven.threshold
-        and steepest_gain(level, even.threshold, uneven.threshold) < GRADUAL_GAIN
-        and filling(level >= uneven.threshold, spacing_mm) > LUMP_FILLING
-    )
+    radius_mm = _radius_mm(uneven.volume_ml)
+    grown_mm = radius_mm - _radius_mm(even.volume_ml)
+    if grown_mm < LEAST_GROWN_MM or even.threshold <= uneven.threshold:
+        return None
+    if not LEAST_UNEVEN_ML <= uneven.volume_ml <= MOST_UNEVEN_ML:
+        return None
+    filled = filling(level >= uneven.threshold, spacing_mm)
+    joined = wide[(level >= uneven.threshold) & (level < even.threshold)]
+    if len(joined) == 0 or filled < LUMP_FILLING:
+        return None
+    return {
+        "gain": float(np.log(steepest_gain(level, even.threshold, uneven.threshold))),
+        "clear": uneven.background / uneven.threshold,
+        "arms": max(0.0, 0.7 - filled),
+        "volume": float(np.log(uneven.volume_ml)),
+        "spread": float(joined.std() / max(float(joined.mean()), 1e-6)),
+        "embedded": even.background / even.threshold,
+        "grown": grown_mm / radius_mm,
+    }
 
 
 def steepest_gain(level: NDArray[np.float32], high: float, low: float) -> float:
@@ -56,7 +71,7 @@ def steepest_gain(level: NDArray[np.float32], high: float, low: float) -> float:
     thresholds = np.maximum(high * 0.95 ** np.arange(steps + 1), low)
     levels = np.sort(level[level >= low])
     gains = np.diff(len(levels) - np.searchsorted(levels, thresholds))
-    return float(gains.max() / max(gains.mean(), 1e-9))
+    return float(max(gains.max() / max(gains.mean(), 1e-9), 1.0))
 
 
 def filling(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> float:

@@ -42,7 +42,16 @@ COMMANDS: dict[str, Command] = {
     "phantom": Command(
         "petground.pipeline.commands.phantom:phantom", "make PET/CT exams with known lesions and reports"
     ),
+    "extract": Command("petground.pipeline.commands.extract:extract", "reports in, findings out; no images"),
+    "reports": Command(
+        "petground.pipeline.commands.reports:reports", "FHIR and HL7 v2 exports to a report table", ("export",)
+    ),
+    "fetch": Command("petground.pipeline.commands.fetch:fetch", "the PET/CTs of a report export by DICOMweb"),
     "label": Command("petground.pipeline.commands.label:label", "reports and exams in, 3D weak labels out"),
+    "second-reading": Command(
+        "petground.pipeline.commands.second_reading:second_reading",
+        "a local language model reads the reports too, for a consensus",
+    ),
     "train": Command("petground.training.cli:main", "fit a grounding model: `train fit --config ...` (LightningCLI)"),
     "evaluate": Command("petground.training.evaluate:evaluate", "F1 and Dice of a checkpoint, with text controls"),
     "ground": Command(
@@ -51,9 +60,19 @@ COMMANDS: dict[str, Command] = {
     "review export": Command(
         "petground.pipeline.commands.review:export", "pages for physicians, DICOM SEG and SR", ("work",)
     ),
+    "review serve": Command(
+        "petground.pipeline.commands.review:serve", "the same pages from a local server that saves decisions", ("work",)
+    ),
     "review import": Command(
         "petground.pipeline.commands.review:import_decisions", "physicians' decisions back in", ("work", "decisions")
     ),
+    "export": Command(
+        "petground.pipeline.commands.export:export", "labels out: nnU-Net, VoxTell, MONAI, Hugging Face", ("work",)
+    ),
+    "deidentify": Command(
+        "petground.pipeline.commands.deidentify:deidentify", "names, numbers, dates out of reports and DICOM"
+    ),
+    "send": Command("petground.pipeline.commands.send:send", "DICOM SEG and SR to a PACS by DICOMweb", ("path",)),
     "blocks": Command("petground.pipeline.commands.blocks:blocks", "every block that a config can name"),
     "info": Command("petground.pipeline.commands.info:info", "versions, device, what is installed"),
 }

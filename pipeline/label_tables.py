@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from petground.labeling.finding import IMAGE_REASONS, Finding
+from petground.pipeline.dates import iso_date
+from petground.pipeline.extraction import Failure
 from petground.pipeline.files import write_json
 from petground.pipeline.reports import Report
-from petground.pipeline.schemas import write_table
+from petground.pipeline.stage import kept
+from petground.pipeline.table_stream import table_writers
 
-__all__ = ["Failure", "Findings", "number_findings", "write_label_tables"]
+__all__ = ["Funnel", "finding_row", "write_label_tables"]
+
+WRITTEN = ("exams", "findings", "labels", "candidates")
 
 _DECIDED_IN = {
     "slice_outside": "match",
@@ -20,59 +25,56 @@ _DECIDED_IN = {
     "no_match": "match",
     "ambiguous_match": "match",
     "no_contour": "contour",
+    "numbering_unclear": "match",
+    "physiologic_organ": "match",
+    "series_unknown": "match",
     "check_suv": "check",
     "check_laterality": "check",
     "check_volume": "check",
 }
 ORDER = ("extract", "ingest", "match", "contour", "check")
-Failure = tuple[str, str, str]
-"""Stage, reason code and message of what ended an exam."""
-Findings = dict[str, list[Finding]]
-
-
-def number_findings(findings: Sequence[Finding]) -> list[tuple[str, Finding]]:
-    """Findings with their ids, in text order: f001, f002, ... unique within the exam."""
-    return [(f"f{number:03d}", finding) for number, finding in enumerate(findings, start=1)]
 
 
 def write_label_tables(
     out: Path,
-    reports: Sequence[Report],
-    findings: Mapping[str, Sequence[Finding]],
-    ingested: Mapping[str, Mapping[str, Any]],
-    labelled: Mapping[str, Sequence[Mapping[str, Any]]],
+    exams: Iterable[tuple[Report, Sequence[tuple[str, Finding]]]],
     failures: Mapping[str, Failure],
 ) -> dict[str, Any]:
     """Writes exams, findings, labels and candidates.parquet and summary.json under `out`; returns the summary.
 
-    Rows are in the order of the export, so that the same input gives the same tables whoever ran first.
+    exams: every exam of the export with its numbered findings; what became of its images is read from out/exams and
+    out/labels. Rows are in the order given, so that the same input gives the same tables whoever ran first.
     """
-    exams: list[dict[str, Any]] = []
-    mentions: list[dict[str, Any]] = []
-    labels: list[dict[str, Any]] = []
-    candidates: list[dict[str, Any]] = []
-    for report in _once(reports):
-        exam_id = report.exam_id
-        exams.append(_exam_row(report, ingested.get(exam_id), failures.get(exam_id)))
-        fates = {row["finding_id"]: row for row in labelled.get(exam_id, ())}
-        for finding_id, finding in number_findings(findings.get(exam_id, ())):
-            fate = fates.get(finding_id)
-            mentions.append(_finding_row(exam_id, finding_id, finding, fate, failures.get(exam_id)))
-            if fate is None:
-                continue
-            candidates.extend({"exam_id": exam_id, "finding_id": finding_id, **c} for c in fate["candidates"])
-            if "label" in fate:
-                labels.append(_label_row(report, finding_id, finding, fate["label"]))
-    for name, rows in (("exams", exams), ("findings", mentions), ("labels", labels), ("candidates", candidates)):
-        write_table(out / f"{name}.parquet", name, rows)
-    summary = _summary(exams, mentions, labels)
+    count = Funnel()
+    with table_writers({name: out / f"{name}.parquet" for name in WRITTEN}) as add:
+        for report, findings in exams:
+            exam_id, failure = report.exam_id, failures.get(report.exam_id)
+            positive = any(finding.status == "positive" for _, finding in findings)
+            read = positive and (failure is None or failure[0] == "match")
+            exam = _record(out / "exams" / exam_id) if read else None
+            labelled = _record(out / "labels" / exam_id) if positive and failure is None else None
+            row = _exam_row(report, exam, failure)
+            count.exam(row)
+            add("exams", row)
+            fates = {fate["finding_id"]: fate for fate in (labelled or {}).get("findings", ())}
+            for finding_id, finding in findings:
+                fate = fates.get(finding_id)
+                row = finding_row(exam_id, finding_id, finding, fate, failure)
+                count.mention(row)
+                add("findings", row)
+                for candidate in fate["candidates"] if fate else ():
+                    add("candidates", {"exam_id": exam_id, "finding_id": finding_id, **candidate})
+                if fate and "label" in fate:
+                    count.labels += 1
+                    add("labels", _label_row(report, finding_id, finding, fate["label"]))
+    summary = count.summary()
     write_json(out / "summary.json", summary)
     return summary
 
 
-def _once(reports: Sequence[Report]) -> list[Report]:
-    """One report per exam id: a duplicated id is one failed exam."""
-    return list({r.exam_id: r for r in reports}.values())
+def _record(folder: Path) -> dict[str, Any] | None:
+    record = kept(folder)
+    return None if record is None else record["value"]
 
 
 def _exam_row(report: Report, exam: Mapping[str, Any] | None, failure: Failure | None) -> dict[str, Any]:
@@ -88,13 +90,16 @@ def _exam_row(report: Report, exam: Mapping[str, Any] | None, failure: Failure |
     elif exam is None:
         row["reason"] = "nothing_to_label"  # no positive mention: the images were not read
     if exam is not None:
+        row["scanner"] = report.scanner or exam.get("scanner")
+        if iso_date(report.study_date) is None:
+            row["study_date"] = exam.get("study_date") or report.study_date
         row |= {name: exam[name] for name in ("source", "suv_rule", "suv_factor", "pet_series", "ct_series", "slices")}
         row["pet_path"] = f"exams/{report.exam_id}/pet.nii.gz"
         row["ct_path"] = f"exams/{report.exam_id}/ct.nii.gz" if exam["ct"] else None
     return row
 
 
-def _finding_row(
+def finding_row(
     exam_id: str,
     finding_id: str,
     finding: Finding,
@@ -148,25 +153,45 @@ def _label_row(report: Report, finding_id: str, finding: Finding, label: Mapping
     }
 
 
-def _summary(exams: Sequence[Any], mentions: Sequence[Any], labels: Sequence[Any]) -> dict[str, Any]:
+class Funnel:
     """Counts by stage: what went in equals what came out, what was excluded and what failed."""
-    funnel, left = [], len(mentions)
-    for stage in ORDER:
-        here = [m for m in mentions if m["stage"] == stage and m["status"] != "positive"]
-        failed = sum(m["status"] == "failed" for m in here)
-        gone = len(here)
-        funnel.append({"stage": stage, "in": left, "out": left - gone, "excluded": gone - failed, "failed": failed})
-        left -= gone
-    return {
-        "exams": len(exams),
-        "exams_failed": sum(e["status"] == "failed" for e in exams),
-        "exams_read": sum(e.get("pet_path") is not None for e in exams),
-        "mentions": len(mentions),
-        "labels": len(labels),
-        "stages": funnel,
-        "reasons": dict(Counter(m["reason"] for m in mentions if m["reason"]).most_common()),
-        "exam_reasons": dict(Counter(e["reason"] for e in exams if e["status"] == "failed").most_common()),
-    }
+
+    def __init__(self) -> None:
+        self.exams, self.labels, self.mentions, self.read = 0, 0, 0, 0
+        self.exam_reasons: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.gone: Counter[tuple[str, str]] = Counter()
+
+    def exam(self, row: Mapping[str, Any]) -> None:
+        self.exams += 1
+        self.read += row.get("pet_path") is not None
+        if row["status"] == "failed":
+            self.exam_reasons[row["reason"]] += 1
+
+    def mention(self, row: Mapping[str, Any]) -> None:
+        self.mentions += 1
+        if row["status"] != "positive":
+            self.gone[row["stage"], row["status"]] += 1
+        if row["reason"]:
+            self.reasons[row["reason"]] += 1
+
+    def summary(self) -> dict[str, Any]:
+        funnel, left = [], self.mentions
+        for stage in ORDER:
+            excluded, failed = self.gone[stage, "excluded"], self.gone[stage, "failed"]
+            out = left - excluded - failed
+            funnel.append({"stage": stage, "in": left, "out": out, "excluded": excluded, "failed": failed})
+            left = out
+        return {
+            "exams": self.exams,
+            "exams_failed": self.exam_reasons.total(),
+            "exams_read": self.read,
+            "mentions": self.mentions,
+            "labels": self.labels,
+            "stages": funnel,
+            "reasons": dict(self.reasons.most_common()),
+            "exam_reasons": dict(self.exam_reasons.most_common()),
+        }
 
 
 if missing := set(IMAGE_REASONS) - set(_DECIDED_IN):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from petground.labeling.errors import InputError, PetgroundError
+from petground.labeling.suv_header import NO_FALLBACKS, SuvFallbacks
 from petground.labeling.volume import Volume
 from petground.pipeline.dicom.ct import choose_ct, read_ct_series
 from petground.pipeline.dicom.pet import choose_pet, read_pet_series
@@ -39,12 +40,13 @@ class Exam:
     ct_series: str = ""
 
 
-def read_exam(folder: Path, *, case: str) -> Exam:
+def read_exam(folder: Path, *, case: str, fallbacks: SuvFallbacks = NO_FALLBACKS) -> Exam:
     """PET and CT of a folder that holds DICOM at any depth, or `pet.nii.gz` (SUVbw) with or without `ct.nii.gz` (HU).
 
-    Raises InputError, SuvError or GeometryError, each naming `case`, what is wrong and the way out.
+    fallbacks: what may stand in where a DICOM header is silent; by default nothing. Raises InputError, SuvError or
+    GeometryError, each naming `case`, what is wrong and the way out.
     """
-    return _for_case(case, lambda: _exam(Path(folder), with_ct=True))
+    return _for_case(case, lambda: _exam(Path(folder), with_ct=True, fallbacks=fallbacks))
 
 
 def read_pet(path: Path) -> Volume:
@@ -57,7 +59,7 @@ def read_ct(path: Path) -> Volume | None:
     return _for_case(Path(path).name, lambda: _ct(Path(path)))
 
 
-def _exam(path: Path, *, with_ct: bool) -> Exam:
+def _exam(path: Path, *, with_ct: bool, fallbacks: SuvFallbacks = NO_FALLBACKS) -> Exam:
     pet_file = _nifti(path, "pet")
     if pet_file is not None:
         pet = axial_last(require_suv(read_nifti(pet_file, "SUVbw"), pet_file))
@@ -66,7 +68,7 @@ def _exam(path: Path, *, with_ct: bool) -> Exam:
         return Exam(pet, ct, "nifti", "NIfTI/SUVbw", None, f"{pet_file.name} chosen", (), "" if ct is None else "ct")
     found = scan(path)
     chosen, note = choose_pet(found)
-    pet_series = read_pet_series(chosen)
+    pet_series = read_pet_series(chosen, fallbacks)
     ct, ct_note = _first_regular(choose_ct(found, chosen)) if with_ct else (None, "not asked for")
     files = tuple(plane.file for plane in pet_series.planes)
     return Exam(pet_series.volume, ct, "dicom", pet_series.rule, pet_series.factor, note, files, ct_note)

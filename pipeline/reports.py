@@ -1,24 +1,29 @@
-"""Report exports in: CSV, JSONL or Parquet with `exam_id, report_text` and, where known, who, what and when."""
+"""Report exports in: exam and report and, where known, who, what and when. A bad row is a row with its problem."""
 
 from __future__ import annotations
 
-import csv
-import difflib
-import json
+import hashlib
+import itertools
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from petground.labeling.errors import InputError
+from petground.pipeline.report_files import RAGGED, STATED, report_rows
 
-__all__ = ["Report", "read_reports"]
+__all__ = ["Export", "IdCounts", "Reading", "Report", "open_export", "read_reports", "stream_reports"]
 
-REQUIRED = ("exam_id", "report_text")
-OPTIONAL = ("patient_id", "tracer", "study_date")
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,199}")
+LONGEST_REPORT = 10_000_000  # characters; a report has thousands, a whole archive in one field has more
+
+
+Reading = tuple[tuple[int, int, tuple[tuple[float, int], ...] | None], ...]
+"""Per sentence: its characters, and the pairs of SUV and slice in it; None where the reader gave no answer."""
 
 
 @dataclass(frozen=True)
@@ -31,105 +36,137 @@ class Report:
     tracer: str | None = None
     study_date: str | None = None
     problem: tuple[str, str] | None = None
+    scanner: str | None = None
+    weight_kg: float | None = None  # from the site's table of weights
+    second: Reading | None = None  # what a second reader read, where one was asked for
+
+
+class IdCounts:
+    """How often each exam id stands in the export, in eight bytes per row.
+
+    Ids that differ in case only count as one: on a case-insensitive disk they are one folder. Two ids share a digest
+    of 64 bits with a chance of 3e-8 among a million.
+    """
+
+    def __init__(self) -> None:
+        self._digests = array("Q")
+        self._repeated: dict[int, int] | None = None
+
+    def add(self, exam_id: str) -> None:
+        self._digests.append(_digest(exam_id))
+        self._repeated = None
+
+    def repeats(self) -> int:
+        """How many of the added ids were added more than once."""
+        return sum(self._counts().values())
+
+    def problem(self, exam_id: str) -> tuple[str, str] | None:
+        """What is wrong with an id that was added more than once."""
+        count = self._counts().get(_digest(exam_id))
+        if count is None:
+            return None
+        return "duplicate_exam_id", f"exam_id stands in {count} rows; keep the right report"
+
+    def _counts(self) -> dict[int, int]:
+        if self._repeated is None:
+            values, counts = np.unique(np.frombuffer(self._digests, np.uint64), return_counts=True)
+            again = counts > 1
+            self._repeated = dict(zip(values[again].tolist(), counts[again].tolist(), strict=True))
+        return self._repeated
+
+
+@dataclass(frozen=True)
+class Export:
+    """A report export that was read to its end once: `rows` in it, `unusable` among them. Iterating reads it again.
+
+    second: readings by exam id, where a second reader must agree; an exam that is not in it was not read.
+    """
+
+    path: Path
+    rows: int
+    unusable: int
+    counts: IdCounts
+    second: Mapping[str, Reading] | None = None
+
+    def __iter__(self) -> Iterator[Report]:
+        for report in stream_reports(self.path):
+            second = None if self.second is None else self.second.get(report.exam_id, ())
+            yield replace(report, problem=self.counts.problem(report.exam_id) or report.problem, second=second)
+
+
+def open_export(path: Path) -> Export:
+    """Reads an export to its end without keeping the texts: what cannot be read is known before anything is written.
+
+    Raises InputError as `stream_reports`.
+    """
+    counts, problems, rows = IdCounts(), [], 0
+    for report in stream_reports(path):
+        rows += 1
+        counts.add(report.exam_id)
+        if report.problem is not None:
+            problems.append(report.exam_id)
+    repeated = counts.repeats()
+    others = sum(counts.problem(exam_id) is None for exam_id in problems)
+    return Export(path, rows, repeated + others, counts)
+
+
+def stream_reports(path: Path) -> Iterator[Report]:
+    """Rows of a report export one after the other; ids that come again are for `IdCounts` to find.
+
+    Without a `patient_id` an exam is its own patient, so that splits stay honest only when patients are known.
+    Raises InputError at once when the file is missing, of an unknown kind, empty or lacks a required column; and where
+    it cannot be read further.
+    """
+    rows = report_rows(path)
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{path.name} has no rows", fix="check the export")
+    return (_report(number, row) for number, row in enumerate(itertools.chain([first], rows), start=1))
 
 
 def read_reports(path: Path) -> list[Report]:
-    """All rows of a report export, in file order; unusable ones carry their `problem`.
-
-    Without a `patient_id` an exam is its own patient, so that splits stay honest only when patients are known.
-    Raises InputError when the file is missing, of an unknown kind, unreadable, or lacks a required column.
-    """
-    if not path.is_file():
-        raise InputError(f"no report export at {path}", fix="give a CSV, JSONL or Parquet file")
-    kinds = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
-    read = kinds.get(path.suffix.lower())
-    if read is None:
-        raise InputError(f"{path.name}: unknown kind of file '{path.suffix}'", fix=f"one of {', '.join(kinds)}")
-    try:
-        rows = list(read(path))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path.name} is not UTF-8 at byte {error.start}", fix="export it as UTF-8") from None
-    if not rows:
-        raise InputError(f"{path.name} has no rows", fix="check the export")
-    return _checked(rows)
+    """All rows at once, repeated exam ids marked: for small exports. Raises as `stream_reports`."""
+    return list(open_export(path))
 
 
-def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
-    csv.field_size_limit(1 << 27)  # a report may be longer than the module's default of 128 KiB
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        _require_columns(path, reader.fieldnames or ())
-        try:
-            yield from reader
-        except csv.Error as error:
-            raise InputError(f"{path.name}, line {reader.line_num}: {error}", fix="export the file again") from None
-
-
-def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                raise InputError(f"{path.name}, line {number} is not JSON", fix="one object per line") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{path.name}, line {number} is not an object", fix="one object per line")
-            _require_columns(path, row, place=f", line {number}")
-            yield row
-
-
-def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError):
-        raise InputError(f"{path.name} is not a readable Parquet file", fix="export it again") from None
-    _require_columns(path, file.schema_arrow.names)
-    names = [n for n in (*REQUIRED, *OPTIONAL) if n in file.schema_arrow.names]
-    for batch in file.iter_batches(columns=names):
-        yield from batch.to_pylist()
-
-
-def _require_columns(path: Path, columns: Iterable[str], place: str = "") -> None:
-    have = [str(c) for c in columns]
-    missing = [name for name in REQUIRED if name not in have]
-    if not missing:
-        return
-    near = {name: difflib.get_close_matches(name, have, n=1, cutoff=0.5) for name in missing}
-    hints = "; ".join(f"rename '{found[0]}' to '{name}'" for name, found in near.items() if found)
-    raise InputError(
-        f"{path.name}{place} has no column {' and '.join(missing)}",
-        fix=hints or f"it has {', '.join(have[:12]) or 'none'}; needed are {', '.join(REQUIRED)}",
-    )
-
-
-def _checked(rows: list[Mapping[str, Any]]) -> list[Report]:
-    ids = [_text(row.get("exam_id")) for row in rows]
-    counts = Counter(ids)
-    # On a case-insensitive disk two such ids are one folder.
-    folded = Counter(name.casefold() for name in counts)
-    reports = []
-    for number, (row, exam_id) in enumerate(zip(rows, ids, strict=True), start=1):
-        text = str(row.get("report_text") or "")
-        problem: tuple[str, str] | None = None
-        if not exam_id:
-            exam_id, problem = f"row-{number}", ("no_exam_id", f"row {number} has no exam_id")
-        elif not _PLAIN_NAME.fullmatch(exam_id):
-            exam_id = f"row-{number}"
-            problem = ("bad_exam_id", f"row {number}: an exam_id may hold letters, digits, '.', '_' and '-' only")
-        elif counts[exam_id] > 1 or folded[exam_id.casefold()] > 1:
-            problem = ("duplicate_exam_id", f"exam_id stands in {max(counts[exam_id], 2)} rows; keep the right report")
-        elif not text.strip():
-            problem = ("no_report_text", "the report is empty")
-        patient = _text(row.get("patient_id")) or exam_id
-        tracer, date = _text(row.get("tracer")) or None, _text(row.get("study_date")) or None
-        reports.append(Report(exam_id, text, patient, tracer, date, problem))
-    return reports
+def _report(number: int, row: Mapping[str, Any]) -> Report:
+    exam_id = _text(row.get("exam_id"))
+    text = row.get("report_text")
+    text = "" if text is None else text if isinstance(text, str) else str(text)
+    problem: tuple[str, str] | None = None
+    if not exam_id:
+        problem = ("no_exam_id", f"row {number} has no exam_id")
+    elif not _PLAIN_NAME.fullmatch(exam_id):
+        problem = ("bad_exam_id", f"row {number}: an exam_id may hold letters, digits, '.', '_' and '-' only")
+    if problem is not None:
+        exam_id = f"row#{number}"  # no exam can be called so
+    if STATED in row:
+        problem = row[STATED]
+    elif problem is not None:
+        pass
+    elif RAGGED in row:  # a comma in an unquoted report: what is left of the text may end anywhere
+        problem = ("ragged_row", f"row {number}: {row[RAGGED]}; put the report in quotes")
+    elif isinstance(row.get("report_text"), bytes | list | dict):
+        problem = ("no_report_text", f"row {number}: report_text is no text")
+    elif not text.strip():
+        problem = ("no_report_text", "the report is empty")
+    elif "\0" in text or _mended(text) != text:
+        problem = ("damaged_report_text", f"row {number}: NUL or broken characters in the text; export it again")
+    elif len(text) > LONGEST_REPORT:
+        problem = ("report_too_long", f"row {number}: {len(text)} characters; is it one report?")
+    patient = _text(row.get("patient_id")) or exam_id
+    tracer, date = _text(row.get("tracer")) or None, _text(row.get("study_date")) or None
+    return Report(exam_id, "" if problem else text, patient, tracer, date, problem, _text(row.get("scanner")) or None)
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+    return "" if value is None else _mended(str(value).strip())
+
+
+def _mended(text: str) -> str:
+    """Without halves of surrogate pairs, which JSON can hold and no file."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _digest(exam_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(exam_id.casefold().encode(), digest_size=8).digest(), "big")

@@ -31,6 +31,7 @@ TABLES: dict[str, pa.Schema] = {
             "patient_id": _TEXT,
             "tracer": _TEXT,
             "study_date": _TEXT,
+            "scanner": _TEXT,  # "maker / model / station" of the DICOM header, or as the report export says
             "status": _TEXT,  # ok | failed
             "reason": _TEXT,
             "detail": _TEXT,  # the error's message; never report text
@@ -91,6 +92,7 @@ TABLES: dict[str, pa.Schema] = {
             "tracer": _TEXT,
             "patient_id": _TEXT,
             "method": _TEXT,
+            "why": _TEXT,  # the reason for the method
             "threshold": _REAL,
             "warnings": _TEXT,
             "provenance": _TEXT,  # JSON: versions, keys and rule that made it
@@ -110,6 +112,35 @@ TABLES: dict[str, pa.Schema] = {
             "score": _REAL,
             "slice_distance": _INT,
             "evidence": _TEXT,  # JSON
+        },
+    ),
+    # exams that look like one exam filed twice, found when a data set is exported; a row per pair
+    "duplicates": _schema(
+        "duplicates",
+        {
+            "exam_a": _TEXT,
+            "exam_b": _TEXT,
+            "patient_a": _TEXT,
+            "patient_b": _TEXT,
+            "across_patients": _FLAG,
+            "evidence": _TEXT,  # same_series, same_voxels, similar_image, similar_report
+            "similarity": _REAL,
+            "kept": _TEXT,  # both, in one part of the split, or the exam that --drop-duplicates kept
+        },
+    ),
+    # what a language model read, one row per pair; a sentence without pairs is one row without suv
+    "second_reading": _schema(
+        "second_reading",
+        {
+            "exam_id": _TEXT,
+            "report_hash": _TEXT,
+            "sentence_start": _INT,
+            "sentence_end": _INT,
+            "suv": _REAL,
+            "slice": _INT,
+            "answered": _FLAG,  # false: the answer was cut off
+            "model": _TEXT,
+            "revision": _TEXT,
         },
     ),
     # the phantom's own truth, one row per lesion

@@ -32,13 +32,13 @@ def content_hash(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def folder_hash(folder: Path, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def folder_hash(folder: Path, known: Mapping[str, Any] | None = None, *, listing_only: bool = False) -> dict[str, Any]:
     """What lies in `folder`: {"listing": digest of names, sizes and times, "content": digest of names and bytes}.
 
     Reading an archive only to find it unchanged costs as much as labelling it, so when `known` (an earlier answer)
     has the same listing its content digest is taken over. The listing holds inode and change time too: files unpacked
-    from another archive can have the same names, sizes and dates. Raises InputError when the folder is missing or
-    empty.
+    from another archive can have the same names, sizes and dates. With `listing_only` no file is read: the content
+    of another listing is "". Raises InputError when the folder is missing or empty.
     """
     if not folder.is_dir():
         raise InputError(
@@ -53,13 +53,15 @@ def folder_hash(folder: Path, known: Mapping[str, Any] | None = None) -> dict[st
     )
     if known and known.get("listing") == listing:
         return dict(known)
-    digest = hashlib.blake2b(digest_size=16)
+    if listing_only:
+        return {"listing": listing, "content": ""}
+    digest = hashlib.sha256()  # processors have instructions for it: twice as quick as blake2b
     for path in files:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         with path.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-    return {"listing": listing, "content": digest.hexdigest()}
+    return {"listing": listing, "content": digest.hexdigest()[:32]}
 
 
 @cache

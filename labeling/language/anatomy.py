@@ -9,15 +9,22 @@ from __future__ import annotations
 from spacy.tokens import Doc
 
 from petground.labeling.language.context import Cue
-from petground.labeling.language.lexicon import phrase_index, word_set
+from petground.labeling.language.lexicon import word_set
 from petground.labeling.language.mention import is_integer
+from petground.labeling.language.phrases import phrase_index
 from petground.labeling.language.tokens import Words, words_of
 
 __all__ = ["anatomy_component", "find_anatomy"]
 
 _ROMAN = word_set("i ii iii iv v vi vii viii ia ib iia iib iva ivb va vb")
 _STATIONS = {"2", "4", "10", "11", "12", "13", "14", "1", "3"}
+_NUMBERED_MANY = ("levels", "stations", "segments", "zones")
+_NUMBERED = ("level", "segment", "station", "zone", "seg", "segs", *_NUMBERED_MANY)
 _VERTEBRAE = {"c": 8, "t": 13, "th": 13, "d": 12, "l": 6, "s": 5}
+
+
+_FORMS = frozenset({*_STATIONS, *_VERTEBRAE, *_NUMBERED, "r", "l"})
+"""First words of what `_by_form` reads."""
 
 
 def find_anatomy(words: Words, begin: int, stop: int) -> list[Cue]:
@@ -27,18 +34,37 @@ def find_anatomy(words: Words, begin: int, stop: int) -> list[Cue]:
     listed = {a: (a, b, kinds) for a, b, kinds in phrase_index("anatomy").find(words, begin, stop)}
     index = begin
     while index < stop:
-        cue = _by_form(words, index, stop)
-        if cue is None and index in listed:
+        word = words.lower[index]
+        cue = (
+            _by_form(words, index, stop) if word in _FORMS else _both(words, index, listed) if word == "both" else None
+        )
+        if index in listed and (cue is None or cue.last < listed[index][1]):
             a, b, kinds = listed[index]
             cue = Cue(a, b, kinds)
-            if "level" in words.lower[a:b] or words.lower[a] in ("segment", "station", "zone", "segments", "levels"):
+            if "level" in words.lower[a:b] or words.lower[a] in _NUMBERED:
                 cue = Cue(a, max(b, _after_level(words, b, stop)), kinds)
         if cue is None or cue.first < reached:
             index += 1
             continue
         found.append(cue)
-        reached = index = cue.last
+        found += _listed_stations(words, cue, stop)
+        reached = index = found[-1].last
     return found
+
+
+def _both(words: Words, index: int, listed: dict[int, tuple[int, int, dict[str, str]]]) -> Cue | None:
+    """The side of "both hips", "both sacroiliac joints", "both lower lobes": a place in the plural."""
+    if index in listed:
+        return None
+    place = next((listed[i] for i in (index + 1, index + 2) if i in listed), None)
+    if place is None or "lesion" in place[2] or not {"site", "ref", "phys"} & place[2].keys():
+        return None
+    ends = words.lower[place[1] - 1 : place[1] + 1]
+    return Cue(index, index + 1, {"side": "bilateral"}) if any(_plural(word) for word in ends) else None
+
+
+def _plural(word: str) -> bool:
+    return len(word) > 3 and word.endswith(("s", "ae", "a", "i")) and not word.endswith(("is", "us", "ss"))
 
 
 def _after_level(words: Words, index: int, stop: int) -> int:
@@ -70,14 +96,10 @@ def _by_form(words: Words, index: int, stop: int) -> Cue | None:
         and not (index + 2 < stop and words.glued(index + 2) and words.lower[index + 2].isalnum())
     ):
         return Cue(index, index + 2, {"site": "", "side": "right" if follows == "r" else "left", "station": ""})
-    if word in ("level", "levels", "segment", "station", "zone", "stations"):
-        last = _after_level(words, index + 1, stop)
-        if last == index + 1:
-            return None
-        kinds = {"site": "", **({"midline": ""} if word == "segment" else {})}
-        if last == index + 3 and words.lower[last - 1] in ("r", "l") and word != "segment":
-            kinds["side"] = "right" if words.lower[last - 1] == "r" else "left"
-        return Cue(index, last, kinds)
+    if word in _NUMBERED:
+        named = index + 1 + (words.lower[index + 1 : index + 2] == ["."])
+        last = _after_level(words, named, stop)
+        return None if last == named else Cue(index, last, _numbered(words, word, last, last - named))
     if (
         word in ("r", "l")
         and words.text[words.start[index]].isupper()
@@ -87,6 +109,35 @@ def _by_form(words: Words, index: int, stop: int) -> Cue | None:
     ):
         return Cue(index, index + 1, {"side": "right" if word == "r" else "left", "letter": ""})
     return None
+
+
+def _numbered(words: Words, word: str, last: int, length: int) -> dict[str, str]:
+    """Kinds of "segment 7", "station 4R", "level IIB" of which `length` tokens are the number."""
+    if word.startswith("seg"):
+        return {"site": "", "midline": "", "segment": ""}
+    if length == 2 and words.lower[last - 1] in ("r", "l"):
+        return {"site": "", "side": "right" if words.lower[last - 1] == "r" else "left", "station": ""}
+    return {"site": "", "station": ""}
+
+
+def _listed_stations(words: Words, cue: Cue, stop: int) -> list[Cue]:
+    """The others of "stations 4R, 7 and 11L", "levels II and III"."""
+    found: list[Cue] = []
+    word = words.lower[cue.first]
+    if word not in _NUMBERED_MANY:
+        return found
+    index = cue.last
+    while index + 1 < stop and words.lower[index] in (",", "and", "&", "/", "or"):
+        named = index + 1 + (words.lower[index] == "," and words.lower[index + 1] in ("and", "or"))
+        last = _after_level(words, named, stop)
+        if last == named:
+            break
+        kinds = _numbered(words, word, last, last - named)
+        if word == "stations" and words.lower[last - 1] == "7":
+            kinds["midline"] = ""  # subcarinal
+        found.append(Cue(named, last, kinds))
+        index = last
+    return found
 
 
 def anatomy_component(doc: Doc) -> Doc:

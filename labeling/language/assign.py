@@ -13,6 +13,10 @@ from petground.labeling.language.tense import Tense
 __all__ = ["Placed", "assign_slices", "resolve"]
 
 
+_FRAME = (",", ":", "shows", "demonstrates", "contains", "depicts", "reveals", "displays", "has", "showing")
+"""What follows a slice that is told for the whole sentence: "Image 113 shows ..."."""
+
+
 @dataclass
 class Placed:
     """A slice for a value, or the reason why there is none. mention: the slice mention; at: which of its numbers."""
@@ -31,6 +35,11 @@ def assign_slices(
     used: set[int] = set()
     for group in groups:
         values = [v for v in group.values if reasons[v] is None]
+        paired = _paired_slices(row, group, tenses)
+        if paired:
+            placed.update({v: p for v, p in paired.items() if v in values})
+            used.update(i for i in range(group.first, group.last) if "slice" in row[i].kinds)
+            continue
         slices = _own_slices(row, group, values, reasons, tenses)
         used.update(slices if values else [])
         placed.update(_match(row, values, slices))
@@ -39,6 +48,21 @@ def assign_slices(
     if waiting:
         _across_groups(row, groups, reasons, placed, waiting)
     return placed
+
+
+def _paired_slices(row: list[Item], group: Group, tenses: dict[int, Tense]) -> dict[int, Placed]:
+    """Slices of "slice 133 of the current and slice 130 of the previous exam: 3.0 and 2.1", in their order."""
+    if len(group.values) != 2 or any(tenses[v].sign != "paired" for v in group.values):
+        return {}
+    slices = [i for i in range(group.first, group.last) if "slice" in row[i].kinds]
+    if len(slices) != 2 or any(len(_mention(row, i).indices) != 1 for i in slices):
+        return {}
+    return {v: _place(row, i, 0) for v, i in zip(group.values, slices, strict=True)}
+
+
+def _same_structure(row: list[Item], group: Group) -> bool:
+    """Whether the group is but the other side of what was measured before ("versus 2.3 on the left")."""
+    return not any(row[k].has("ref") for k in range(group.first, group.last))
 
 
 def _same_as_before(row: list[Item], groups: list[Group], placed: dict[int, Placed]) -> None:
@@ -56,6 +80,8 @@ def _own_slices(
 ) -> list[int]:
     """Slice items of the group without those that an earlier or reference value claims."""
     found = [i for i in range(group.first, group.last) if "slice" in row[i].kinds]
+    now = [i for i in found if not _of_then(row, i)]
+    found = now or found
     others = [v for v in group.values if reasons[v] in ("prior", "reference", "physiologic")]
     if not others:
         return found
@@ -66,13 +92,23 @@ def _own_slices(
     return left
 
 
+def _of_then(row: list[Item], i: int) -> bool:
+    """Whether a slice is where the lesion was: "(previously on slice 146)"."""
+    back = row[max(0, i - 3) : i]
+    cue = next((k for k, item in enumerate(back) if item.has("prior")), None)
+    return cue is not None and all(
+        item.text in ("on", "at", "was", "in", "") or item.has("past") for item in back[cue + 1 :]
+    )
+
+
 def _claim(row: list[Item], i: int, others: list[int], values: list[int], tenses: dict[int, Tense]) -> int:
     """2: surely another value's slice; 1: its unless the current value has no other; 0: free."""
     bracket = row[i].bracket
     if bracket:
         inside = [v for v in [*others, *values] if row[v].bracket == bracket]
         if inside and not any(v in values for v in inside):
-            return 2
+            first = tenses[inside[0]].cue
+            return 0 if i < min(inside[0], first if first >= 0 else inside[0]) and _parted(row, i, inside[0]) else 2
     for v in others:
         tense = tenses[v]
         before = tense.sign in ("adverb", "exam", "clause", "date", "past") and 0 <= tense.cue < i < v
@@ -81,7 +117,11 @@ def _claim(row: list[Item], i: int, others: list[int], values: list[int], tenses
     nearest = max((v for v in [*others, *values] if v < i), default=-1)
     if nearest in others:
         gap = row[nearest + 1 : i]
-        if any(g.text == "," or g.has("current") for g in gap) and not (bracket and row[nearest].bracket == bracket):
+        if any(g.text == ";" for g in gap):
+            return 0
+        if any(g.text in (",", ";") or g.has("current") for g in gap) and not (
+            bracket and row[nearest].bracket == bracket
+        ):
             return 0
         if any(g.own for g in gap) or (row[nearest].bracket and bracket != row[nearest].bracket):
             return 0
@@ -91,6 +131,10 @@ def _claim(row: list[Item], i: int, others: list[int], values: list[int], tenses
                 return 1
             return 2 if told and values else 1
     return 0
+
+
+def _parted(row: list[Item], i: int, v: int) -> bool:
+    return any(item.text in (";", ",") for item in row[i + 1 : v])
 
 
 def _match(row: list[Item], values: list[int], slices: list[int]) -> dict[int, Placed]:
@@ -188,13 +232,22 @@ def _across_groups(
     if len(items) != 1 or len(_mention(row, items[0]).indices) != 1 or _mention(row, items[0]).is_range:
         return
     i = items[0]
-    shared = any(item.has("shared") for item in row)
+    shared = any(item.has("shared") for item in row) or _mention(row, i).shared
+    beyond = [
+        item for item in row[i + 1 : i + 3] if item.text not in ("also", "again", "additionally", "now", "further")
+    ]
+    follows = beyond[0] if beyond else row[i]
     frame = not any(item.own or "value" in item.kinds for item in row[:i]) and (
-        row[min(i + 1, len(row) - 1)].text == "," or any(item.has("starter") for item in row[i + 1 : i + 4])
+        follows.text in _FRAME or any(item.has("starter") for item in row[i + 1 : i + 4])
     )
     last = groups[-1]
-    tail = i > last.values[-1] and row[i].bracket == 0 and all(reasons[v] == "reference" for v in last.values)
-    tail = tail and any(item.text == "and" for item in row[waiting[0] : last.values[0]])
+    tail = i > last.values[-1] and all(reasons[v] == "reference" for v in last.values)
+    tail = tail and (
+        any(item.text == "and" for item in row[waiting[0] : last.values[0]])
+        or (_same_structure(row, last) and not any(item.text == ";" for item in row[waiting[-1] : i]))
+    )
+    if tail and row[i].bracket and not _same_structure(row, last):
+        tail = False
     if shared or frame or tail:
         for v in waiting:
             placed[v] = _place(row, i, 0)

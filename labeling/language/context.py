@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from spacy.tokens import Doc
 
-from petground.labeling.language.lexicon import phrase_index
+from petground.labeling.language.phrases import phrase_index
 from petground.labeling.language.tokens import Words, words_of
 
 __all__ = ["Cue", "context_component", "find_cues"]

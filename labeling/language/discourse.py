@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from spacy.tokens import Doc
+from functools import partial
 
 from petground.labeling.finding import Finding, Laterality
-from petground.labeling.language.anatomy import find_anatomy
 from petground.labeling.language.assign import Placed, resolve
-from petground.labeling.language.context import Cue, find_cues
 from petground.labeling.language.mention import Mention
+from petground.labeling.language.mentions import find_mentions, scan_sentence
 from petground.labeling.language.prompts import redact
+from petground.labeling.language.reach import find_reach
 from petground.labeling.language.reading import Reading, Told, read_sentence
+from petground.labeling.language.records import make_finding, unread_finding
 from petground.labeling.language.repeats import mark_repeats
-from petground.labeling.language.sentences import Sentence
+from petground.labeling.language.sentences import Sentence, find_sentences
 from petground.labeling.language.sides import find_side, find_site, opposite
 from petground.labeling.language.stream import Item
-from petground.labeling.language.tokens import Words, words_of
+from petground.labeling.language.titles import heading_kinds, heading_side
+from petground.labeling.language.tokens import Cuts, Words
 
 __all__ = ["read_report"]
 
-_LOOK_BACK = 3
-_LOOK_AHEAD = 1
+_NAMES = ("site", "sided", "ref", "phys", "side", "lesion", "another")
+LOOK_BACK = 3
+"""Sentences before a value that may tell of its lesion."""
+LOOK_AHEAD = 1
+"""Sentences after a value that may tell its slice."""
+_FRAME_ITEMS = 10
 
 
 @dataclass
@@ -31,86 +36,85 @@ class Topic:
     """The lesion that was spoken of last.
 
     at: number of its sentence. slices: told without a value so far. valued: a value was told. last: the slice given.
-    words: what a prompt needs to know of it.
+    words: gives what a prompt needs to know of it. framed: only slices were told, of what the next sentence names
+    ("PET: image 101. Right hilar mass, SUVmax 9.3.").
     """
 
     at: int = -9
     side: Laterality | None = None
     site: str | None = None
     slices: list[Mention] = field(default_factory=list)
-    words: str = ""
+    words: Callable[[], str] = str
     valued: bool = False
     last: Placed | None = None
+    framed: bool = False
 
 
-def read_report(doc: Doc) -> list[Finding]:
-    """Findings of a Doc that went through the pipeline."""
-    words, sentences = words_of(doc), doc._.petground_sentences
-    by_sentence = _split_by(sentences, doc._.petground_mentions, words)
-    cues = _split_cues(sentences, doc._.petground_context, words)
-    anatomy = _split_cues(sentences, doc._.petground_anatomy, words)
-    with_value = [n for n, mentions in enumerate(by_sentence) if any(m.kind == "suv" for m in mentions)]
-    active = sorted(
-        {k for n in with_value for k in range(max(0, n - _LOOK_BACK), min(len(sentences), n + _LOOK_AHEAD + 1))}
-    )
-    readings: dict[int, Reading] = {}
-    for n in active:
-        heading = _heading(words, sentences[n])
-        readings[n] = read_sentence(words, sentences[n], by_sentence[n], cues[n], anatomy[n], heading)
-    _link(readings, words)
-    text = words.text
+def read_report(text: str) -> list[Finding]:
+    """Findings of a text, in the order of their values. Never raises; linear in the text."""
+    sentences = find_sentences(text)
+    cuts = Cuts(text)
+    mentions = find_mentions(cuts, sentences, find_reach(text, sentences))
+    readings = _read(cuts, sentences, mentions)
+    _link(readings)
     findings: list[Finding] = []
     for reading in readings.values():
-        findings += [_finding(text, reading, told) for told in reading.told]
-        findings += [_unread(reading.sentence, mention) for mention in reading.unread]
+        findings += [make_finding(text, reading, told) for told in reading.told]
+        findings += [unread_finding(reading.sentence, mention) for mention in reading.unread]
     return mark_repeats(findings)
 
 
-def _split_by(sentences: list[Sentence], mentions: list[Mention], words: Words) -> list[list[Mention]]:
-    starts = [s.start for s in sentences]
-    split: list[list[Mention]] = [[] for _ in sentences]
-    for mention in mentions:
-        n = bisect_left(starts, mention.start + 1) - 1
-        if n >= 0:
-            split[n].append(mention)
-    return split
+def _read(cuts: Cuts, sentences: list[Sentence], mentions: list[list[Mention] | None]) -> dict[int, Reading]:
+    """Readings of the sentences with values, and of those around them that they refer to, in order."""
+    readings: dict[int, Reading] = {}
+    asking = [n for n, found in enumerate(mentions) if found and any(m.kind == "suv" for m in found)]
+    with_value = frozenset(asking)
+    while asking:
+        n = asking.pop()
+        if n in readings or not 0 <= n < len(sentences):
+            continue
+        sentence = sentences[n]
+        words = cuts.within(sentence.start, sentence.end)
+        found = mentions[n]
+        if found is None:
+            found = scan_sentence(words, words.at(sentence.start), words.at(sentence.end)).mentions
+        reading = readings[n] = read_sentence(words, sentence, found, heading_kinds(cuts.text, sentence))
+        if _asks_back(reading):
+            asking.extend(range(max(0, n - LOOK_BACK), n))
+        if n in with_value and any(told.reason == "no_slice" for told in reading.told):
+            asking.append(n + LOOK_AHEAD)
+    return dict(sorted(readings.items()))
 
 
-def _split_cues(sentences: list[Sentence], cues: list[Cue], words: Words) -> list[list[Cue]]:
-    starts = [s.start for s in sentences]
-    split: list[list[Cue]] = [[] for _ in sentences]
-    for cue in cues:
-        n = bisect_left(starts, words.start[cue.first] + 1) - 1
-        if n >= 0 and words.end[cue.last - 1] <= sentences[n].end:
-            split[n].append(cue)
-    return split
+def _asks_back(reading: Reading) -> bool:
+    """Whether the sentence may take something over from those before it."""
+    row = reading.row
+    if any(item.has("single", "another") for item in row[:4]) or not row or row[0].text == "there":
+        return True
+    if not reading.told:
+        return _refers_back(row, None)
+    if any(told.reason == "no_slice" or _refers_back(row, told) for told in reading.told):
+        return True
+    return any(told.side is None for told in reading.told) and any(item.has("ipsi", "contralateral") for item in row)
 
 
-def _heading(words: Words, sentence: Sentence) -> frozenset[str]:
-    kinds: set[str] = set()
-    for span in (sentence.label, sentence.group):
-        if span is not None:
-            for cue in find_cues(words, words.at(span[0]), words.at(span[1])):
-                kinds.update(cue.kinds)
-    return frozenset(kinds)
-
-
-def _link(readings: dict[int, Reading], words: Words) -> None:
+def _link(readings: dict[int, Reading]) -> None:
     """Goes through the sentences in order, filling slices and sides from the lesion spoken of."""
     topic = Topic()
     previous: Reading | None = None
     for n in sorted(readings):
         reading = readings[n]
         sentence = reading.sentence
-        if previous is not None and (previous.sentence.section != sentence.section or n - topic.at > _LOOK_BACK):
+        if previous is not None and (previous.sentence.section != sentence.section or n - topic.at > LOOK_BACK):
             topic = Topic()
         if previous is not None and sentence.item and previous.sentence.line != sentence.line:
             topic = Topic(side=None)
         if not reading.row:
             topic = Topic()
         elif reading.told:
+            _there(reading, previous)
             for told in reading.told:
-                _take_over(reading, told, topic, words)
+                _take_over(reading, told, topic)
             _was(reading, topic)
             _look_ahead(reading, readings.get(n + 1))
             current = [
@@ -119,9 +123,14 @@ def _link(readings: dict[int, Reading], words: Words) -> None:
             if current:
                 last = current[-1]
                 placed = last.placed if last.reason is None else None
-                topic = Topic(n, last.side, last.site or topic.site, [], _clause(words, last), True, placed)
+                topic = Topic(
+                    n, last.side, last.site or topic.site, [], partial(_clause, reading.words, last), True, placed
+                )
+            elif reading.told[-1].reason == "prior":  # "On the prior, the left node had 4.9. Today it is 7.3."
+                last = reading.told[-1]
+                topic = Topic(n, last.side, last.site or topic.site, [], partial(_clause, reading.words, last))
         else:
-            topic = _next_topic(reading, topic, n, words)
+            topic = _next_topic(reading, topic, n)
         previous = reading
 
 
@@ -138,40 +147,46 @@ def _refers_back(row: list[Item], told: Told | None) -> bool:
     """Whether a sentence goes on about the lesion before: a pronoun at its start, or no place of its own."""
     if not row:
         return False
-    head = row[:3]
-    pronoun = any(item.has("anaphor") and item.text not in ("which", "that") for item in head)
+    pronoun = any(
+        (item.has("anaphor") and item.text not in ("which", "that")) or item.text.startswith(("it ", "this "))
+        for item in row[:3]
+    )
     definite = row[0].text in ("the", "this", "its", "it", "these") and not any(
         item.has("site", "sided", "ref", "phys", "side") for item in row
     )
-    bare = not any(item.has("site", "sided", "ref", "phys", "side", "lesion", "another") for item in row)
+    bare = told.bare if told is not None else not any(item.has(*_NAMES) for item in row)
     if told is not None and told.has_place and not pronoun:
         return False
     return pronoun or definite or bare
 
 
-def _take_over(reading: Reading, told: Told, topic: Topic, words: Words) -> None:
-    row = reading.row
+def _take_over(reading: Reading, told: Told, topic: Topic) -> None:
+    row, words = reading.row, reading.words
     fresh = topic.at >= 0
     back = fresh and _refers_back(row, told)
-    partial = fresh and any(item.has("single", "another") for item in row[:4])
+    one_of = fresh and any(item.has("single", "another") for item in row[:4])
     if told.reason == "no_slice" and back and topic.slices and not _has_slice(reading):
         found = resolve(topic.slices)
         told.placed, told.reason = found, found.reason
+    if told.reason == "no_slice" and topic.framed and topic.slices and not _has_slice(reading):
+        told.placed = resolve(topic.slices)
+        told.reason = told.placed.reason
     if told.reason == "no_slice" and topic.last is not None and any(item.has("same") for item in row):
         told.placed, told.reason = topic.last, None
     if told.side is None and not _midline(row, told, words):
-        if any(item.has("ipsi") for item in row):
+        near = [item for item in row if told.group[0] <= words.start[item.first] < told.group[1]]
+        if any(item.has("ipsi") for item in near):
             told.side = topic.side
-        elif any(item.has("contralateral") for item in row) and topic.side:
+        elif any(item.has("contralateral") for item in near) and topic.side:
             told.side = opposite(topic.side)
-        elif back or partial:
+        elif back or one_of:
             told.side = topic.side
         if told.side is None:
-            told.side = _heading_side(words, reading.sentence)
+            told.side = heading_side(words.text, reading.sentence)
     if back and not told.has_place and topic.site:
         told.site = topic.site
-    if back and not told.has_place and topic.words:
-        told.carried = topic.words
+    if back and not told.has_place:
+        told.carried = topic.words()
 
 
 def _midline(row: list[Item], told: Told, words: Words) -> bool:
@@ -179,20 +194,14 @@ def _midline(row: list[Item], told: Told, words: Words) -> bool:
     return any(item.has("midline") and begin <= words.start[item.first] < end for item in row)
 
 
-def _heading_side(words: Words, sentence: Sentence) -> Laterality | None:
-    """The side named in "Right breast: ..." or in the title line above."""
-    for span in (sentence.label, sentence.group):
-        if span is None:
-            continue
-        sides = {
-            cue.kinds.get("side") or cue.kinds.get("sided")
-            for cue in find_anatomy(words, words.at(span[0]), words.at(span[1]))
-            if cue.kinds.get("side") or cue.kinds.get("sided")
-        }
-        if len(sides) == 1:
-            side = sides.pop()
-            return side if side in ("left", "right", "bilateral") else None  # type: ignore[return-value]
-    return None
+def _there(reading: Reading, previous: Reading | None) -> None:
+    """Reads "The outside PET/CT has been received. There, the node had an SUVmax of 5.7."."""
+    if previous is None or reading.row[0].text != "there" or reading.row[1:2] == [] or reading.row[1].text != ",":
+        return
+    if any(item.kinds.get("prior") == "exam" for item in previous.row):
+        for told in reading.told:
+            if told.tense.when != "current":
+                told.reason = "prior"
 
 
 def _was(reading: Reading, topic: Topic) -> None:
@@ -219,76 +228,35 @@ def _look_ahead(reading: Reading, after: Reading | None) -> None:
         waiting[0].placed, waiting[0].reason = found, found.reason
 
 
-def _next_topic(reading: Reading, topic: Topic, n: int, words: Words) -> Topic:
+def _next_topic(reading: Reading, topic: Topic, n: int) -> Topic:
     """What a sentence without values leaves to be spoken of."""
-    row = reading.row
+    row, words = reading.row, reading.words
     names = any(item.has("site", "lesion", "sided", "another", "uptakeword") for item in row)
+    if any("correlate" in item.text for item in row) and not _slices(row):
+        return topic  # "There is a sclerotic correlate."
+    framed = bool(_slices(row)) and not names and len(row) <= _FRAME_ITEMS
     denies = any(item.has("negation", "negated") for item in row[:6]) and not _slices(row)
     if denies or (not names and not _slices(row)):
         return topic
     indices = list(range(len(row)))
     side = find_side(row, indices, len(row))
     back = topic.at >= 0 and _refers_back(row, None)
-    partial = topic.at >= 0 and any(item.has("single", "another") for item in row[:4])
-    if side is None and (back or partial) and not any(item.has("midline") for item in row):
+    one_of = topic.at >= 0 and any(item.has("single", "another") for item in row[:4])
+    if side is None and (back or one_of) and not any(item.has("midline") for item in row):
         side = topic.side
     if side is None and not any(item.has("midline") for item in row):
-        side = _heading_side(words, reading.sentence)
+        side = heading_side(words.text, reading.sentence)
     slices = _slices(row) or (topic.slices if back else [])
-    start, end = reading.sentence.start, reading.sentence.end
-    told = redact(words.text[start:end], [(m.start - start, m.end - start) for m in slices if m.start >= start])
     site = find_site(row, indices, len(row), words.text, words) or (topic.site if back else None)
-    return Topic(n, side, site, slices, topic.words if back and topic.words and not side else told, False)
+    told = topic.words if back and not side and topic.words() else partial(_without_slices, reading, slices)
+    return Topic(n, side, site, slices, told, False, None, framed)
+
+
+def _without_slices(reading: Reading, slices: list[Mention]) -> str:
+    start, end = reading.sentence.start, reading.sentence.end
+    return redact(reading.words.text[start:end], [(m.start - start, m.end - start) for m in slices if m.start >= start])
 
 
 def _clause(words: Words, told: Told) -> str:
     start, end = told.group
     return redact(words.text[start:end], [(a - start, b - start) for a, b in told.cut])
-
-
-def _finding(text: str, reading: Reading, told: Told) -> Finding:
-    sentence, mention = reading.sentence, told.mention
-    positive = told.reason is None
-    slice_mention = told.placed.mention if positive else None
-    spans = slice_mention.index_spans if slice_mention is not None else ()
-    kind = mention.suv_kind if mention.suv_kind in ("max", "mean", "peak") else "unqualified"
-    return Finding(
-        suv=mention.value,
-        slice=told.placed.slice if positive else None,
-        laterality=told.side,
-        site=told.site,
-        status="positive" if positive else "excluded",
-        reason=told.reason,
-        span=(mention.start, mention.end),
-        suv_decimals=mention.decimals,
-        suv_kind=kind,  # type: ignore[arg-type]
-        slice_span=(slice_mention.start, slice_mention.end) if slice_mention is not None and spans else None,
-        sentence=text[sentence.start : sentence.end],
-        sentence_span=(sentence.start, sentence.end),
-        section=sentence.section,
-        prompt=_prompt(text, reading, told),
-        uncertain=told.uncertain,
-        size_mm=told.size_mm,
-        series=slice_mention.series if slice_mention is not None else None,
-    )
-
-
-def _unread(sentence: Sentence, mention: Mention) -> Finding:
-    """The value of a stretch that is no language, kept without its surroundings."""
-    span = (mention.start, mention.end)
-    return Finding(
-        mention.value, None, None, None, "excluded", "ambiguous", span, mention.decimals, sentence_span=span,
-        section=sentence.section,
-    )  # fmt: skip
-
-
-def _prompt(text: str, reading: Reading, told: Told) -> str:
-    start, end = told.group
-    prompt = redact(text[start:end], [(a - start, b - start) for a, b in told.cut])
-    if told.carried:
-        carried = told.carried.rstrip(" .;,")
-        prompt = f"{carried}. {prompt}" if len(prompt.split()) > 2 else carried
-    prompt = prompt or told.site or ""
-    if prompt and told.side in ("left", "right") and told.side not in prompt.lower():
-        prompt = f"{prompt.rstrip(' .')} ({told.side})"
-    return prompt

@@ -57,6 +57,13 @@ def _boundary(row: list[Item], a: int, b: int, leading: bool) -> int | None:
         inner = [i for i in own if row[i].bracket == row[a].bracket]
         if not inner:
             return None
+    if not leading:
+        told = next((i for i in between if row[i].has("compare") and any(j > i for j in own)), None)
+        if told is not None and not any(row[i].has("coord") or row[i].text == ";" for i in range(told, b)):
+            return told  # "At SUVmax 7.3 ... hotter than its left counterpart, which reads 2.9"
+    opening = _other_bracket(row, a, b, own)
+    if opening is not None:
+        return opening
     scored: list[tuple[int, int]] = []
     for i in between:
         score = _separator(row, i, a, b)
@@ -83,6 +90,16 @@ def _boundary(row: list[Item], a: int, b: int, leading: bool) -> int | None:
             cut = _back_over_place(row, cut, a)
         return cut
     return b - _head_length(row, b)
+
+
+def _other_bracket(row: list[Item], a: int, b: int, own: list[int]) -> int | None:
+    """The bracket of "slice 194 (spleen 24.1, liver 9.3)": all that is named since the value before stands inside."""
+    if not row[b].depth or row[a].bracket == row[b].bracket:
+        return None
+    opening = next((i for i in range(b, a, -1) if row[i].text in ("(", "[") and row[i].bracket == row[b].bracket), None)
+    if opening is None or any(i < opening for i in own):
+        return None
+    return opening
 
 
 def _trailing_side(row: list[Item], a: int, b: int, own: list[int]) -> int:
@@ -135,13 +152,13 @@ def _head_length(row: list[Item], b: int) -> int:
 def _back_over_place(row: list[Item], cut: int, a: int) -> int:
     """Reads "... 2.9 in the left adrenal there is a nodule": the place before "there is" belongs to what follows."""
     i = cut - 1
-    while i > a and (row[i].own or row[i].has("midline") or row[i].text in ("the", "both", "and")):
+    while i > a and (row[i].own or row[i].has("midline", "slice") or row[i].text in ("the", "both", "and")):
         i -= 1
     if (
         i > a
-        and row[i].text in ("in", "within", "at")
+        and row[i].text in ("in", "within", "at", "on")
         and i < cut - 1
-        and (row[i - 1].has("value", "slice", "prior", "size") or row[i - 1].text in (")", ","))
+        and (row[i - 1].has("value", "slice", "prior", "size", "coord") or row[i - 1].text in (")", ","))
     ):
         return i
     return cut
@@ -151,5 +168,5 @@ def _bare_split(row: list[Item], a: int, b: int) -> int | None:
     """Without a name between, values stay together, except across a starter that is no pronoun."""
     for i in range(a + 1, b):
         if row[i].has("starter") and row[i].text.startswith("there"):
-            return i
+            return _back_over_place(row, i, a)
     return None

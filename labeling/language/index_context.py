@@ -5,7 +5,22 @@ from __future__ import annotations
 from petground.labeling.language.lexicon import load_rules, phrases_of, rule_words
 from petground.labeling.language.mention import Mention, Scan, is_integer
 
-__all__ = ["MODALITIES", "PLANES", "look_around", "skip", "words_for"]
+__all__ = [
+    "MODALITIES",
+    "PLANES",
+    "alone",
+    "index_like",
+    "is_length",
+    "look_around",
+    "skip",
+    "two_in_one",
+    "words_for",
+]
+
+
+_ONE = ("same", "single", "identical", "one")
+_VIEWS = ("series", "view", "views", "images", "image", "plane", "reformat", "reformats", "reconstruction", "slices")
+_OTHER_IMAGES = ("mri", "mr", "t1", "t2", "dwi", "adc", "flair", "mrcp", "ultrasound", "stir")
 
 
 def _labels(kind: str) -> dict[str, str]:
@@ -38,18 +53,50 @@ def look_around(scan: Scan, mention: Mention) -> None:
         scan.taken[index] = "slice"
     mention.first = first
     mention.start = scan.words.start[first]
+    _named_before(scan, mention, first - 1)
     while scan.word(back) in modifiers and back > first - 4:
         back -= 1
     near = [scan.word(i) for i in range(max(scan.begin, back - 4), first)]
     cut = max((i for i, w in enumerate(near) if w in (",", ";", ")", "(", ".") or w[:1].isdecimal()), default=-1)
     mention.best = any(w in words_for("best") for w in near[cut + 1 :])
+    mention.shared = any(w in _ONE for w in near[cut + 1 :]) or any(w in _ONE for w in near[-2:])
     _trailing(scan, mention)
+
+
+def _named_before(scan: Scan, mention: Mention, back: int) -> None:
+    """Reads "on CT (slice 64)", "PET: image 101", "sagittal series (image 77)", "T2 image 19"."""
+    weighted = scan.word(back) in ("1", "2") and scan.word(back - 1) == "t" and scan.glued(back)
+    if weighted or scan.word(back) in _OTHER_IMAGES:
+        mention.modality = "mr"
+        mention.first = back - weighted
+        mention.start = scan.words.start[mention.first]
+        return
+    if mention.plane or mention.modality or scan.word(back) not in ("(", ":", "[", ","):
+        return
+    bare = scan.word(back) != ","
+    back -= 1
+    while scan.word(back) in _VIEWS:
+        back -= 1
+        bare = True
+    word = scan.word(back)
+    if bare and (word in PLANES or word in MODALITIES):
+        _note(word, mention)
+    elif bare and word in _OTHER_IMAGES:
+        mention.modality = "mr"
 
 
 def _trailing(scan: Scan, mention: Mention) -> None:
     """Reads "of series 3", "(coronal)", "on the sagittal images", "of 263" after the numbers."""
     index = skip(scan, mention.last, {"of", "in", "on", "the", "(", ",", "from"}, 3)
     word = scan.word(index)
+    if (
+        word in MODALITIES
+        and not mention.modality
+        and index > mention.last
+        and scan.word(mention.last) in ("of", "on", "in", "(")
+    ):
+        _note(word, mention)
+        return
     if word in words_for("series") and scan.free_int(index + 1) and mention.series is None:
         mention.series = int(scan.word(index + 1))
         _stretch(scan, mention, index + 2)
@@ -92,3 +139,27 @@ def skip(scan: Scan, index: int, words: frozenset[str] | set[str], most: int) ->
 
 def words_for(kind: str) -> frozenset[str]:
     return rule_words("mentions", kind)
+
+
+def index_like(scan: Scan, index: int) -> bool:
+    return scan.free_int(index) or (index not in scan.taken and two_in_one(scan.word(index)) is not None)
+
+
+def two_in_one(word: str) -> tuple[int, int] | None:
+    """The two indices of "60,64" after a slice word; elsewhere that token is a decimal comma."""
+    left, comma, right = word.partition(",")
+    if comma and left.isdecimal() and right.isdecimal() and len(left) <= 4 and 2 <= len(right) <= 4:
+        return int(left), int(right)
+    return None
+
+
+def alone(scan: Scan, index: int) -> bool:
+    after = scan.word(index + 1)
+    if after in ("x", "×", "%") or after in words_for("unit") or after in words_for("length"):
+        return False
+    return scan.stands_alone(index) or after in words_for("best") or after in PLANES or after in words_for("suv")
+
+
+def is_length(scan: Scan, index: int) -> bool:
+    unit = scan.word(index + 2) if scan.word(index + 1) == "-" else scan.word(index + 1)
+    return unit in words_for("length") or scan.taken.get(index) in ("size", "number", "date")

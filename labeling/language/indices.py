@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from petground.labeling.language.index_context import MODALITIES, PLANES, look_around, skip, words_for
+from petground.labeling.language.index_context import (
+    MODALITIES,
+    PLANES,
+    alone,
+    index_like,
+    is_length,
+    look_around,
+    skip,
+    two_in_one,
+    words_for,
+)
 from petground.labeling.language.lexicon import rule_words
 from petground.labeling.language.mention import Mention, Scan, is_integer
 
@@ -10,6 +20,9 @@ __all__ = ["find_indices"]
 
 _RANGE = {"-", "--", "–", "—", "to", "through", "thru", "until"}
 _LIST = {",", "and", "&", "or", "/", ";", "+"}
+_ORDINALS = ("th", "st", "nd", "rd")
+_BEST_FILL = ("at", "on", "in", ":", "=", "is", "slice", "image", "~", "around", "about", "intense", "avid", "uptake")
+_POINTING = ("on", "at", "see", "@", "im", "cf")
 _SERIES_MAX = 99  # a series number in "3:104"; a larger first number is an image count ("image 141/263")
 
 
@@ -30,7 +43,7 @@ def find_indices(scan: Scan) -> None:
             elif word == "s" and scan.glued(index + 1):
                 found = _letters_form(scan, index)
             elif is_integer(word):
-                found = _colon_form(scan, index) or _modality_and_number(scan, index)
+                found = _colon_form(scan, index) or _modality_and_number(scan, index) or _ordinal(scan, index, heads)
         if found is not None:
             look_around(scan, found)
             index = found.last
@@ -41,11 +54,18 @@ def find_indices(scan: Scan) -> None:
             found = _elided(scan, index)
             if found is not None:
                 look_around(scan, found)
+    for mention in scan.mentions:
+        if mention.modality == "mr":  # an image of another examination
+            mention.kind = "series"
     scan.mentions.sort(key=lambda m: m.start)
 
 
 def _after_head(scan: Scan, head: int) -> Mention | None:
     """From a slice word to its numbers; None when no index follows (positions in mm, "slice thickness")."""
+    if scan.word(head + 1) == "(" and scan.free_int(head + 2) and scan.word(head + 3) == ")":  # "slice (49)"
+        return _stretched(scan, _numbers(scan, head, head + 2, scan.word(head)), head + 4)
+    if scan.word(head + 1) == "-" and scan.free_int(head + 2) and scan.glued(head + 1) and scan.glued(head + 2):
+        return _numbers(scan, head, head + 2, scan.word(head))
     number = skip(scan, head + 1, rule_words("mentions", "modifier") - {"is", "are", "position"}, 4)
     if scan.word(number) in rule_words("mentions", "position") or scan.word(head + 1) in rule_words(
         "mentions", "position"
@@ -54,13 +74,29 @@ def _after_head(scan: Scan, head: int) -> Mention | None:
         return None
     if scan.word(number) in rule_words("mentions", "series"):  # "image series 3: 104"
         return None
-    if not _index_like(scan, number):
+    if not index_like(scan, number):
         number = skip(scan, head + 1, rule_words("mentions", "modifier"), 5)
-        if not (_index_like(scan, number) and scan.word(number - 1) in ("is", "are", "position")):
+        if not (index_like(scan, number) and scan.word(number - 1) in ("is", "are", "position")):
             return None
-    if _is_length(scan, number):
+    if is_length(scan, number):
         return None
     return _numbers(scan, head, number, scan.word(head))
+
+
+def _stretched(scan: Scan, mention: Mention | None, last: int) -> Mention | None:
+    """The mention with its closing bracket."""
+    if mention is not None and mention.last < last:
+        scan.taken.update(dict.fromkeys(range(mention.last, last), "slice"))
+        mention.last, mention.end = last, scan.words.end[last - 1]
+    return mention
+
+
+def _ordinal(scan: Scan, number: int, heads: frozenset[str]) -> Mention | None:
+    """Reads "the 128th slice"."""
+    if scan.word(number + 1) not in _ORDINALS or not scan.glued(number + 1) or not scan.free_int(number):
+        return None
+    head = skip(scan, number + 2, set(PLANES) | set(MODALITIES), 2)
+    return _stretched(scan, _numbers(scan, number, number, ""), head + 1) if scan.word(head) in heads else None
 
 
 def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
@@ -70,7 +106,7 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
     series: int | None = None
     is_range = False
     index = number
-    split = _two_in_one(scan.word(number))
+    split = two_in_one(scan.word(number))
     if split:
         mention = scan.take("slice", first, number + 1)
         mention.indices = split
@@ -84,7 +120,7 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
         if link == "," and scan.word(step) in ("and", "&", "or"):
             step += 1
         step = skip(scan, step, {"slice", "slices", "image", "images", "on", "#", "also", "im", "img"}, 2)
-        both = _two_in_one(scan.word(step)) if link in _LIST else None
+        both = two_in_one(scan.word(step)) if link in _LIST else None
         if both:
             found.extend(both)
             at.extend((step, step))
@@ -93,7 +129,7 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
         if link == "of" and len(found) == 1 and scan.free_int(index + 1) and int(scan.word(index + 1)) >= found[0]:
             index += 2  # image 41 of 263
             break
-        if not scan.free_int(step) or _is_length(scan, step) or not _alone(scan, step):
+        if not scan.free_int(step) or is_length(scan, step) or not alone(scan, step):
             break
         value = int(scan.word(step))
         tight = step == index + 1 and scan.glued(index) and scan.glued(step)
@@ -120,6 +156,10 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
         else:
             break
         index = step + 1
+    if len(found) == 2 and not is_range and scan.word(first - 1) == "between":
+        is_range = found[1] > found[0]
+    if is_range and scan.word(first - 1) in ("between", "from") and first - 1 not in scan.taken:
+        first -= 1
     mention = scan.take("slice", first, index)
     mention.indices, mention.is_range, mention.series = tuple(found), is_range, series
     mention.index_spans = tuple((scan.words.start[i], scan.words.end[i]) for i in at)
@@ -138,9 +178,9 @@ def _series_first(scan: Scan, head: int, heads: frozenset[str]) -> Mention | Non
     mention = None
     if scan.word(index) in heads:
         inner = skip(scan, index + 1, rule_words("mentions", "modifier"), 3)
-        if _index_like(scan, inner) and not _is_length(scan, inner):
+        if index_like(scan, inner) and not is_length(scan, inner):
             mention = _numbers(scan, head, inner, "slice")
-    elif link in (":", "/", ",", "-") and scan.free_int(number + 2) and _alone(scan, number + 2):
+    elif link in (":", "/", ",", "-") and scan.free_int(number + 2) and alone(scan, number + 2):
         mention = _numbers(scan, head, number + 2, "slice")
     if mention is None:
         scan.take("series", head, number + 1).series = int(scan.word(number))
@@ -150,8 +190,8 @@ def _series_first(scan: Scan, head: int, heads: frozenset[str]) -> Mention | Non
 
 
 def _plane_and_number(scan: Scan, head: int) -> Mention | None:
-    number = skip(scan, head + 1, {"#", ":", "no", "number", "=", "ct", "pet", "at"}, 3)
-    if not _index_like(scan, number) or _is_length(scan, number) or not _alone(scan, number):
+    number = skip(scan, head + 1, {"#", ":", "no", "number", "=", "ct", "pet", "at", ".", "level", "view"}, 3)
+    if not index_like(scan, number) or is_length(scan, number) or not alone(scan, number):
         return None
     if scan.word(head) in ("#", "@") and int(scan.word(number)) < 10:
         return None
@@ -175,17 +215,24 @@ def _colon_form(scan: Scan, first: int) -> Mention | None:
         return None
     link, series, value = scan.word(first + 1), int(scan.word(first)), int(scan.word(first + 2))
     bracketed = scan.word(first - 1) in ("(", "[") and scan.word(first + 3) in (")", "]", ",", ";")
-    if link not in (":", "/", "-") or not 0 < series <= _SERIES_MAX or not _alone(scan, first + 2):
+    if link not in (":", "/", "-") or series <= 0 or not alone(scan, first + 2):
+        return None
+    if link == "/" and bracketed and 20 < series < value and value > _SERIES_MAX:  # "(160/344)": image of images
+        mention = scan.take("slice", first, first + 3)
+        mention.indices, mention.index_spans = (series,), ((scan.words.start[first], scan.words.end[first]),)
+        return mention
+    if series > (_SERIES_MAX if link == "/" or not (bracketed or scan.word(first - 1) in MODALITIES) else 9999):
         return None
     before = scan.word(first - 1)
-    if link == "/" and ((not bracketed and before not in (",", "im")) or (value <= 12 and not bracketed)):
+    pointed = before in _POINTING and value > 31 and series <= 20  # "on 3-104", which is no date
+    if link == "/" and not bracketed and not pointed and (before not in (",", "im") or value <= 12):
         return None
     told = before if not bracketed else scan.word(first - 2)
     if link == "/" and value <= 10 and told in rule_words("mentions", "score"):  # "Deauville score (5/5)"
         return None
-    if link == "-" and not (bracketed and value > 20 and value > 4 * series):
+    if link == "-" and not ((bracketed or pointed) and value > 20 and value > 4 * series):
         return None
-    if link == ":" and not bracketed and value < 10:
+    if link == ":" and not bracketed and value < 10 and before not in MODALITIES:
         return None
     mention = scan.take("slice", first, first + 3)
     mention.indices, mention.series = (value,), series
@@ -195,21 +242,27 @@ def _colon_form(scan: Scan, first: int) -> Mention | None:
 
 def _modality_and_number(scan: Scan, number: int) -> Mention | None:
     """Reads "(PET 104, CT 208)": only inside brackets, since "CT 2019" is a date."""
-    if scan.word(number - 1) not in MODALITIES or not scan.free_int(number) or not _alone(scan, number):
+    name = number - 1 - (scan.word(number - 1) in (":", "="))
+    if scan.word(name) not in MODALITIES or not scan.free_int(number) or not alone(scan, number):
         return None
     if scan.word(number + 1) not in (")", ",", ";", "]", "/") or 1990 <= int(scan.word(number)) <= 2049:
         return None
     depth = [scan.word(i) for i in range(max(scan.begin, number - 12), number) if scan.word(i) in ("(", "[", ")", "]")]
     if not depth or depth[-1] not in ("(", "["):
         return None
-    return _numbers(scan, number - 1, number, "slice")
+    return _numbers(scan, name, number, "slice")
 
 
 def _elided(scan: Scan, index: int) -> Mention | None:
     """The bare number of "slice 60 and 5.0 on 64" or "best seen on 131", once a slice was named in the sentence."""
-    if not scan.free_int(index) or not _alone(scan, index) or int(scan.word(index)) < 2:
+    if not scan.free_int(index) or not alone(scan, index) or int(scan.word(index)) < 2:
         return None
     before, after = scan.word(index - 1), scan.word(index + 1)
+    if _best_of_range(scan, index):
+        mention = _numbers(scan, index, index, "slice")
+        if mention is not None:
+            mention.best = True
+        return mention
     bracket = before in ("(", "[") and after in (")", "]")
     if not (before in ("on", "at", "@", "#") or bracket):
         return None
@@ -222,33 +275,21 @@ def _elided(scan: Scan, index: int) -> Mention | None:
     return _numbers(scan, index, index, "slice")
 
 
+def _best_of_range(scan: Scan, index: int) -> bool:
+    """Whether it is the number of "slices 180-188 (max at 183)": called the best, and inside the range."""
+    value = int(scan.word(index))
+    inside = any(m.is_range and m.indices[0] <= value <= m.indices[-1] for m in scan.mentions if m.kind == "slice")
+    if not inside:
+        return False
+    back = index - 1
+    while scan.word(back) in _BEST_FILL:
+        back -= 1
+    return scan.word(back) in words_for("best")
+
+
 def _position(scan: Scan, head: int) -> None:
     """Takes the number of "slice location -412.5 mm" so that it is nobody's SUV."""
     for index in range(head + 1, min(head + 7, scan.stop)):
         if scan.word(index)[:1].isdecimal() and index not in scan.taken:
             scan.take("number", index, index + 1)
             return
-
-
-def _index_like(scan: Scan, index: int) -> bool:
-    return scan.free_int(index) or (index not in scan.taken and _two_in_one(scan.word(index)) is not None)
-
-
-def _two_in_one(word: str) -> tuple[int, int] | None:
-    """The two indices of "60,64" after a slice word; elsewhere that token is a decimal comma."""
-    left, comma, right = word.partition(",")
-    if comma and left.isdecimal() and right.isdecimal() and len(left) <= 4 and 2 <= len(right) <= 4:
-        return int(left), int(right)
-    return None
-
-
-def _alone(scan: Scan, index: int) -> bool:
-    after = scan.word(index + 1)
-    if after in ("x", "×", "%") or after in words_for("unit") or after in words_for("length"):
-        return False
-    return scan.stands_alone(index) or after in words_for("best") or after in PLANES or after in words_for("suv")
-
-
-def _is_length(scan: Scan, index: int) -> bool:
-    unit = scan.word(index + 2) if scan.word(index + 1) == "-" else scan.word(index + 1)
-    return unit in words_for("length") or scan.taken.get(index) in ("size", "number", "date")

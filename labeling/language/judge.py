@@ -17,22 +17,29 @@ _STRONG = word_set(
 _SAYS = word_set(
     "is are was were be being felt considered likely probably favored favoured favor favors represent "
     "represents representing consistent compatible related due reflecting reflects reflect to , ( ; : as with "
-    "keeping of for in presumably presumed thought deemed attributed attributable most suggesting suggests "
+    "keeping of for in line presumably presumed thought deemed attributed attributable most suggesting suggests "
     "compatible"
 )
 _ADVERSATIVE = word_set("but however though although yet while whereas except")
+_BESIDES = word_set("with plus and superimposed")
+_WITHIN = ("within normal", "within the normal", "within physiologic", "within physiological")
+_BLOOD_OR_LIVER = ("liver", "hepatic", "blood", "aort", "mediastinal", "mbp")
+_UPPER_END = word_set("latter highest hottest greatest maximum upper most")
+_BOUNDS = word_set("over ≥ >= > < ≤ exceeding more higher greater")
 _ELSEWHERE = word_set("elsewhere other otherwise additional else")
 
 
 def judge(scope: Scope, tense: Tense) -> str | None:
     """The first reason that applies, in the order of TEXT_REASONS up to `range`; None for a current lesion value."""
     mention = scope.row[scope.value].mention
+    if tense.sign in ("from", "to", "range") and _threshold(scope):
+        return "threshold"  # "an SUV window from 0 to 7"
     if tense.when == "prior" and tense.sign != "versus":
         return "prior"
     if scope.section in ("indication", "comparison") and tense.when != "current":
         return "prior"
     reference, physiologic = _reference(scope), _physiologic(scope)
-    if physiologic == "said" and not (reference == "said" and scope.zone):
+    if physiologic == "said" and not (reference and (scope.zone or _of_liver_or_blood(scope))):
         return "physiologic"
     if reference:
         return "reference"
@@ -46,9 +53,15 @@ def judge(scope: Scope, tense: Tense) -> str | None:
         return "threshold"
     if mention is not None and (mention.suv_kind in ("mean", "peak") or mention.lean):
         return "not_max"
-    if tense.sign == "range" or _range(scope):
+    if (tense.sign == "range" or _range(scope)) and not _singled_out(scope, tense):
         return "range"
     return None
+
+
+def _of_liver_or_blood(scope: Scope) -> bool:
+    """Whether the organ said to take up physiologically is one that others are compared with."""
+    places = [item for item in scope.before() if item.has("ref", "phys", "site")]
+    return bool(places) and places[-1].text.startswith(_BLOOD_OR_LIVER)
 
 
 def _lesion(items: list[Item]) -> bool:
@@ -66,6 +79,8 @@ def _nearest(scope: Scope, *kinds: str) -> int:
 
 def _strong(scope: Scope) -> bool:
     """A word that makes uptake abnormal."""
+    if any(scope.row[i].has("normal") and "not" in scope.row[i].text for i in scope.items):
+        return False
     return any(
         word in _STRONG
         for i in scope.items
@@ -82,6 +97,8 @@ def _reference(scope: Scope) -> str:
     )
     tissue = any(item.has("ref") for item in items)
     if scope.zone:
+        if any(item.text.startswith("mediastin") for item in items) and not _lesion(items):
+            return "said"
         if (tissue and not _lesion([i for i in items if not i.has("ref")])) or said:
             return "said"
         if any(item.has("contralateral", "normal") for item in items) and not any(
@@ -101,9 +118,11 @@ def _reference(scope: Scope) -> str:
     other_side = any(item.has("contralateral") for item in items)
     if other_side and not lesion:
         return "side"
-    if lesion or _strong(scope):
+    if lesion or _strong(scope) or any(item.has("segment") for item in items):
         return ""
+    behind = scope.row[scope.value + 1 : scope.value + 3]
     normal = any(item.has("normal") for item in scope.before()) and not scope.any("phys")
+    normal = normal or (len(behind) == 2 and behind[0].text == "(" and behind[1].has("normal"))  # "2.1 (normal)"
     if normal and (tissue or scope.any("side", "contralateral")):
         return "normal"
     if tissue:
@@ -129,9 +148,10 @@ def _physiologic(scope: Scope) -> str:
             continue
         if i < scope.value:
             between = scope.row[i + 1 : scope.value]
-            if any(b.has("lesion") for b in between) and not item.text.startswith("celiac"):
+            mimics = any(b.has("relation") for b in between)  # "urine activity mimics a node"
+            if any(b.has("lesion") for b in between) and not (mimics or item.text.startswith("celiac")):
                 continue
-            if any(b.text in _ADVERSATIVE for b in between) and _strong_words(between):
+            if _strong_words(between) and any(b.text in _ADVERSATIVE or b.text in _BESIDES for b in between):
                 continue
             return "said"
         start = max(scope.value, i - 4)
@@ -149,6 +169,7 @@ def _physiologic(scope: Scope) -> str:
     if near and scope.row[near[0]].has("phys") and not _strong(scope):
         return "organ"
     normal = any(item.has("normal") for item in scope.before())
+    normal = normal or any(item.text.startswith(_WITHIN) for item in scope.after())
     if normal and not _strong(scope) and any(item.has("site", "phys") for item in items):
         return "normal"
     return ""
@@ -178,13 +199,16 @@ def _negated(scope: Scope) -> bool:
             comma = next((k for k, b in enumerate(between) if b.text == ","), None)
             if comma is not None and any(b.own for b in between[comma:]):
                 continue
-            if item.has("negated") and any(b.has("lesion") for b in between):
+            if item.has("negated") and any(b.has("lesion") for b in between) and not _still_told(item, between):
                 continue
             return True
         tail = row[end + 1 : end + 5]
         if any(t.text in _ELSEWHERE or t.has("another") for t in tail):
             continue
         gap = row[scope.value + 1 : i]
+        comma = next((k for k in range(len(gap) - 1, -1, -1) if gap[k].text == ","), len(gap))
+        if any(g.has("lesion", "site", "sided") for g in gap[comma:]):
+            continue  # "..., right-sided pleural effusion without uptake"
         if any(g.has("starter") for g in gap) or (
             any(t.own for t in tail) and not any(g.text in _SAYS for g in gap[-3:])
         ):
@@ -193,22 +217,32 @@ def _negated(scope: Scope) -> bool:
     return False
 
 
+def _still_told(negated: Item, between: list[Item]) -> bool:
+    """Whether, as in "photopenic right renal cyst, SUVmax 0.8", but the one lesion that is negated is named."""
+    if negated.text.endswith(" of"):
+        return True
+    lesions = [k for k, b in enumerate(between) if b.has("lesion")]
+    return lesions[0] == lesions[-1] and not any(b.has("uptake", "coord", "slice") for b in between)
+
+
 def _gone(scope: Scope) -> bool:
     """Whether, as in "the previously seen node (SUVmax 6.3) has resolved", what is gone had its value before."""
-    gone = any("resolved" in item.text or "no longer" in item.text for item in scope.after())
+    gone = any(item.text.endswith(("resolved", " none")) or "no longer" in item.text for item in scope.after())
     return gone and any(item.has("prior", "stable") and "previous" in item.text for item in scope.before())
 
 
 def _negated_uptake(row: list[Item], after: list[int]) -> int:
     """Item index of the uptake word that a negation reaches, or -1."""
     filler = rule_words("context", "negfill")
-    for step, i in enumerate(after[:9]):
+    for step, i in enumerate(after[:10]):
         item = row[i]
         if item.has("uptake") and item.text not in ("significant", "increased", "suspicious", "abnormal", "elevated"):
             ahead = row[i + 1] if i + 1 < len(row) else None
             return i + 1 if ahead is not None and ahead.has("uptake") else i
-        if item.text in ("increased", "elevated"):
+        if item.text in ("increased", "elevated") or item.has("head"):
             continue
+        if item.has("compare") and any(row[k].has("value") for k in after[step + 1 : step + 3]):
+            return i  # "no focus above SUV 2.0"
         if item.has("affirmed", "change", "value") or item.text in CLOSERS:
             return -1
         if item.has("uptake", "uncertain", "abnormal", "uptakeword") or (item.own and step < 6):
@@ -218,11 +252,26 @@ def _negated_uptake(row: list[Item], after: list[int]) -> int:
     return -1
 
 
+def _singled_out(scope: Scope, tense: Tense) -> bool:
+    """Whether, as in "from 3.3 to 8.9, the latter in the left 9th rib on slice 162", the upper end is one lesion's."""
+    after = scope.row[scope.value + 1 : scope.value + 5]
+    slices = any(item.has("slice") for item in scope.row[scope.value + 1 :])
+    named = any(word in _UPPER_END for item in after for word in item.text.split())
+    return slices and named and -1 < tense.pair < scope.value
+
+
 def _threshold(scope: Scope) -> bool:
     if scope.section == "technique":
         return True
-    has_slice = scope.any("slice")
-    return scope.any("threshold") and not has_slice
+    if scope.any("slice"):
+        return False
+    told = [scope.row[i].kinds["threshold"] for i in scope.items if scope.row[i].has("threshold")]
+    bounded = scope.zone or any(item.has("compare") or item.text in _BOUNDS for item in _around(scope))
+    return any(label != "bounded" or bounded for label in told)
+
+
+def _around(scope: Scope) -> list[Item]:
+    return scope.row[max(0, scope.value - 4) : scope.value + 4]
 
 
 def _range(scope: Scope) -> bool:

@@ -25,7 +25,9 @@ class Mention:
     kind: suv | head | slice | series | size | date | number. start, end: characters. first, last: tokens (end
     exclusive). value: SUV [g/ml] or size [mm]. indices: slice numbers as printed. plane: axial | other | "" (not
     said). modality: pet | ct | "". is_range: "slices 102-131". best: named as the one to look at.
-    core: characters of the number itself, `start` may lie before it at its SUV word.
+    shared: said to be one and the same for several lesions. when: prior | current, where a table's column says so.
+    tracer: the one named at the SUV word ("FDG SUVmax"). core: characters of the number itself; `start` may lie before
+    it, at its SUV word.
     """
 
     kind: str
@@ -45,19 +47,26 @@ class Mention:
     modality: str = ""
     is_range: bool = False
     best: bool = False
+    shared: bool = False
+    when: str = ""
+    tracer: str = ""
     link: str = ""
     head: int = -1
 
 
 @dataclass
 class Scan:
-    """Tokens begin..stop of one sentence and what has been taken so far."""
+    """Tokens begin..stop of one sentence and what has been taken so far.
+
+    listed: under a legend or a heading that names the SUV, so that a bare decimal is one.
+    """
 
     words: Words
     begin: int
     stop: int
     taken: dict[int, str] = field(default_factory=dict)
     mentions: list[Mention] = field(default_factory=list)
+    listed: bool = False
 
     def word(self, index: int) -> str:
         """The token, or an empty string outside the sentence."""

@@ -7,36 +7,50 @@ Results: `doc._.petground_mentions` (a list of Mention in order) and the span gr
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from functools import lru_cache
 
 from spacy.tokens import Doc
 
 from petground.labeling.language.indices import find_indices
+from petground.labeling.language.legend import find_legend, take_pairs
+from petground.labeling.language.lexicon import rule_words, word_set
 from petground.labeling.language.mention import Mention, Scan
 from petground.labeling.language.quantities import find_dates, find_labelled, find_sizes
-from petground.labeling.language.tokens import Words, span_of, words_of
+from petground.labeling.language.sentences import Sentence
+from petground.labeling.language.table_cells import scan_cells
+from petground.labeling.language.tokens import Cuts, Words, span_of, split_words, words_of
 from petground.labeling.language.values import find_values
 
 __all__ = ["find_mentions", "mentions_component", "scan_sentence"]
 
 _SHORT = 6  # tokens; "Image 155." between an SUV and what it was before does not end the talk of it
+_TITLE = 20  # tokens
+_VERBS = word_set("is are was were has have shows show demonstrates measured displayed")
 DENSE = 150
 """Numbers in one sentence beyond which it is a table or a dump."""
 
+_SHORT_TEXT = 80  # characters, more than _SHORT tokens
+_DIGIT = re.compile(r"\d")
+_NUMBERS = re.compile(r"\d+(?:[.,]\d+)?")
 _PLAIN = re.compile(
     r"\bsuv[ -]?\(?(?:max|mean|peak)?\)?[ :=]{0,3}(?:of |is )?(\d{1,3}(?:[.,]\d{1,3})?)(?![\d.,]*\d)", re.I
 )
 
 
-def scan_sentence(words: Words, begin: int, stop: int, carried: str = "") -> Scan:
-    """Types every number between two tokens; `scan.mentions` in order of their place."""
-    scan = Scan(words, begin, stop)
-    numbers = sum(1 for word in words.lower[begin:stop] if word[0].isdecimal())
+def scan_sentence(words: Words, begin: int, stop: int, carried: str = "", *, legend: bool = False) -> Scan:
+    """Types every number between two tokens; `scan.mentions` in order of their place.
+
+    carried: kind of the SUV word spoken of before. legend: pairs of numbers are a value and its slice.
+    """
+    scan = Scan(words, begin, stop, listed=legend)
+    numbers = len(_NUMBERS.findall(words.text, words.start[begin], words.end[stop - 1])) if begin < stop else 0
     if numbers > DENSE:
         _scan_dense(scan)
     elif numbers:
         find_dates(scan)
         find_sizes(scan)
+        if legend:
+            take_pairs(scan)
         find_indices(scan)
         find_labelled(scan)
         find_values(scan, carried)
@@ -58,24 +72,97 @@ def _scan_dense(scan: Scan) -> None:
         )
 
 
-def find_mentions(words: Words, sentences: list[tuple[int, int]]) -> list[Mention]:
-    """Mentions of all sentences given as characters; an SUV word carries on into the next sentence."""
-    found: list[Mention] = []
+def find_mentions(cuts: Cuts, sentences: list[Sentence], reach: list[bool] | None = None) -> list[list[Mention] | None]:
+    """Mentions of each sentence; an SUV word carries on into the next one.
+
+    reach: the sentences that are looked at, the others give None (see `reach`); all of them when it is not given.
+    """
+    found: list[list[Mention] | None] = [None] * len(sentences)
     carried = ""
-    for start, end in sentences:
-        begin, stop = bisect_left(words.start, start), bisect_left(words.start, end)
-        scan = scan_sentence(words, begin, stop, carried)
-        found.extend(scan.mentions)
-        kinds = [m.suv_kind for m in scan.mentions if m.kind in ("head", "suv")]
-        short = stop - begin <= _SHORT
-        carried = kinds[-1] if kinds else carried if short else ""
+    legends = _Legends(cuts.text)
+    for n, sentence in enumerate(sentences):
+        if reach is not None and not reach[n]:
+            carried = ""
+            continue
+        words = cuts.within(sentence.start, sentence.end)
+        begin, stop = words.at(sentence.start), words.at(sentence.end)
+        if sentence.cells:
+            found[n] = scan_cells(words, begin, stop, sentence.cells)
+            carried = ""
+            continue
+        legend = legends.covers(sentence, words, begin, stop)
+        mentions = scan_sentence(words, begin, stop, legends.kind if legend else carried, legend=legend).mentions
+        found[n] = mentions
+        kinds = [m.suv_kind for m in mentions if m.kind in ("head", "suv")]
+        if kinds and any(m.kind == "suv" and m.link != "head" for m in mentions):
+            _scan_back(cuts, sentences, found, n, kinds[0])
+        carried = kinds[-1] if kinds else carried if stop - begin <= _SHORT else ""
     return found
+
+
+def _scan_back(cuts: Cuts, sentences: list[Sentence], found: list[list[Mention] | None], n: int, kind: str) -> None:
+    """Reads "Blood pool: 1.9. Liver: 2.8 (SUVmax).": the labelled numbers just before are SUVs as well."""
+    for k in range(n - 1, -1, -1):
+        sentence = sentences[k]
+        if (
+            sentence.cells
+            or sentence.end - sentence.start > _SHORT_TEXT
+            or any(m.kind in ("head", "suv") for m in found[k] or ())
+        ):
+            return
+        words = cuts.within(sentence.start, sentence.end)
+        begin, stop = words.at(sentence.start), words.at(sentence.end)
+        if stop - begin > _SHORT or not _labelled(words, begin, stop):
+            return
+        found[k] = scan_sentence(words, begin, stop, kind).mentions
+
+
+class _Legends:
+    """Which sentences a legend covers: its own, those under its heading; told without numbers, the rest of its section.
+
+    kind: of the SUVs that are told. _held: the section so covered; "" is no section's name.
+    """
+
+    def __init__(self, text: str):
+        self.kind = "max"
+        self._text = text
+        self._held: str | None = ""
+
+    def covers(self, sentence: Sentence, words: Words, begin: int, stop: int) -> bool:
+        """Whether the sentence (tokens begin..stop), its label or the heading above says what its numbers mean."""
+        lower = words.lower[begin:stop]
+        own = not rule_words("mentions", "suv").isdisjoint(lower)
+        text = self._text
+        told = any(_title_is_legend(text[slice(*s)]) for s in (sentence.label, sentence.group) if s is not None)
+        told = told or (own and find_legend(words, begin, stop))
+        numberless = own and _DIGIT.search(self._text, sentence.start, sentence.end) is None
+        if numberless and (told or self._heads_a_list(sentence, lower)):
+            self._held = sentence.section
+        return told or self._held == sentence.section
+
+    def _heads_a_list(self, sentence: Sentence, lower: list[str]) -> bool:
+        """A line such as "Target lesions (current SUVmax, slice; prior SUVmax)" or "Nodes, SUVmax:"."""
+        ends = self._text[max(sentence.end - 1, 0) : sentence.end] or " "
+        return len(lower) <= _TITLE and ends in ":)]" and not _VERBS.intersection(lower)
+
+
+@lru_cache(4096)
+def _title_is_legend(title: str) -> bool:
+    words = split_words(title)
+    return find_legend(words, 0, len(words.lower))
+
+
+def _labelled(words: Words, begin: int, stop: int) -> bool:
+    """Whether it is but a label with a number: "Blood pool: 1.9."."""
+    rest = words.lower[begin:stop]
+    return ":" in rest and sum(word[0].isdecimal() for word in rest) == 1
 
 
 def mentions_component(doc: Doc) -> Doc:
     """Finds the mentions of every sentence, or of the whole text when no sentences were set."""
-    sentences = [(s.start, s.end) for s in doc._.petground_sentences] or [(0, len(words_of(doc).text))]
-    found = find_mentions(words_of(doc), sentences)
+    sentences = doc._.petground_sentences or [Sentence(0, len(words_of(doc).text))]
+    words = words_of(doc)
+    found = [mention for mentions in find_mentions(Cuts(words.text, words), sentences) for mention in mentions or ()]
     doc._.petground_mentions = found
     for kind in ("suv", "slice", "size"):
         spans = (span_of(doc, m.start, m.end, kind) for m in found if m.kind == kind)

@@ -1,8 +1,8 @@
 """Lines that are no report: a hundred thousand characters without a line end are an export gone wrong.
 
 Reports have lines of up to some thousand characters, a whole report without line ends some twenty thousand. A line
-above the limit is many reports run together, or a dump: which exam a value in it belongs to cannot be known. Its values
-are kept, each with the reason `ambiguous`, and found by one regular expression, so that the time stays linear and small.
+above the limit is many reports run together, or a dump: which exam a value in it belongs to cannot be known. Its
+values are kept, each with the reason `ambiguous`, found by one regular expression: the time stays linear and small.
 """
 
 from __future__ import annotations

@@ -51,3 +51,6 @@ def build_pipeline() -> Language:
     for name in COMPONENTS:
         nlp.add_pipe(name)
     return nlp
+
+
+register()  # `nlp.add_pipe("petground_mentions")` works once the package, or its spaCy entry point, is imported

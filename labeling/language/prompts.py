@@ -52,24 +52,42 @@ def redact(text: str, spans: Iterable[Span]) -> str:
     return _mend(" ".join("".join(kept).split()))
 
 
+_RESPECTIVELY = re.compile(r"[\s,;]{0,3}\brespectively\b")
+_MARK = re.compile(rf"\s?{_M}\s?")
+_BRACKETS = (
+    (re.compile(r"\s?[(\[]\s?[)\]]"), ""),
+    (re.compile(r"([(\[])[\s,;:=]{1,9}"), r"\1"),
+    (re.compile(r"[\s,;:=]{1,9}([)\]])"), r"\1"),
+)
+_DOUBLED = re.compile(r"(?:\s?[,;:]){1,9}(?=\s?[,;.:])")
+_SPACED = re.compile(r"\s([,;.:)\]])")
+
+
 def _mend(text: str) -> str:
     """Takes out the marks of the cuts and what hung on them: "with an", empty brackets, doubled commas."""
-    text = _TWO_CUTS.sub("", text)
-    for _ in range(2):
-        text = _EMPTY.sub(f" {_M} " if _M in text else " ", text)
+    bracketed = "(" in text or "[" in text
+    several = text.count(_M) > 1
+    if several:
         text = _TWO_CUTS.sub("", text)
+    if bracketed:
+        for _ in range(2):
+            text = _EMPTY.sub(f" {_M} " if _M in text else " ", text)
+            text = _TWO_CUTS.sub("", text) if several else text
     text = _BEFORE.sub("", text)
-    text = _AT_START.sub("", text)
+    if _M in text[:4]:
+        text = _AT_START.sub("", text)
     text = _AT_END.sub("", text)
-    text = re.sub(rf"\s?{_M}\s?", " ", text)
-    text = re.sub(r"\s?[(\[]\s?[)\]]", "", text)
-    text = _FIRST.sub("", re.sub(r"[\s,;]{0,3}\brespectively\b", "", text))
-    text = re.sub(r"([(\[])[\s,;:=]{1,9}", r"\1", text)
-    text = re.sub(r"[\s,;:=]{1,9}([)\]])", r"\1", text)
-    text = re.sub(r"(?:\s?[,;:]){1,9}(?=\s?[,;.:])", "", text)
-    text = re.sub(r"\s([,;.:)\]])", r"\1", text)
-    text = _balanced(" ".join(text.split()))
-    return text.strip(" ,;:-=/&")
+    text = _MARK.sub(" ", text)
+    if bracketed:
+        text = _BRACKETS[0][0].sub("", text)
+    text = _FIRST.sub("", _RESPECTIVELY.sub("", text) if "respectively" in text else text)
+    if bracketed:
+        for pattern, kept in _BRACKETS[1:]:
+            text = pattern.sub(kept, text)
+    text = _DOUBLED.sub("", text)
+    text = _SPACED.sub(r"\1", text)
+    text = " ".join(text.split())
+    return (_balanced(text) if bracketed or ")" in text or "]" in text else text).strip(" ,;:-=/&")
 
 
 def _balanced(text: str) -> str:

@@ -20,15 +20,22 @@ _DATE = re.compile(
     rf"|\b{_MONTH}\b\.?[ -]{{0,2}}\d{{1,2}}(?:st|nd|rd|th)?,?[ ]{{1,2}}(?:19|20)\d\d(?!\d)"
     rf"|\b{_MONTH}\b\.?[ ]{{1,2}}(?:of )?(?:19|20)\d\d(?!\d)"
     rf"|\b{_MONTH}\b\.?[ ]{{1,2}}\d{{1,2}}(?:st|nd|rd|th)?(?![\d.,:])"
-    r"|(?:in|since|of|from|the|on|year|early|late|mid)[ -](?:19[89]|20[0-4])\d(?![\d.,:]))",
+    r"|(?:in|since|of|from|the|on|year|early|late|mid)[ -](?:19[89]|20[0-4])\d(?![\d:]|[.,]\d))",
     re.IGNORECASE,
 )
+_MAY_BE_DATE = re.compile(
+    r"\d[/-]\d|\d\.\d\d?\.\d|(?:19|20)\d\d|\b(?:jan|feb|mar|apr|may|ju[nl]|aug|sep|oct|nov|dec)", re.I
+)
+"""What every date has; most sentences have none of it and are spared the long pattern."""
 _TIME = re.compile(
     r"(?<![\d.,:/])(?:at |@ ?)?\d{1,2}:\d\d(?::\d\d)?(?= ?(?:[ap]\.?m\b|h\b|hrs?\b|hours?\b))"
     r"|(?:\bat |@ ?)\d{1,2}:\d\d(?!\d)",
     re.I,
 )
 _AFTER_LABEL = word_set("of is was : = a score - ( value at and , / s #")
+_COUNTED = word_set(
+    "rib ribs level levels segment segments seg station stations zone zones vertebra stage figure fig table"
+)
 _BY = {"x", "×", "*", "by"}
 _JOIN = {"and", "or", "to", "-", "–", ",", "from", "vs", "versus", "->", "→"}
 
@@ -39,7 +46,10 @@ def find_dates(scan: Scan) -> None:
     if scan.begin >= scan.stop:
         return
     begin, end = words.start[scan.begin], words.end[scan.stop - 1]
-    for pattern, kind in ((_TIME, "number"), (_DATE, "date")):
+    patterns = [(_TIME, "number")] if words.text.find(":", begin, end) >= 0 else []
+    if _MAY_BE_DATE.search(words.text, begin, end):
+        patterns.append((_DATE, "date"))
+    for pattern, kind in patterns:
         for match in pattern.finditer(words.text, begin, end):
             first, last = words.at(match.start()), words.at(match.end())
             while first < last and not any(c.isdigit() for c in words.lower[first]) and kind == "date":
@@ -86,11 +96,11 @@ def find_sizes(scan: Scan) -> None:
 
 
 def _earlier_sizes(scan: Scan, index: int) -> None:
-    """The first number of "7 and 9 mm" or "from 1.2 to 1.6 cm" is a length too, unless an SUV word stands at it."""
+    """The first number of "7 and 9 mm" or "from 1.2 to 1.6 cm" is a length too, but not at an SUV or slice word."""
     before = index - 2
-    heads = rule_words("mentions", "suv")
     if scan.word(index - 1) not in _JOIN or not is_number(scan.word(before)) or before in scan.taken:
         return
+    heads = rule_words("mentions", "suv") | rule_words("mentions", "slice") | rule_words("mentions", "plane")
     for back in range(before - 1, max(before - 4, scan.begin - 1), -1):
         if scan.word(back) in heads or scan.word(back) in ("max", "value"):
             return
@@ -147,11 +157,11 @@ def _after_label(scan: Scan, index: int, labels: frozenset[str]) -> None:
     back = index - 1
     for _ in range(4):
         word = scan.word(back)
-        if word in labels:
+        if word in labels and (is_integer(scan.word(index)) or word not in _COUNTED):
             scan.take("number", index, index + 1)
             return
         listed = is_number(word) and scan.taken.get(back) == "number" and is_integer(scan.word(index))
-        if word not in _AFTER_LABEL and not listed:
+        if (word not in _AFTER_LABEL and not listed) or (word == "," and not is_integer(scan.word(index))):
             return
         back -= 1
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from petground.labeling.finding import Laterality
-from petground.labeling.language.assign import Placed, assign_slices
-from petground.labeling.language.context import Cue
+from petground.labeling.language.anatomy import find_anatomy
+from petground.labeling.language.assign import Placed, assign_slices, resolve
+from petground.labeling.language.context import find_cues
 from petground.labeling.language.groups import Group, make_groups
 from petground.labeling.language.judge import judge
 from petground.labeling.language.mention import Mention
@@ -28,7 +29,8 @@ class Told:
     """What a sentence tells of one value.
 
     group: characters of the words that single the lesion out. cut: characters in it that a model must not read.
-    carried: words taken over from before, without which the group would say nothing of the place.
+    bare: nothing in its scope names a lesion or a place. carried: words taken over from before, without which the
+    group would say nothing of the place.
     """
 
     mention: Mention
@@ -41,6 +43,7 @@ class Told:
     uncertain: bool = False
     size_mm: float | None = None
     has_place: bool = False
+    bare: bool = False
     cut: list[tuple[int, int]] = field(default_factory=list)
     carried: str = ""
 
@@ -61,24 +64,27 @@ def read_sentence(
     words: Words,
     sentence: Sentence,
     mentions: list[Mention],
-    cues: list[Cue],
-    anatomy: list[Cue],
     heading: frozenset[str],
 ) -> Reading:
-    """Reads a sentence. mentions, cues, anatomy: those inside it. heading: kinds of cue in the title above it."""
+    """Reads a sentence. mentions: those inside it. heading: kinds of cue in the title above it."""
     begin, stop = words.at(sentence.start), words.at(sentence.end)
     values = [m for m in mentions if m.kind == "suv"]
     if len(values) > MANY:
         return Reading(sentence, [], words, unread=values)
-    row = make_stream(words, begin, stop, mentions, cues, anatomy)
-    reading = Reading(sentence, row, words, make_groups(row))
+    dump = (begin, stop) in words.dumps
+    cues = [] if dump else find_cues(words, begin, stop)
+    row = make_stream(words, begin, stop, mentions, cues, [] if dump else find_anatomy(words, begin, stop))
+    reading = Reading(sentence, row, words, _row_group(row) if sentence.cells else make_groups(row))
     if not values:
         return reading
     tenses = read_tenses(row)
     scopes = {v: make_scope(row, group, v, sentence.section, heading) for group in reading.groups for v in group.values}
     reasons = {v: judge(scope, tenses[v]) for v, scope in scopes.items()}
     _normal_side(row, reading.groups, reasons)
-    placed = assign_slices(row, reading.groups, reasons, tenses)
+    if sentence.cells:
+        placed = {v: resolve([m for i in row if "slice" in i.kinds and (m := i.mention)]) for v in reasons}
+    else:
+        placed = assign_slices(row, reading.groups, reasons, tenses)
     for group in reading.groups:
         current = [v for v in group.values if reasons[v] is None]
         members = _members(row, group, current)
@@ -91,6 +97,12 @@ def read_sentence(
             reading.told.append(told)
     reading.told.sort(key=lambda t: t.mention.core)
     return reading
+
+
+def _row_group(row: list[Item]) -> list[Group]:
+    """A row of a table is about one lesion."""
+    values = [i for i, item in enumerate(row) if "value" in item.kinds]
+    return [Group(0, len(row), values)] if values else []
 
 
 def _tell(reading: Reading, group: Group, scope: Scope, tense: Tense, members: list[list[int]], at: int) -> Told:
@@ -113,9 +125,10 @@ def _tell(reading: Reading, group: Group, scope: Scope, tense: Tense, members: l
         uncertain=any(row[i].has("uncertain") for i in items),
         size_mm=_size(row, about if at >= 0 and _size(row, about, len(row)) else items, v),
         has_place=_has_place(row, items, lesion=False),
+        bare=not any(row[i].has("site", "sided", "ref", "phys", "side", "lesion", "another") for i in items),
     )
     number = reading.groups.index(group)
-    told.side = told.side or (_from_sentence(row, reading, number, items) if at < 0 else None)
+    told.side = told.side or _cell_side(reading) or (_from_sentence(row, reading, number, items) if at < 0 else None)
     told.cut = _other_members(row, words, members, at) if at >= 0 else []
     told.cut += [
         (words.start[row[zone[0]].first], words.end[row[zone[-1]].last - 1])
@@ -125,6 +138,13 @@ def _tell(reading: Reading, group: Group, scope: Scope, tense: Tense, members: l
     if not told.has_place and number and reading.told and any(row[i].has("another") for i in items):
         told.carried = " ".join(filter(None, (reading.told[-1].side, reading.told[-1].site)))
     return told
+
+
+def _cell_side(reading: Reading) -> Laterality | None:
+    """The side in a table's column of its own."""
+    sides: dict[str, Laterality] = {"l": "left", "r": "right", "b": "bilateral"}
+    cells = [cell for cell in reading.sentence.cells if cell.role == "side"]
+    return sides.get(reading.words.text[cells[0].start : cells[0].end].strip().lower()[:1]) if cells else None
 
 
 def _has_place(row: list[Item], items: list[int], *, lesion: bool = True) -> bool:

@@ -38,7 +38,12 @@ class Scope:
 
     def any(self, *kinds: str) -> bool:
         """Whether an item of the scope has one of the kinds."""
-        return any(self.row[i].has(*kinds) for i in self.items)
+        row = self.row
+        for i in self.items:
+            own = row[i].kinds
+            if own and not own.keys().isdisjoint(kinds):
+                return True
+        return False
 
 
 def make_scope(row: list[Item], group: Group, value: int, section: str | None, heading: frozenset[str]) -> Scope:
@@ -58,7 +63,7 @@ def _zones(row: list[Item], group: Group) -> list[list[int]]:
     zones: list[list[int]] = []
     i = group.first
     while i < group.last:
-        if not row[i].has("compare") or _measures(row, i, group):
+        if not _compares(row, i) or _measures(row, i, group):
             i += 1
             continue
         j = i + 1
@@ -70,6 +75,8 @@ def _zones(row: list[Item], group: Group) -> list[list[int]]:
                     break
                 seen_value = True
             if item.text in ("(", "["):
+                if not seen_value and _has_slice_inside(row, j, group.last):
+                    break  # "below liver (1.9 on slice 60; liver 2.6)": the bracket is about the lesion
                 j = _close(row, j, group.last)
                 seen_value = seen_value or any("value" in row[k].kinds for k in range(i, j))
                 continue
@@ -86,6 +93,8 @@ def _zones(row: list[Item], group: Group) -> list[list[int]]:
                 item.has("coord") and (seen_value or not _more_tissue(row, j, group.last))
             ):
                 break
+            if item.text in ("in", "within", "of", "at") and j > i + 1 and _lesion_follows(row, j, group.last):
+                break  # "exceeds liver in a left neck node"
             if item.has("slice") and not seen_value and not any("value" in row[k].kinds for k in range(j, group.last)):
                 break
             j += 1
@@ -94,6 +103,30 @@ def _zones(row: list[Item], group: Group) -> list[list[int]]:
             zones.append(list(range(i, j)))
         i = j
     return zones
+
+
+def _compares(row: list[Item], i: int) -> bool:
+    """A comparing word, or the "between" of "between blood pool (2.1) and liver (3.1)"."""
+    item = row[i]
+    if not item.kinds and item.text != "between":
+        return False
+    return "compare" in item.kinds or (item.text == "between" and any(k.has("ref") for k in row[i + 1 : i + 4]))
+
+
+def _has_slice_inside(row: list[Item], opening: int, last: int) -> bool:
+    """Whether a bracket tells a value and a slice before it names any other tissue."""
+    value = False
+    for item in row[opening + 1 : _close(row, opening, last)]:
+        value = value or "value" in item.kinds
+        if item.own:
+            return False
+        if item.has("slice"):
+            return value
+    return False
+
+
+def _lesion_follows(row: list[Item], j: int, last: int) -> bool:
+    return row[j - 1].has("ref", "phys") and any(row[k].has("lesion") for k in range(j + 1, min(j + 6, last)))
 
 
 def _more_tissue(row: list[Item], coord: int, last: int) -> bool:
@@ -114,6 +147,14 @@ def _measures(row: list[Item], i: int, group: Group) -> bool:
     return False
 
 
+def _told_of_itself(row: list[Item], i: int, group: Group, value: int) -> bool:
+    """Whether, as in "Adjacent to the right hilar mass (SUVmax 16.1) is a node", the value is the neighbour's."""
+    if any(row[k].own for k in range(group.first, i)) or not row[value].depth:
+        return False
+    opening = next((k for k in range(i, value) if row[k].text in ("(", "[")), None)
+    return opening is not None and row[opening].bracket == row[value].bracket and row[opening - 1].has("lesion")
+
+
 def _close(row: list[Item], opening: int, last: int) -> int:
     depth = 0
     for j in range(opening, last):
@@ -128,7 +169,7 @@ def _relations(row: list[Item], group: Group, value: int) -> set[int]:
     """What a lesion lies next to: "adjacent to the left psoas"."""
     hidden: set[int] = set()
     for i in range(group.first, group.last):
-        if row[i].has("relation"):
+        if row[i].has("relation") and not _told_of_itself(row, i, group, value):
             j = i + 1
             while j < min(group.last, i + 9) and j != value:
                 item = row[j]

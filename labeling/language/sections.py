@@ -31,6 +31,40 @@ _CAPITALS = re.compile(
 )
 
 
+_DICTATED = re.compile(
+    r"(?:\A|\n[ \t]*\n)[ \t]*(findings|impression|conclusion|technique|comparison|indication|history)"
+    r"[ \t]{1,3}([A-Za-z]+)",
+    re.I,
+)
+"""A paragraph of run-on dictation that begins with its heading: "impression partial response of ..."."""
+_RUNS_ON = frozenset(
+    [
+        "of",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "on",
+        "in",
+        "at",
+        "and",
+        "or",
+        "that",
+        "the",
+        "has",
+        "have",
+        "had",
+        "were",
+        "remain",
+        "remains",
+        "may",
+        "can",
+        "as",
+    ]
+)
+
+
 @dataclass(frozen=True)
 class Section:
     """name: canonical, lower case, or None before the first heading. start..end: its text; heading_start: its title."""
@@ -56,6 +90,9 @@ def find_sections(text: str) -> list[Section]:
                 name = _compound(match.group(1))
             if name is not None and not _in_sentence(text, match, pattern is _LINE_HEAD):
                 heads.setdefault(match.start(1), (match.end(), name))
+    for match in _DICTATED.finditer(text):
+        if match.group(2).lower() not in _RUNS_ON:
+            heads.setdefault(match.start(1), (match.end(1), _names()[match.group(1).lower()]))
     sections: list[Section] = []
     places = sorted(heads)
     if not places or text[: places[0]].strip(" \t\n*#_>"):
@@ -79,13 +116,9 @@ def _in_sentence(text: str, match: re.Match[str], line_start: bool) -> bool:
         return False
     if match.group(2).startswith("-"):
         return not match.group(1).isupper()
-    before = (
-        text[: match.start()].rstrip(" \t")[-2:]
-        if match.start() < 4000
-        else text[match.start() - 40 : match.start()].rstrip(" \t")[-2:]
-    )
-    title = match.group(1)
-    return (bool(before.strip()) and not before.endswith("\n")) or not title[:1].isupper()
+    before = text[max(match.start() - 40, 0) : match.start()].rstrip(" \t")[-2:]
+    dictated = before in ("", "\n\n")  # without capitals, on a line of its own after a blank one
+    return (bool(before.strip()) and not before.endswith("\n")) or not (dictated or match.group(1)[:1].isupper())
 
 
 def sections_component(doc: Doc) -> Doc:

@@ -13,6 +13,7 @@ from spacy.tokens import Doc
 
 from petground.labeling.language.lexicon import word_set
 from petground.labeling.language.sections import Section, find_sections
+from petground.labeling.language.tables import Cell, Row, find_rows
 from petground.labeling.language.tokens import span_of, words_of
 
 __all__ = ["Sentence", "find_sentences", "sentences_component"]
@@ -22,16 +23,19 @@ MAX_SENTENCE = 3000
 
 _ALWAYS_JOIN = word_set(
     "e.g eg i.e ie vs v approx ca cf dr mr mrs ms prof fig al etc st resp incl excl dx hx s/p w w/o pt no nr "
-    "nos im img sl ser lt rt max min avg ant post sup inf lat med seg lobe prev esp bilat mod"
+    "nos im img sl ser lt rt max min avg ant post sup inf lat med seg lobe prev esp bilat mod ax cor sag "
+    "transax ext int"
 )
 _NEVER_BEFORE_CAPITAL = word_set(
-    "max min avg lat med ant post sup inf no im img sl mod al etc st ser seg lobe pt w resp"
+    "max min avg lat med ant post sup inf no im img sl mod al etc st ser seg lobe pt w resp ext int"
 )
 _STOP = re.compile(r"[.!?]+[\"')\]]{0,2}(?=\s|$)|(?<=[a-z0-9)])\.(?=[A-Z][a-z])|[!?]+(?=\S)")
 _MARKER = re.compile(
     r"[ \t]*(?:[-*•·▪◦‣–—>+](?=[ \t\w])|\(?\d{1,2}[.)](?=\s|[A-Za-z])|\(?[a-zA-Z][.)](?=\s)|[ivx]{1,4}[.)](?=\s))[ \t]*"
 )
-_INLINE_MARKER = re.compile(r"(?<=[.;])\s{1,3}(?=\(?\d{1,2}[.)]\s{1,2}[A-Z])|\s(?=[•▪‣◦]\s?\w)")
+_INLINE_MARKER = re.compile(
+    r"(?<=[.;])\s{1,3}(?=\(?\d{1,2}[.)]\s{1,2}[A-Z]|\(?\d{1,2}\)\s{1,2}[a-z])|\s(?=[•▪‣◦]\s?\w)"
+)
 _DOTTED = re.compile(r"(?:^|\.)[a-z]\.[a-z]$")
 _WORD_BEFORE = re.compile(r"[A-Za-z./]{1,12}$")
 _CONTINUES = re.compile(
@@ -52,7 +56,8 @@ class Sentence:
     """start..end: characters without surrounding blanks. section: canonical name.
 
     line: number of the logical line (list item, paragraph piece) it comes from. label: characters of the heading
-    that it stands under ("Right breast:"), which may be its own beginning; group: the heading line above.
+    that it stands under ("Right breast:"), which may be its own beginning; group: the heading line above. cells: of
+    a row of a table.
     """
 
     start: int
@@ -62,6 +67,7 @@ class Sentence:
     item: bool = False
     label: tuple[int, int] | None = None
     group: tuple[int, int] | None = None
+    cells: tuple[Cell, ...] = ()
 
 
 def find_sentences(text: str, sections: list[Section] | None = None) -> list[Sentence]:
@@ -70,8 +76,14 @@ def find_sentences(text: str, sections: list[Section] | None = None) -> list[Sen
     number = 0
     for section in sections if sections is not None else find_sections(text):
         group: tuple[int, int] | None = None
-        for start, end, item in _lines(text, section.start, section.end):
+        rows = find_rows(text, section.start, section.end)
+        for start, end, item in _lines(text, section.start, section.end, rows):
             number += 1
+            if isinstance(item, Row):
+                if not item.header:
+                    a, b = _trimmed(text, start, end)[0]
+                    found.append(Sentence(a, b, section.name, number, True, None, group, item.cells))
+                continue
             label = _label(text, start, end)
             if (label is not None and not text[label[1] + 1 : end].strip()) or _is_title(text, start, end, item):
                 group = (start, end)
@@ -82,8 +94,19 @@ def find_sentences(text: str, sections: list[Section] | None = None) -> list[Sen
     return found
 
 
-def _lines(text: str, start: int, end: int) -> list[tuple[int, int, bool]]:
-    """Logical lines: list items and paragraphs, wrapped lines joined."""
+def _lines(text: str, start: int, end: int, rows: list[Row]) -> list[tuple[int, int, bool | Row]]:
+    """Logical lines, each with whether it is a list item, and the rows of tables."""
+    lines: list[tuple[int, int, bool | Row]] = []
+    place = start
+    for row in rows:
+        lines += _prose(text, place, row.start)
+        lines.append((row.start, row.end, row))
+        place = row.end
+    return lines + _prose(text, place, end)
+
+
+def _prose(text: str, start: int, end: int) -> list[tuple[int, int, bool | Row]]:
+    """Logical lines of a stretch without tables: list items and paragraphs, wrapped lines joined."""
     lines: list[tuple[int, int, bool]] = []
     place, blank = start, True
     while place < end:

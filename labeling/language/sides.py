@@ -18,12 +18,20 @@ def _sides(row: list[Item], indices: list[int]) -> list[tuple[int, str]]:
         label = item.kinds.get("side") or item.kinds.get("sided")
         if not label or item.has("noside"):
             continue
-        if "letter" in item.kinds and not (i + 1 < len(row) and row[i + 1].own):
+        if "letter" in item.kinds and not _before_a_place(row, i):
             continue
         if item.text in ("left", "right") and _means_leaving(row, i):
             continue
         found.append((i, label))
     return found
+
+
+def _before_a_place(row: list[Item], i: int) -> bool:
+    """Whether "R" or "L" stands before what it can be the side of: "R ext iliac", "L SUVmax 3.1"."""
+    follows = row[i + 1 : i + 3]
+    if len(follows) > 1 and not follows[0].kinds and follows[0].text.isalpha():
+        follows = follows[1:]
+    return bool(follows) and (follows[0].own or follows[0].has("head", "value"))
 
 
 def _means_leaving(row: list[Item], i: int) -> bool:
@@ -40,10 +48,15 @@ def find_side(row: list[Item], indices: list[int], value: int) -> Laterality | N
     ]
     if near:
         return cast(Laterality, near[0][1])  # "SUVmax 6.2 on the right"
+    if value + 1 < len(row) and row[value].bracket and row[value + 1].has("side") and not _goes_on(row, value + 1):
+        return cast(Laterality, row[value + 1].kinds["side"])  # "(SUVmax 3.3 right, slice 113; ..."
     before = [(i, s) for i, s in sides if i < value]
     after = [(i, s) for i, s in sides if i > value]
     if before:
         index, side = before[-1]
+        other = next((i for i in indices if index + 1 < i < value and row[i].has("contralateral")), None)
+        if other is not None and side in ("left", "right"):
+            return opposite(cast(Laterality, side))  # "after right nephrectomy the contralateral adrenal"
         if len(before) > 1 and _joined(row, before[-2][0], index) and {before[-2][1], side} == {"left", "right"}:
             return "bilateral"
         return cast(Laterality, side)
@@ -53,6 +66,11 @@ def find_side(row: list[Item], indices: list[int], value: int) -> Laterality | N
             return "bilateral"
         return cast(Laterality, side)
     return None
+
+
+def _goes_on(row: list[Item], i: int) -> bool:
+    """Whether a place follows the side, so that it is that place's."""
+    return i + 1 < len(row) and row[i + 1].own
 
 
 def _joined(row: list[Item], a: int, b: int) -> bool:
@@ -65,6 +83,9 @@ def listed_places(row: list[Item], first: int, stop: int, count: int) -> list[li
 
     None when as many places as values cannot be told apart between the two items.
     """
+    parts = _parts(row, first, stop)
+    if len(parts) == count > 1 and all(_names(row, part) for part in parts):
+        return parts  # "on slice 61, a left-sided node; on slice 115, a subcarinal node; SUVmax 4.4 and 6.0"
     members: list[list[int]] = [[]]
     for i in range(first, stop):
         if row[i].text in ("and", ",", "&", ", and", "plus") or row[i].has("coord"):
@@ -76,6 +97,17 @@ def listed_places(row: list[Item], first: int, stop: int, count: int) -> list[li
         members[-1].append(i)
     members = [member for member in members if _names(row, member)]
     return members if len(members) == count > 1 else None
+
+
+def _parts(row: list[Item], first: int, stop: int) -> list[list[int]]:
+    """What semicolons part, as item indices."""
+    parts: list[list[int]] = [[]]
+    for i in range(first, stop):
+        if row[i].text == ";":
+            parts.append([])
+        else:
+            parts[-1].append(i)
+    return [part for part in parts if any(row[i].has(*_PLACE, "side") for i in part)]
 
 
 def _names(row: list[Item], member: list[int]) -> bool:

@@ -33,7 +33,12 @@ class Item:
 
     def has(self, *kinds: str) -> bool:
         """Whether it is any of the kinds."""
-        return not self.kinds.keys().isdisjoint(kinds)
+        own = self.kinds
+        if own:
+            for kind in kinds:
+                if kind in own:
+                    return True
+        return False
 
     @property
     def own(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from petground.labeling.language.lexicon import word_set
 from petground.labeling.language.stream import Item
 from petground.labeling.language.told import Tense, chain_values, pair_values, settle_past
+from petground.labeling.language.told_series import settle_pairs, settle_series, settle_tracers
 
 __all__ = ["Tense", "read_tenses"]
 
@@ -39,19 +40,27 @@ def read_tenses(row: list[Item]) -> dict[int, Tense]:
             else left
         )
         if left.when == "prior" and right.when == "current":
-            tense = right
+            tense = left if row[left.cue + 1].has("head") else right  # "with prior SUVmax 9.2 is now non-avid"
         tenses[index] = tense
         if tense.sign == "value" and before >= 0:
             chain_values(row, before, index, tenses)
         elif before >= 0:
             pair_values(row, before, index, tenses)
     settle_past(row, values, tenses)
+    settle_pairs(row, values, tenses)
+    settle_series(row, values, tenses)
+    settle_tracers(row, values, tenses)
+    for v in values:
+        mention = row[v].mention
+        if mention is not None and mention.when:
+            tenses[v] = Tense(mention.when, "column")
     return tenses
 
 
 def _left(row: list[Item], index: int) -> Tense:
     weak: Tense | None = None
     subject = False
+    sized = False
     closing = 0
     unknown = 0
     for j in range(index - 1, max(index - _LEFT, -1), -1):
@@ -69,7 +78,7 @@ def _left(row: list[Item], index: int) -> Tense:
                 break
             if subject and weak is None:
                 break
-            return found
+            return Tense("prior", "past", strong=False, cue=j) if sized and found.when == "prior" else found
         if item.has("stable"):
             told = any(row[k].text in ("(", "[") for k in range(j, index))
             if told and any(word in item.text for word in ("prior", "previous")) and not subject:
@@ -88,6 +97,9 @@ def _left(row: list[Item], index: int) -> Tense:
                 closing = skip
                 continue
             if item.text == "," and _clause_start(row, j):
+                continue
+            if item.text == "," and row[j - 1].has("size"):  # "previously 20 mm, SUVmax 12.2"
+                sized = True
                 continue
             if item.text in (";", ".", "?", "!", ",", "..."):
                 break
@@ -111,8 +123,12 @@ def _left(row: list[Item], index: int) -> Tense:
 def _cue(row: list[Item], j: int, index: int, *, crossed: bool) -> Tense | None:
     item = row[j]
     if item.has("arrow"):
+        if item.kinds["arrow"] == "back":
+            return Tense("prior", "versus", cue=j)
         return Tense("current", "arrow", cue=j)
     if item.has("prior") and not _describes(row, j):
+        if item.kinds["prior"] == "direct":
+            return Tense("prior", "adverb", cue=j) if j == index - 1 or row[j + 1].has("head") else None
         if item.kinds["prior"] == "exam":
             if _only_compared(row, j, index):
                 return Tense(sign="compared", cue=j)
@@ -147,9 +163,13 @@ def _only_compared(row: list[Item], j: int, index: int) -> bool:
 
 def _describes(row: list[Item], j: int) -> bool:
     """Whether, as in "previously biopsied node", the adverb tells of the node, not of a value."""
+    if row[j].kinds.get("prior") == "direct":
+        return not row[j + 1 : j + 2] or not row[j + 1].has("value", "head")
     if row[j].kinds.get("prior") != "adverb" or j + 1 >= len(row):
         return False
     after = row[j + 1].text
+    if row[j].text == "last" and after in ("with", "of", "in", "at", "on", "being", "one", "showing", "has"):
+        return True  # "the last with SUVmax 5.2" of a list
     return after.endswith(("ed", "wn", "en")) and after not in _SAID and not row[j + 1].has("uptake", "head")
 
 
@@ -184,7 +204,7 @@ def _right(row: list[Item], index: int, after: int) -> Tense:
             label = item.kinds["prior"]
             if linked == "from" or (not opened and _leads_to_value(row, j, after)):
                 break
-            if opened and _value_in_bracket(row, j):
+            if opened and (_value_in_bracket(row, j) or _slice_of_then(row, index, j)):
                 break
             if (
                 label == "exam"
@@ -234,6 +254,13 @@ def _leads_to_value(row: list[Item], j: int, after: int) -> bool:
         or row[i].has("coord", "current", "prior")
         or row[i].text == "to"
         for i in range(j + 1, after)
+    )
+
+
+def _slice_of_then(row: list[Item], index: int, j: int) -> bool:
+    """Whether, as in "9.0 on slice 150 (previously on slice 146)", the cue tells of the slice alone."""
+    return any(item.has("slice") for item in row[index + 1 : j]) and any(
+        item.has("slice") for item in row[j + 1 : j + 4]
     )
 
 

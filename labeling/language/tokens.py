@@ -8,19 +8,25 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from unicodedata import normalize
 
 from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
-__all__ = ["ReportTokenizer", "Words", "span_of", "split_words", "words_of"]
+from petground.labeling.language.spelling import corrections
+
+__all__ = ["Cuts", "ReportTokenizer", "Words", "span_of", "split_words", "words_of"]
 
 _PIECE = re.compile(r"(?:\d+(?:[.,]\d+)?|[^\W\d_]+|([^\w\s])\1*|_+|\s+)")
+_TOKEN = re.compile(_PIECE.pattern.replace(r"|\s+)", ")"))
 _KEY = "petground_words"
 
 
 @dataclass
 class Words:
-    """Lower-case tokens of one text without white space, with the characters they stand at (end exclusive).
+    """Lower-case tokens of one text, typing errors mended, without white space, with the characters they stand at.
+
+    start, end: characters, end exclusive.
 
     token: index of each one among the tokens of the Doc, empty when the Doc was cut by another tokenizer.
     dumps: stretches of tokens that `petground_mentions` found to be no language; later components pass over them.
@@ -47,22 +53,55 @@ class Words:
         return index > 0 and self.start[index] == self.end[index - 1]
 
 
-def split_words(text: str) -> Words:
-    """Tokens of a text. Never raises."""
-    return _split(text, [], [])
+def split_words(text: str, span: tuple[int, int] | None = None) -> Words:
+    """Tokens of a text, or of its characters start..end alone. Never raises."""
+    words = Words(text)
+    lower, start, end = words.lower, words.start, words.end
+    meant = corrections().get
+    for match in _TOKEN.finditer(text, *(span or (0, len(text)))):
+        piece = match.group()
+        word = piece.lower()
+        if not word.isascii() and word.isalpha():
+            word = normalize("NFKC", word)  # SUVₘₐₓ
+        lower.append(meant(word, word))
+        start.append(match.start())
+        end.append(match.end())
+    return words
+
+
+class Cuts:
+    """Tokens of parts of a text, cut when asked for; with `whole`, every part is cut already."""
+
+    def __init__(self, text: str, whole: Words | None = None):
+        self.text = text
+        self._whole = whole
+        self._cut: dict[tuple[int, int], Words] = {}
+
+    def within(self, start: int, end: int) -> Words:
+        """Tokens that hold those of the characters start..end, to be addressed by `Words.at`."""
+        if self._whole is not None:
+            return self._whole
+        words = self._cut.get((start, end))
+        if words is None:
+            words = self._cut[start, end] = split_words(self.text, (start, end))
+        return words
 
 
 def _split(text: str, pieces: list[str], spaces: list[bool]) -> Words:
     """Tokens of a text, and what spaCy wants to know of them: the pieces and which are followed by one blank."""
     words = Words(text)
     lower, start, end, token = words.lower, words.start, words.end, words.token
+    meant = corrections().get
     for match in _PIECE.finditer(text):
         piece = match.group()
         if piece == " " and pieces and not spaces[-1]:
             spaces[-1] = True
             continue
         if not piece.isspace():
-            lower.append(piece.lower())
+            word = piece.lower()
+            if not word.isascii() and word.isalpha():
+                word = normalize("NFKC", word)  # SUVₘₐₓ
+            lower.append(meant(word, word))
             begin, stop = match.span()
             start.append(begin)
             end.append(stop)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import cache
 
-from petground.labeling.language.lexicon import PhraseIndex, load_rules, phrases_of, rule_words, word_set
+from petground.labeling.language.late_heads import join_late_heads, pair_heads
+from petground.labeling.language.lexicon import load_rules, phrases_of, rule_words, word_set
 from petground.labeling.language.mention import Mention, Scan, is_integer, is_number
-from petground.labeling.language.tokens import Words
+from petground.labeling.language.phrases import PhraseIndex
 
-__all__ = ["find_heads", "find_values", "has_heads"]
+__all__ = ["find_heads", "find_values"]
 
 _SUV_LIMIT = 1000.0  # a printed SUV above is a typing error or no SUV at all
 _NEAR = word_set(
@@ -23,6 +23,10 @@ _CUES = word_set(
     "versus than compared against initially originally baseline and or respectively is -> --> → => > / & + , - "
     "– — ; to with"
 )
+_BETWEEN_KIND_AND_SUV = word_set(
+    "lesional measured tumor tumour recorded lesion nodal node nodule overall target uptake observed intralesional"
+)
+_MEASURES = word_set("measures is at has shows : reaches measured = of")
 _ASK_INT = word_set("is was of : = to measures at reaches are were reached measured → -> < > ~ ≈ approximately about")
 
 
@@ -45,9 +49,10 @@ def _qualifiers() -> dict[str, str]:
     }
 
 
-def has_heads(words: Words) -> bool:
-    """Whether there is any SUV word: without one a text has no findings."""
-    return bool(_heads().find(words, 0, len(words.lower)))
+@cache
+def _tissues() -> frozenset[str]:
+    """Last words of the reference tissues: "SUVmax 5.2. Liver 2.9." goes on about the SUV."""
+    return frozenset(phrase.split()[-1] for phrase in rule_words("anatomy", "ref"))
 
 
 def find_heads(scan: Scan) -> list[Mention]:
@@ -58,6 +63,7 @@ def find_heads(scan: Scan) -> list[Mention]:
         if any(i in scan.taken for i in range(first, last)):
             continue
         kind, lean = ("unqualified", True) if label == "lean" else (label, False)
+        tracer = _tracer(scan, first)
         first, last, kind = _before(scan, first, last, kind)
         last, kind = _behind(scan, last, kind)
         previous = heads[-1] if heads else None
@@ -69,9 +75,15 @@ def find_heads(scan: Scan) -> list[Mention]:
             _grow(scan, previous, last)
             continue
         mention = scan.take("head", first, last)
-        mention.suv_kind, mention.lean = kind, lean
+        mention.suv_kind, mention.lean, mention.tracer = kind, lean, tracer
         heads.append(mention)
     return heads
+
+
+def _tracer(scan: Scan, first: int) -> str:
+    """The tracer that the SUV word stands under: "FDG SUVmax", "PSMA: max SUV"."""
+    back = first - 1 - (scan.word(first - 1) in (":", "-", "pet", *_qualifiers()))
+    return scan.word(back) if scan.word(back) in rule_words("mentions", "tracer") else ""
 
 
 def _grow(scan: Scan, mention: Mention, last: int) -> None:
@@ -85,7 +97,7 @@ def _before(scan: Scan, first: int, last: int, kind: str) -> tuple[int, int, str
         word = scan.word(first - back)
         if word in _qualifiers() and (first - back) not in scan.taken:
             return first - back, last, _qualifiers()[word] if kind == "unqualified" else kind
-        if word not in ("-", ".", "fdg", "lesional", "measured", "tumor", "tumour", "psma", "recorded"):
+        if word not in ("-", ".", "fdg", "psma", *_BETWEEN_KIND_AND_SUV):
             break
     return first, last, kind
 
@@ -137,8 +149,8 @@ def find_values(scan: Scan, carried: str = "") -> list[Mention]:
                 index = mention.last
                 continue
         index += 1
-    _late_heads(scan, heads, values)
-    _paired_heads(scan, heads, values)
+    join_late_heads(scan, heads, values, _qualifiers())
+    pair_heads(scan, heads, values)
     return values
 
 
@@ -173,7 +185,8 @@ def _value(
             listed = scan.word(start - 1) in (",", "(") and anchor is not None and anchor.decimals > 0
             ok = fraction or (scan.stands_alone(index) and number < _LISTED_LIMIT and not listed)
         elif fraction:
-            ok = bool(heads) or _cue_near(scan, start, index)
+            ok = bool(heads) or scan.listed or _cue_near(scan, start, index)
+            ok = ok or scan.word(start - 1) in _MEASURES or scan.word(start - 1) in _tissues()
         else:
             waiting = [h for h in heads if h.first not in spent and h.last <= start]
             asked = scan.word(start - 1) in _ASK_INT and bool(waiting) and _nothing_since(waiting[-1], values)
@@ -194,6 +207,7 @@ def _value(
     owner = owner or next((h for h in reversed(heads) if h.last <= start), None) or (heads[0] if heads else None)
     mention.suv_kind = owner.suv_kind if owner is not None else carried
     mention.lean = owner.lean if owner is not None else False
+    mention.tracer = owner.tracer if owner is not None else ""
     return mention
 
 
@@ -240,38 +254,3 @@ def _unit_end(scan: Scan, index: int) -> int:
     if scan.word(index) in ("g", "gm", "gram", "grams") and scan.word(index + 1) in ("/", "per"):
         return min(index + 3, scan.stop)
     return index
-
-
-def _paired_heads(scan: Scan, heads: list[Mention], values: list[Mention]) -> None:
-    """Reads "SUVmax/SUVmean 6.2/3.9", "SUVmax and SUVmean of 6.2 and 3.9": kinds and values in the same order."""
-    for one, two in itertools.pairwise(heads):
-        if two.first - one.last != 1 or scan.word(one.last) not in ("/", "and", "&") or one.suv_kind == two.suv_kind:
-            continue
-        after = [v for v in values if v.core[0] >= scan.words.start[two.first]][:2]
-        if len(after) == 2 and after[0].first <= two.first + 1 and after[1].link == "value":
-            for value, head in zip(after, (one, two), strict=True):
-                value.suv_kind, value.lean = head.suv_kind, head.lean
-
-
-def _late_heads(scan: Scan, heads: list[Mention], values: list[Mention]) -> None:
-    """The SUV word that follows its value ("a 5.4 SUVmax") joins it; "SUV 5.4 (max)" names its kind."""
-    by_last = {value.last: value for value in values}
-    for head in heads:
-        for gap in (0, 1):
-            value = by_last.get(head.first - gap)
-            if head.head < 0 and value is not None and (gap == 0 or scan.word(head.first - 1) in ("(", "[", "-")):
-                value.suv_kind, value.lean = head.suv_kind, head.lean
-                head.head = value.first
-                break
-    for value in values:
-        step = value.last + (scan.word(value.last) in ("(", "[", ","))
-        word = scan.word(step)
-        ends = scan.word(step + 1)
-        if value.suv_kind != "unqualified" or word not in _qualifiers() or step in scan.taken:
-            continue
-        if scan.word(value.last) != "," and ends in (")", "]", ",", ".", ";", ""):
-            value.suv_kind = _qualifiers()[word]
-            scan.taken[step] = "suv"
-            opened = step > value.last
-            value.last = step + 1 + (opened and ends in (")", "]"))
-            value.end = scan.words.end[min(value.last, scan.stop) - 1]

@@ -20,6 +20,7 @@ from rich.table import Table
 from petground.labeling.errors import InputError
 from petground.labeling.numbering import slice_number, slice_to_k
 from petground.labeling.site import Site
+from petground.labeling.suv_header import SuvFallbacks
 from petground.pipeline.commands.label import read_site
 from petground.pipeline.files import write_bytes, write_json
 from petground.pipeline.ground_pictures import Shown, finding_picture, overview_picture
@@ -59,6 +60,7 @@ def ground(
     text: str | None = None,
     report: Path | None = None,
     site: Path | None = None,
+    weight_kg: float | None = None,
     device: str = "auto",
 ) -> int:
     """Find on one exam what a sentence, or every positive sentence of a report, speaks of.
@@ -74,6 +76,7 @@ def ground(
         text: one sentence; its SUV and slice, if any, are not shown to the model.
         report: a text file with a whole report; its current lesions with SUVmax and slice are grounded.
         site: YAML with the site's conventions (how slices are counted); default: from the head, from 1.
+        weight_kg: the patient's weight, where the DICOM header has none.
         device: auto, cpu, cuda or mps.
     """
     console = Console()
@@ -85,7 +88,8 @@ def ground(
     load_module = pkgutil.resolve_name("petground.training.inference:load_module")
     ground_volumes = pkgutil.resolve_name("petground.training.inference:ground_volumes")
     module = load_module(checkpoint, device=device)
-    images = read_exam(exam, case=exam.name)
+    fallbacks = SuvFallbacks(weight_kg, convention.half_life_from_code)
+    images = read_exam(exam, case=exam.name, fallbacks=fallbacks)
     with _owned(out):
         rows, shown = [], []
         askable = [one for one in asked if one.has_words]

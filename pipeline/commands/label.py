@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +14,17 @@ from rich.table import Table
 from petground.labeling.errors import ConfigError, InputError
 from petground.labeling.site import Site, site_from_mapping
 from petground.pipeline.executors import executor
+from petground.pipeline.label_plan import plan
 from petground.pipeline.label_run import LabelRun, run_labels
+from petground.pipeline.numbering_run import read_numbering
+from petground.pipeline.numbering_table import describe_numbering, show_numbering
+from petground.pipeline.organ_maps import OrganSource, organ_source
 from petground.pipeline.progress import progress
-from petground.pipeline.reports import Report, read_reports
+from petground.pipeline.reports import Export, open_export
+from petground.pipeline.second_readings import with_second_reading
+from petground.pipeline.weights import Weights, read_weights
 
-__all__ = ["label", "read_site"]
+__all__ = ["label", "make_folder", "read_site"]
 
 
 def label(
@@ -28,7 +35,14 @@ def label(
     engine: Literal["local", "dask"] = "local",
     workers: int | None = None,
     address: str | None = None,
+    cluster: Path | None = None,
     timeout_minutes: float = 30.0,
+    memory_gib: float | None = None,
+    infer_numbering: bool = False,
+    organs: str | None = None,
+    organs_version: int | None = None,
+    weights: Path | None = None,
+    second_reading: Path | None = None,
     dry_run: bool = False,
 ) -> int:
     """Read reports, find the lesions they mention on the PET, outline them in 3D.
@@ -37,35 +51,67 @@ def label(
     after an interruption or a change: only what is missing or touched by the change is made anew.
 
     Args:
-        reports: CSV, JSONL or Parquet with exam_id, report_text and, where known, patient_id, tracer, study_date.
+        reports: CSV, JSONL or Parquet with exam_id, report_text and, where known, patient_id, tracer, study_date; or
+            FHIR or HL7 messages, one file or a folder of them.
         exams: folder with one folder per exam_id: DICOM in any nesting, or pet.nii.gz [SUVbw] and ct.nii.gz [HU].
         out: the WORK folder: tables, SUV images, masks.
         site: YAML with the site's conventions (how slices are counted, minimum SUV); default: from the head, from 1.
-        engine: local processes, or a Dask cluster.
+        organs: folder of organ maps, <exam_id>.nii.gz or <exam_id>/organs.nii.gz with the classes of TotalSegmentator's
+            task total; or "totalsegmentator" to make them where it is installed. Labels keep out of organs that take up
+            the tracer normally unless the report names them. An organs.nii.gz among an exam's images is taken anyway.
+        organs_version: TotalSegmentator's version, 1 or 2, for maps that carry no class names; default: 2.
+        weights: CSV with weight_kg and exam_id or patient_id, for exams whose DICOM header has no PatientWeight.
+        second_reading: table of `petground second-reading`: only pairs on which grammar and model agree are labelled.
+        infer_numbering: find how slices are counted, by scanner and time where it differs, from where the reported
+            values are met on the images; says on what evidence, writes OUT/site_inferred.yaml, and labels nothing when
+            it is not clear. Settings of --site that say how slices are counted are not used then.
+        engine: local processes, or a Dask cluster: of this machine, at --address, or of jobs by --cluster.
         workers: processes at once; default: one per core that this job may use.
-        address: scheduler of a running Dask cluster; default: a cluster on this machine.
-        timeout_minutes: an exam that takes longer is recorded as failed and left (engine local).
+        address: scheduler of a running Dask cluster, tcp://HOST:PORT.
+        cluster: YAML with the jobs to submit to Slurm, PBS, SGE or LSF (docs/slurm.md).
+        timeout_minutes: an exam that takes longer is recorded as failed and left.
+        memory_gib: an exam whose process takes more is recorded as failed and left; default: no limit.
         dry_run: only say what would be done.
     """
     console = Console()
-    convention = read_site(site)
-    rows = read_reports(reports)
+    convention, maps, weighed = read_site(site), organ_source(organs, organs_version), read_weights(weights)
+    export = open_export(reports)
+    if second_reading is not None:
+        export = with_second_reading(export, second_reading)
     if not exams.is_dir():
         raise InputError(f"no folder of exams at {exams}", fix="one folder per exam_id is expected in it")
-    if timeout_minutes <= 0:
+    if not timeout_minutes > 0:
         raise ConfigError(f"--timeout-minutes is {timeout_minutes}", fix="give a positive number")
+    exams, out = exams.resolve(), out.resolve()  # workers elsewhere have other working directories
+    if dry_run and infer_numbering:
+        console.print("how slices are counted would be found from the export (--infer-numbering), instead of this:")
     if dry_run:
-        return _describe(console, rows, exams, out, convention)
-    out.mkdir(parents=True, exist_ok=True)
+        return _describe(console, export, exams, out, convention, weighed, maps)
+    make_folder(out)
     try:
         with (
             FileLock(out / ".lock", timeout=0),
-            executor(engine, workers, timeout_s=timeout_minutes * 60, address=address) as run_cases,
+            executor(
+                engine,
+                workers,
+                timeout_s=timeout_minutes * 60,
+                memory_gib=memory_gib,
+                address=address,
+                cluster=cluster,
+                folders=(out, exams),
+            ) as run_cases,
             progress(console) as tick,
         ):
-            summary = run_labels(LabelRun(rows, exams, out, convention, run_cases), tick)
+            run = LabelRun(export, exams, out, convention, run_cases, infer_numbering, maps, weighed)
+            summary = run_labels(run, tick)
     except Timeout:
         raise InputError(f"another run is writing to {out}", fix="wait for it, or choose another --out") from None
+    except InputError as error:
+        if error.reason == "numbering_unclear" and (found := read_numbering(out)):
+            show_numbering(console, found, out)
+        raise
+    if infer_numbering and (found := read_numbering(out)):
+        show_numbering(console, found, out)
     _report(console, out, summary)
     return 3 if summary["exams_failed"] else 0
 
@@ -85,15 +131,32 @@ def read_site(path: Path | None) -> Site:
     return site_from_mapping(values)
 
 
-def _describe(console: Console, rows: list[Report], exams: Path, out: Path, site: Site) -> int:
-    usable = [r for r in rows if r.problem is None]
-    present = sum((exams / r.exam_id).is_dir() for r in usable)
-    console.print(f"{len(rows)} reports, {len(rows) - len(usable)} of them unusable; {present} exams found in {exams}")
-    for row in [r for r in rows if r.problem is not None][:10]:
-        console.print(f"  {row.exam_id}: {row.problem[1] if row.problem else ''}", highlight=False, markup=False)
-    start = {"head": "from the head", "feet": "from the feet"}[site.slice_origin]
-    console.print(f"slices counted {start}, from {site.slice_first}, on the {site.slice_grid.upper()} grid")
-    console.print(f"nothing was written; without --dry_run labels would go to {out}")
+def make_folder(out: Path) -> None:
+    """Makes the folder for results. Raises InputError when a file is in its place."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file", fix="give a folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _describe(
+    console: Console, export: Export, exams: Path, out: Path, site: Site, weights: Weights, organs: OrganSource
+) -> int:
+    console.print(f"{export.rows} reports, {export.unusable} of them unusable", highlight=False)
+    bad = itertools.islice((report for report in export if report.problem is not None), 10)
+    for report in bad if export.unusable else ():
+        console.print(
+            f"  {report.exam_id}: {report.problem[1] if report.problem else ''}", highlight=False, markup=False
+        )
+    work = plan(export, exams, out, site, weights, organs)
+    console.print(f"exams found in {exams}: {work.present} of {work.usable}", highlight=False, soft_wrap=True)
+    for line in describe_numbering(site):
+        console.print(line, highlight=False, markup=False)
+    console.print(
+        f"to do: read {work.reports} reports; of the others {work.wanted} have something to label: "
+        f"read the images of {work.images} and label {work.labels} of these exams",
+        highlight=False,
+    )
+    console.print(f"nothing was written; without --dry-run labels would go to {out}", soft_wrap=True)
     return 0
 
 

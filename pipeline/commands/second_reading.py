@@ -12,14 +12,14 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from petground.labeling.errors import ConfigError, InputError
-from petground.labeling.finding import Span
 from petground.labeling.second_reading import SYSTEM, Asked, pairs_of, questions
 from petground.pipeline.progress import progress
 from petground.pipeline.reports import Report, open_export
-from petground.pipeline.schemas import read_table, write_table
+from petground.pipeline.schemas import write_table
+from petground.pipeline.second_readings import report_hash
 from petground.pipeline.stage import content_hash, run_stage, source_hash, sweep
 
-__all__ = ["read_second_reading", "report_hash", "second_reading"]
+__all__ = ["second_reading"]
 
 SHARD = 20  # reports per kept result: what a stopped run loses at most
 CODE = ("petground.labeling.second_reading", "petground.labeling.language", "petground.models.text.instruct")
@@ -42,8 +42,8 @@ def second_reading(
 
     `petground label --second-reading OUT/second_reading.parquet` then keeps only the pairs of SUV and slice on which
     grammar and model agree. The model answers in JSON that can only hold numbers of the sentence; no text leaves this
-    machine. Run again after an interruption: shards that are finished are kept. Nothing runs it unasked: a sentence costs
-    a model seconds on a CPU.
+    machine. Run again after an interruption: shards that are finished are kept. Nothing runs it unasked: a sentence
+    costs a model seconds on a CPU.
 
     Args:
         reports: the export that `petground label` reads.
@@ -94,27 +94,6 @@ def second_reading(
     )
     console.print(f"table: {out / TABLE}", highlight=False)
     return 0
-
-
-def report_hash(text: str) -> str:
-    """Digest of a report's text: a reading of another version of it is not used."""
-    return content_hash(["report", text])
-
-
-def read_second_reading(path: Path) -> dict[str, tuple[str, dict[Span, list[tuple[float, int]] | None]]]:
-    """exam_id -> (digest of the report that was read, pairs by sentence; None where there was no answer).
-
-    Raises InputError and SchemaError as `read_table`.
-    """
-    exams: dict[str, tuple[str, dict[Span, list[tuple[float, int]] | None]]] = {}
-    for row in read_table(path, "second_reading"):
-        _, sentences = exams.setdefault(row["exam_id"], (row["report_hash"], {}))
-        span = (row["sentence_start"], row["sentence_end"])
-        if not row["answered"]:
-            sentences[span] = None
-        elif (pairs := sentences.setdefault(span, [])) is not None and row["suv"] is not None:
-            pairs.append((row["suv"], row["slice"]))
-    return exams
 
 
 def _load(settings: Mapping[str, Any]) -> Any:

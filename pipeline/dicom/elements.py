@@ -17,6 +17,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from petground.pipeline.dicom.outline import outline_of
+
 __all__ = ["NATIVE_TAGS", "Native", "PlainHeader", "Shared", "read_native"]
 
 T = TypeVar("T")
@@ -25,6 +27,8 @@ PIXEL_DATA = {
     b"\xe0\x7f\x10\x00OW": 12,
     b"\xe0\x7f\x10\x00OB": 12,
 }  # explicit VR: tag, VR, 2 bytes, length; PS3.5 7.1.2
+CHARSET = 0x00080005
+TEXTS = frozenset((b"DS", b"IS", b"TM", b"DA", b"DT", b"UI"))
 OF_ONE_SLICE = frozenset(
     tag_for_keyword(keyword)
     for keyword in (
@@ -68,12 +72,44 @@ class Shared:
     def __init__(self) -> None:
         self._elements: dict[tuple[Any, ...], Any] = {}
         self._made: dict[tuple[int, ...], tuple[list[Any], Any]] = {}
+        self._seen: dict[tuple[Any, ...], Any] = {}
+        self._meta: Any = None
+
+    def quick(self, head: bytes, wanted: frozenset[int]) -> PlainHeader | None:
+        """The header of a file that begins with `head`, when all that it has beyond OF_ONE_SLICE was met before."""
+        outline = outline_of(head, wanted) if self._seen else None
+        if outline is None:
+            return None
+        raw, at = outline
+        charset = raw.get(CHARSET)
+        elements = {}
+        for tag, (kind, value) in raw.items():
+            if tag in OF_ONE_SLICE:
+                element: Any = _text_of(value) if kind in TEXTS else None
+            else:
+                element = self._seen.get((tag, kind, value, charset))
+            if element is None:
+                return None
+            elements[tag] = element
+        header = PlainHeader(elements, self._meta, None, self)
+        header.native = _native(header, head[at : at + 12], at)
+        return header
+
+    def learn(self, head: bytes, wanted: frozenset[int], header: PlainHeader) -> None:
+        """Remembers the elements of a header that pydicom has read, by their bytes."""
+        outline = outline_of(head, wanted)
+        if outline is None or set(outline[0]) != set(header.elements):
+            return
+        self._meta = header.file_meta
+        charset = outline[0].get(CHARSET)
+        for tag, (kind, value) in outline[0].items():
+            if tag not in OF_ONE_SLICE:
+                self._seen[tag, kind, value, charset] = header.elements[tag]
 
     def plain(self, data: Any, stream: BinaryIO) -> PlainHeader:
         """The header of `data`, all values decoded; `stream` is where dcmread stopped. Raises what pydicom raises."""
         raw = {int(tag): data.get_item(tag) for tag in data.keys()}  # noqa: SIM118 - iterating a data set decodes it
-        charset = raw.get(0x00080005)
-        words = charset.value if isinstance(charset, RawDataElement) else None
+        words = None if CHARSET not in raw else str(raw[CHARSET].value)
         elements = {}
         for tag, element in raw.items():
             value = element.value if isinstance(element, RawDataElement) else _signature(element)
@@ -86,7 +122,8 @@ class Shared:
                     self._elements[key] = known
             elements[tag] = known
         header = PlainHeader(elements, data.file_meta, None, self)
-        header.native = _native(header, stream)
+        at = stream.tell()
+        header.native = _native(header, stream.read(12), at)
         return header
 
     def once(self, header: PlainHeader, make: Callable[[Any], T]) -> T:
@@ -116,12 +153,15 @@ class _Text:
 
 def _worded(element: Any) -> _Text | None:
     """Numbers, times and UIDs come as text: what is made of them is decided where they are asked for."""
-    if not isinstance(element, RawDataElement) or element.VR not in ("DS", "IS", "TM", "DA", "DT", "UI"):
+    if not isinstance(element, RawDataElement) or (element.VR or "").encode() not in TEXTS:
         return None
-    try:
-        text = (element.value or b"").decode("ascii").strip("\0 ")
-    except UnicodeDecodeError:
+    return _text_of(element.value or b"")
+
+
+def _text_of(value: bytes) -> _Text | None:
+    if not value.isascii():
         return None
+    text = value.decode("ascii").strip("\0 ")
     return _Text(text.split("\\") if "\\" in text else text or None)
 
 
@@ -145,8 +185,11 @@ def _decoded(element: Any) -> Any:
     return element
 
 
-def _native(header: PlainHeader, stream: BinaryIO) -> Native | None:
-    """None for what needs pydicom's decoders: compressed, 8 or 32 bits, colour, several frames, odd bit places."""
+def _native(header: PlainHeader, start: bytes, at: int) -> Native | None:
+    """From the first bytes of the pixel data element, which begins at `at`.
+
+    None for what needs pydicom's decoders: compressed, 8 or 32 bits, colour, several frames, odd bit places.
+    """
     syntax = header.file_meta.get("TransferSyntaxUID")
     allocated, bits = header.get("BitsAllocated"), header.get("BitsStored")
     if (
@@ -159,13 +202,12 @@ def _native(header: PlainHeader, stream: BinaryIO) -> Native | None:
         return None
     if header.get("NumberOfFrames") not in (None, 1) or header.get("PixelRepresentation") not in (0, 1):
         return None
-    start, place = stream.read(12), stream.tell()
     ahead = PIXEL_DATA.get(start[:6], 0) if syntax == ExplicitVRLittleEndian else 8 * (start[:4] == b"\xe0\x7f\x10\x00")
     length = int.from_bytes(start[ahead - 4 : ahead], "little")
     wanted = 2 * int(header.get("Rows") or 0) * int(header.get("Columns") or 0)
     if not ahead or length != wanted:
         return None
-    return Native(place - len(start) + ahead, header.get("PixelRepresentation") == 1, int(bits))
+    return Native(at + ahead, header.get("PixelRepresentation") == 1, int(bits))
 
 
 _TAGS: dict[str, int] = {}

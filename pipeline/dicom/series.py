@@ -14,6 +14,7 @@ from petground.labeling.errors import InputError
 from petground.pipeline.dicom.elements import Shared
 from petground.pipeline.dicom.header import HEADER_TAGS, Slice, number, slice_of, text
 from petground.pipeline.dicom.multiframe import MULTIFRAME_CLASSES, frames_of
+from petground.pipeline.dicom.outline import HEAD
 
 __all__ = ["CT_CLASSES", "PET_CLASSES", "Series", "scan"]
 
@@ -27,6 +28,7 @@ CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
 )
+WANTED = frozenset(int(tag) for tag in HEADER_TAGS)
 MODALITIES = ("PT", "CT")
 UNIFORM = ("FrameOfReferenceUID", "Units", "SUVType", "DecayCorrection", "PatientWeight")
 """What all slices of a series must agree on; where they do not they are taken for several series."""
@@ -125,20 +127,24 @@ def _read_header(file: Path, shared: Shared) -> Any:
     named_dicom = file.suffix.lower() in (".dcm", ".ima", ".dicom")
     try:
         with file.open("rb") as stream:
-            start = stream.read(132)
-        if start[128:] != b"DICM" and not named_dicom:
+            start = stream.read(HEAD)
+        if start[128:132] != b"DICM" and not named_dicom:
             return None
+        known = shared.quick(start, WANTED)
+        if known is not None:
+            return known
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with file.open("rb") as stream:
                 header: Any = pydicom.dcmread(
-                    stream, stop_before_pixels=True, specific_tags=HEADER_TAGS, force=start[128:] != b"DICM"
+                    stream, stop_before_pixels=True, specific_tags=HEADER_TAGS, force=start[128:132] != b"DICM"
                 )
                 # Values are decoded when first asked for: they are, now, under this guard.
                 if header.get("SOPClassUID") in MULTIFRAME_CLASSES:
                     header.walk(lambda data, element: None)
                 else:
                     header = shared.plain(header, stream)
+                    shared.learn(start, WANTED, header)
             modality = header.get("Modality")
     except PermissionError as error:
         raise InputError(f"{file} may not be read", fix="grant read access", reason="unreadable") from error

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from petground.labeling.extract import extract_findings
 from petground.labeling.finding import TEXT_REASONS
+from petground.labeling.language import overlong
 
 REPORT = """INDICATION: Lymphoma. Outside PET with SUVmax 12.0.
 
@@ -139,3 +140,64 @@ def test_time_is_linear(unit: str) -> None:
         return min(spent)
 
     assert seconds(300_000) < 40 * max(seconds(30_000), 0.004)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "Left node SUVmax 5.4 slice 104, ",
+        "SUVmax ",
+        "SUV 5.4 5.4 ",
+        "SUVmax of of of ",
+        "suv(max)=",
+        "5.4 ",
+        "(((((SUV ",
+        "SUV | slice | ",
+        "1,2,3,4,",
+        "slice 1 SUV ",
+    ],
+)
+def test_a_line_of_a_megabyte_takes_under_a_second(unit: str) -> None:
+    line = unit * (1_000_000 // len(unit))
+    began = time.process_time()
+    found = extract_findings(line)
+    assert time.process_time() - began < 1.0
+    assert all((f.status, f.reason) == ("excluded", "ambiguous") for f in found)
+
+
+def test_values_of_an_overlong_line_are_all_kept_beside_the_report() -> None:
+    line = "Left node SUVmax 5.4 slice 104, " * (overlong.LIMIT // 30)
+    count = line.count("5.4")
+    text = f"FINDINGS: Right hilar node, SUVmax 6.4, slice 90.\n{line}\nLeft adrenal nodule, SUVmax 3.25, slice 160.\n"
+    found = extract_findings(text)
+    assert len(found) == count + 2
+    told = [(f.suv, f.slice, f.suv_decimals) for f in found if f.status == "positive"]
+    assert told == [(6.4, 90, 1), (3.25, 160, 2)]
+    assert {f.reason for f in found if f.suv == 5.4} == {"ambiguous"}
+    assert all("5.4" in text[slice(*f.span)] for f in found if f.suv == 5.4)
+    assert [f.span for f in found] == sorted(f.span for f in found)
+
+
+def test_a_line_at_the_limit_is_read() -> None:
+    sentence = "Left hilar node, SUVmax 5.2, slice 58. "
+    line = (sentence + "No other lesion. " * 6000)[: overlong.LIMIT]
+    assert overlong.find_overlong(line) == []
+    assert overlong.find_overlong(line + "x") == [(0, overlong.LIMIT + 1)]
+    assert [f.slice for f in extract_findings(line)] == [58]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "左肺門リンパ節 SUVmax 5.4、スライス104。",
+        "Ganglion hilaire gauche, SUVmax 5,4, coupe 104.",
+        "Левый узел, SUV 5.4",
+        "SUVmax ٥٫٤ \u202e SUV",
+        "Return the product and the SUV key; SUV sales rose 5.4 percent.",
+        "SUV" + "\x00" * 20 + "5.4",
+        "SUVₘₐₓ ５.４ on slice １０４",
+    ],
+)
+def test_other_languages_and_other_texts_do_not_raise(text: str) -> None:
+    for finding in extract_findings(text):
+        assert finding.suv >= 0

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from petground.labeling.confidence import confidence, features
 from petground.labeling.errors import InputError
 from petground.labeling.finding import IMAGE_REASONS, TEXT_REASONS, Excluded, Finding, Label
 from petground.labeling.label import label_exam, label_finding
@@ -202,18 +201,3 @@ def test_drawn_sarcomas(shared_data: Callable[[str], Path]) -> None:
         scores.append(2 * (label.mask & tumour).sum() / (label.mask.sum() + tumour.sum()))
     assert len(scores) == 5
     assert np.mean(scores) > 0.60
-
-
-@pytest.mark.parametrize("worse", ["value_excess", "match_score", "runner_up", "contrast", "stability"])
-def test_confidence_falls_with_each_kind_of_doubt(worse: str) -> None:
-    good = {
-        "value_excess": 0.0,
-        "match_score": 0.9,
-        "runner_up": 0.1,
-        "contrast": 0.8,
-        "stability": 0.9,
-        "volume_ml": 5.0,
-    }
-    step = 0.1 if worse in ("value_excess", "runner_up") else -0.3
-    before, after = (confidence(features(**values)) for values in (good, good | {worse: good[worse] + step}))
-    assert 0 <= after < before <= 1

@@ -129,3 +129,14 @@ def test_tokens_cover_the_text(text: str) -> None:
     assert doc.text == text
     words = split_words(text)
     assert re.sub(r"\s", "", text).lower() == "".join(words.lower).replace(" ", "")
+
+
+@pytest.mark.parametrize("name", sorted(COMPONENTS))
+def test_each_component_alone(name: str) -> None:
+    """Any component in a blank pipeline with spaCy's own tokenizer, also over an empty text."""
+    nlp = spacy.blank("en")
+    nlp.add_pipe(name)
+    doc = nlp("FINDINGS: Previously avid left hilar node, e.g. SUVmax 5.2 (7.4 before), slice 58. Liver normal.")
+    assert getattr(doc._, name)
+    assert doc.text.endswith("normal.")
+    assert not getattr(nlp("")._, name) or name in ("petground_sections", "petground_sentences")

@@ -10,7 +10,7 @@ from petground.labeling.extract import extract_findings
 from petground.labeling.finding import TEXT_REASONS
 from petground.labeling.language.lexicon import load_rules, phrases_of
 
-FILES = ("sections", "mentions", "context", "anatomy")
+FILES = ("sections", "mentions", "context", "anatomy", "tables")
 RULES = [(name, rule) for name in FILES for rule in load_rules(name)]
 
 

@@ -96,6 +96,25 @@ def test_what_covers_the_slice_but_is_hotter_is_no_candidate() -> None:
     assert find_candidates(pet, said(5.2), range(10, 11), Site()) == []
 
 
+@pytest.mark.parametrize(("size_mm", "best"), [(6.0, 0), (50.0, 1), (None, None)])
+def test_the_reported_size_tells_a_node_from_a_mass(size_mm: float | None, best: int | None) -> None:
+    """Two peaks of one value on the slice, 8 mm and 50 mm wide at half height."""
+    grid = np.indices((40, 30, 24))
+    centres, widths_mm = [(8, 15, 10), (28, 15, 10)], (8.0, 50.0)
+    array = np.full(grid.shape[1:], 0.5, np.float32)
+    for centre, width in zip(centres, widths_mm, strict=True):
+        squared = sum(((g - c) * step) ** 2 for g, c, step in zip(grid, centre, (4.0, 4.0, 3.0), strict=True))
+        array = np.maximum(array, 8.0 * np.exp(-np.log(16) * squared / width**2).astype(np.float32))
+    pet = Volume(array, np.diag([4.0, 4.0, 3.0, 1.0]), "SUVbw")
+    found = find_candidates(pet, said(8.0, size_mm=size_mm), range(10, 11), Site())
+    assert {c.voxel_ijk for c in found} == set(centres)
+    if best is None:
+        assert found[1].score > 0.8 * found[0].score
+    else:
+        assert found[0].voxel_ijk == centres[best]
+        assert found[1].score < 0.8 * found[0].score
+
+
 def candidate(name: int, score: float) -> Candidate:
     return Candidate((name, 0, 0), 5.0, score)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+
 import numpy as np
 import pytest
 
-from petground.labeling.errors import GeometryError
-from petground.labeling.numbering import slice_number, slice_to_k
-from petground.labeling.site import Site
+from petground.labeling.errors import ConfigError, GeometryError
+from petground.labeling.numbering import site_for_series, slice_number, slice_to_k
+from petground.labeling.site import Site, site_from_mapping, site_to_mapping
 from petground.labeling.volume import Volume
 
 
@@ -95,3 +97,63 @@ def test_an_instance_number_on_two_slices_is_no_place() -> None:
     pet = Volume(np.zeros((2, 2, 4), np.float32), np.eye(4), "SUVbw", instance_numbers=(1, 2, 1, 2))
     with pytest.raises(GeometryError, match="InstanceNumber 1 stands on 2 slices"):
         slice_to_k(1, pet, Site(slice_by_instance_number=True))
+
+
+def test_instance_numbers_of_the_ct() -> None:
+    pet = stack(30, 3.0, 0.0)
+    ct = stack(40, -2.0, 98.0, "HU", instance_numbers=tuple(range(101, 141)))
+    site = Site(slice_by_instance_number=True, slice_grid="ct")
+    assert list(slice_to_k(135, pet, site, ct) or ()) == [10]  # z = 98 - 34 * 2 = 30
+    assert slice_number(10, pet, site, ct) == 135
+
+
+def test_a_named_series_decides_which_grid_is_counted() -> None:
+    pet, ct = stack(30, 3.0, 0.0, series_number=4), stack(40, 2.0, 0.0, "HU", series_number=3)
+    by_series = Site(slice_by_series_number=True)
+    grids = [getattr(site_for_series(by_series, number, pet, ct), "slice_grid", None) for number in (4, 3, None, 7)]
+    assert grids == ["pet", "ct", "pet", None]
+    assert site_for_series(Site(), 7, pet, ct) == Site(), "unless the site goes by series, the number means nothing"
+
+
+def test_settings_by_scanner_and_time() -> None:
+    site = site_from_mapping(
+        {
+            "suv_minimum": 3,
+            "groups": [
+                {"scanner": "GE / *", "until": datetime.date(2015, 7, 1), "slice_origin": "feet"},
+                {"scanner": "", "numbering_known": False},
+                {"from": "2020-01-01", "slice_first": 0},
+            ],
+        }
+    )
+
+    def counted(scanner: str | None, date: str | None) -> tuple[str, int, bool]:
+        own = site.for_exam(scanner, date)
+        assert (own.suv_minimum, own.groups) == (3.0, ())
+        return own.slice_origin, own.slice_first, own.numbering_known
+
+    assert counted("ge / Discovery / 1", "2015-06-30") == ("feet", 1, True)
+    assert counted("GE / Discovery / 1", "2015-07-01") == ("head", 1, True)
+    assert counted("GE / Discovery / 1", None) == ("head", 1, True)
+    assert counted(None, "2020-02-01") == ("head", 1, False)
+    assert counted("SIEMENS / mCT", "2020-01-01") == ("head", 0, True)
+    assert site_from_mapping(site_to_mapping(site)) == site
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        ("GE", "list"),
+        (["GE"], "list"),
+        ([{"scanner": "GE"}], "changes no setting"),
+        ([{"scanner": 3, "slice_first": 0}], "scanner is 3"),
+        ([{"from": "01/07/2015", "slice_first": 0}], "2015-07-01"),
+        ([{"from": "2016-01-01", "until": "2015-01-01", "slice_first": 0}], "holds no exam"),
+        ([{"slice_frist": 0}], "did you mean slice_first"),
+        ([{"scanner": "GE", "slice_first": 2}], "slice_first is 2"),
+        ([{"scanner": "GE", "groups": []}], "unknown site setting"),
+    ],
+)
+def test_bad_groups_are_named(groups: object, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        site_from_mapping({"groups": groups})

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
+from petground.labeling.errors import InputError
 from petground.pipeline.dicom.ct import read_ct_series
+from petground.pipeline.dicom.elements import Shared
+from petground.pipeline.dicom.outline import outline_of
 from petground.pipeline.dicom.pixels import _decode
 from petground.pipeline.dicom.series import scan
 
@@ -70,8 +76,6 @@ def test_each_file_keeps_what_is_its_own(tmp_path: Path) -> None:
 
 
 def test_a_plane_cut_short_is_named_and_not_read_as_zeros(tmp_path: Path) -> None:
-    from petground.labeling.errors import InputError
-
     for k in range(3):
         write(tmp_path, k, np.full((5, 7), k), ExplicitVRLittleEndian, 16, 0)
     whole = (tmp_path / "1.dcm").read_bytes()
@@ -80,3 +84,46 @@ def test_a_plane_cut_short_is_named_and_not_read_as_zeros(tmp_path: Path) -> Non
     (series,) = scan(tmp_path)
     with pytest.raises(InputError, match=r"1\.dcm: pixel data cannot be read"):
         read_ct_series(series)
+
+
+def test_a_header_known_from_others_says_what_a_full_reading_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(6):  # the fourth file is of another description: known, then not known, then known again
+        write(tmp_path, k, np.full((2, 3), k), ExplicitVRLittleEndian, 12, k % 2, intercept=-1000 - k)
+    other = pydicom.dcmread(tmp_path / "3.dcm")
+    other.FrameOfReferenceUID, other.SeriesDescription = "1.2.7", "Thorax"
+    other.save_as(tmp_path / "3.dcm")
+    quick = [plane for series in scan(tmp_path) for plane in series.planes]
+    monkeypatch.setattr(Shared, "quick", lambda *_: None)
+    slow = [plane for series in scan(tmp_path) for plane in series.planes]
+    assert len({id(series) for series in scan(tmp_path)}) == 2
+    for one, two in zip(quick, slow, strict=True):
+        for field in dataclasses.fields(one):
+            first, second = getattr(one, field.name), getattr(two, field.name)
+            assert np.array_equal(first, second) if isinstance(first, np.ndarray) else first == second, field.name
+
+
+def test_most_headers_of_a_series_are_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in range(5):
+        write(tmp_path, k, np.full((2, 3), k), ExplicitVRLittleEndian, 16, 0)
+    calls: list[int] = []
+    real = Shared.plain
+    monkeypatch.setattr(Shared, "plain", lambda *args: (calls.append(1), real(*args))[1])
+    scan(tmp_path)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("cut", [140, 400])
+def test_a_header_cut_off_after_a_good_one_is_refused(tmp_path: Path, cut: int) -> None:
+    for k in range(2):
+        write(tmp_path, k, np.full((2, 3), k), ExplicitVRLittleEndian, 16, 0)
+    (tmp_path / "1.dcm").write_bytes((tmp_path / "1.dcm").read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"1\.dcm is not readable"):
+        scan(tmp_path)
+
+
+@given(st.binary(max_size=200), st.integers(0, 400), st.binary(max_size=8))
+def test_no_bytes_upset_the_outline(tail: bytes, at: int, patch: bytes) -> None:
+    head = bytes(128) + b"DICM" + b"\x02\x00\x10\x00UI\x14\x00" + b"1.2.840.10008.1.2.1\x00" + tail
+    outline_of(head[:at] + patch + head[at + len(patch) :], frozenset({0x00080060}))

@@ -14,18 +14,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from petground.labeling.errors import InputError
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
-from petground.pipeline import cli
-from petground.pipeline.executors import Outcome, _guarded
+from petground.pipeline import cli, nifti
+from petground.pipeline.executors import Outcome, guarded
 from petground.pipeline.label_run import LabelRun, run_labels
 from petground.pipeline.nifti import read_nifti, write_nifti
-from petground.pipeline.reports import read_reports
+from petground.pipeline.reports import open_export
 from petground.pipeline.schemas import read_table
 
 NZ = 60
@@ -89,11 +88,11 @@ def words(export: tuple[Path, Path], out: Path, *more: str) -> list[str]:
 def in_process(function: Callable[..., Any], cases: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[Outcome]:
     """The executors' runner without processes: a second of imports less in every test."""
     for case, args in cases:
-        yield _guarded(function, case, args)
+        yield guarded(function, case, args)
 
 
 def run(export: tuple[Path, Path], out: Path, site: Site | None = None) -> dict[str, Any]:
-    return run_labels(LabelRun(read_reports(export[0]), export[1], out, site or Site(), in_process))
+    return run_labels(LabelRun(open_export(export[0]), export[1], out, site or Site(), in_process))
 
 
 def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -101,7 +100,8 @@ def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def times(out: Path) -> dict[str, int]:
-    return {p.relative_to(out).as_posix(): p.stat().st_mtime_ns for p in out.rglob("stage.json")}
+    made = [*out.rglob("stage.json"), *out.glob("extract/*.parquet")]
+    return {p.relative_to(out).as_posix(): p.stat().st_mtime_ns for p in made}
 
 
 def test_every_mention_has_a_fate_and_bad_cases_stop_no_other(export: tuple[Path, Path], tmp_path: Path) -> None:
@@ -224,15 +224,15 @@ def test_a_full_disk_ends_the_run_with_a_word_and_keeps_what_is_done(
     export: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "work"
-    real = nib.save
+    real = nifti._save
 
-    def full(image: Any, path: Path) -> None:
+    def full(image: Any, path: Path, packed: bool = True) -> None:
         if "good2" in str(path):
             Path(path).write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(image, path)
+        real(image, path, packed)
 
-    monkeypatch.setattr(nib, "save", full)
+    monkeypatch.setattr(nifti, "_save", full)
     with pytest.raises(InputError, match="no space left"):
         run(export, out)
     assert not (out / "labels.parquet").exists()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from petground.labeling.errors import GeometryError, InputError
-from petground.labeling.volume import Volume, same_grid
+from petground.labeling.volume import Unit, Volume, same_grid
+from petground.pipeline import nifti
 from petground.pipeline.nifti import read_nifti, require_suv, write_nifti
 
 AFFINE = np.array([[-4.0, 0.1, 0, 90], [0.1, 4.0, 0, -70], [0, 0, 3.27, -360.2], [0, 0, 0, 1]])
@@ -140,11 +141,11 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     write_nifti(tmp_path / "a.nii.gz", volume())
     before = (tmp_path / "a.nii.gz").read_bytes()
 
-    def fail(image: object, name: Path) -> None:
+    def fail(image: object, name: Path, packed: bool) -> None:
         Path(name).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(nib, "save", fail)
+    monkeypatch.setattr(nifti, "_save", fail)
     with pytest.raises(OSError, match="No space left"):
         write_nifti(tmp_path / "a.nii.gz", volume())
     assert [p.name for p in tmp_path.iterdir()] == ["a.nii.gz"]
@@ -164,3 +165,21 @@ def test_hounsfield_units_beyond_int16_stay_bright(tmp_path: Path) -> None:
     array[0, 0, 0] = 65535
     write_nifti(tmp_path / "ct.nii.gz", Volume(array, np.eye(4), "HU"))
     assert read_nifti(tmp_path / "ct.nii.gz", "HU").array[0, 0, 0] == 32767
+
+
+@pytest.mark.parametrize(
+    ("unit", "dtype"), [("SUVbw", np.float32), ("HU", np.int16), ("HU", np.int32), ("label", np.uint8)]
+)
+def test_a_volume_as_stored_is_what_reading_gives(tmp_path: Path, unit: Unit, dtype: type) -> None:
+    """An exam that was just read is labelled from memory; a later run reads the file. Both must see the same."""
+    rng = np.random.default_rng(3)
+    affine = np.array([[-4.07283, 0.01, 0, 80.3], [0.01, -4.07283, 0, 81.7], [0, 0, 3.27, -1 / 3], [0, 0, 0, 1]])
+    array = (rng.random((3, 4, 5)) * 60).astype(dtype)
+    volume = Volume(array, affine, unit, frame_of_reference="1.2.3", instance_numbers=(5, 4, 3, 2, 1))
+    write_nifti(tmp_path / "v.nii.gz", volume)
+    read, kept = read_nifti(tmp_path / "v.nii.gz", unit), nifti.as_stored(volume)
+    assert read.array.dtype == kept.array.dtype
+    assert read.array.strides == kept.array.strides
+    np.testing.assert_array_equal(read.array, kept.array)
+    np.testing.assert_array_equal(read.affine, kept.affine)
+    assert (read.frame_of_reference, read.instance_numbers) == (kept.frame_of_reference, kept.instance_numbers)

@@ -1,0 +1,83 @@
+"""What a labelling run would do: counted without reading an image or writing a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from petground.labeling.finding import Finding
+from petground.labeling.site import Site
+from petground.labeling.suv_header import SuvFallbacks
+from petground.pipeline.dates import iso_date
+from petground.pipeline.exam_cases import CODE, Around, ingest_is_current, label_key
+from petground.pipeline.extraction import CODE as EXTRACT_CODE
+from petground.pipeline.extraction import read_shard, shard_key, shards, whole_shard
+from petground.pipeline.organ_maps import NO_MAPS, OrganSource, given_map
+from petground.pipeline.reports import Export, Report
+from petground.pipeline.stage import kept, source_hash
+from petground.pipeline.weights import NO_WEIGHTS, Weights
+
+__all__ = ["Plan", "plan"]
+
+
+@dataclass
+class Plan:
+    """Counts. usable: reports without a problem, `present` of them with a folder of images.
+
+    reports: to be read; wanted: exams of those already read that have something to label; images: of them to be read;
+    labels: of them to be labelled. What unread reports will ask for is not known before they are read.
+    """
+
+    usable: int = 0
+    present: int = 0
+    reports: int = 0
+    wanted: int = 0
+    images: int = 0
+    labels: int = 0
+
+
+def plan(
+    export: Export,
+    exams: Path,
+    out: Path,
+    site: Site,
+    weights: Weights = NO_WEIGHTS,
+    organs: OrganSource = NO_MAPS,
+) -> Plan:
+    """Compares what is there with what the export, the images, the site and this code ask for."""
+    work = Plan()
+    codes = {stage: source_hash(*names) for stage, names in CODE.items()}
+    for report, positive in _positives(export, exams, out, work):
+        exam_id = report.exam_id
+        work.wanted += 1
+        fallbacks = SuvFallbacks(weights.of(exam_id, report.patient_id), site.half_life_from_code)
+        ingest = ingest_is_current(exams / exam_id, out / "exams" / exam_id, codes["ingest"], fallbacks)
+        work.images += ingest is None
+        exam = (kept(out / "exams" / exam_id) or {}).get("value", {})
+        date = iso_date(report.study_date) or exam.get("study_date")
+        counted = site.for_exam(report.scanner or exam.get("scanner"), date)
+        given = given_map(organs, exams / exam_id, exam_id)
+        around = None if given is None else Around(*given, organs.version, report.tracer)
+        labels = kept(out / "labels" / exam_id)
+        made = labels is not None and labels.get("key")
+        work.labels += ingest is None or made != label_key(codes["label"], counted, ingest, positive, around)
+    return work
+
+
+def _positives(export: Export, exams: Path, out: Path, work: Plan) -> Iterator[tuple[Report, dict[str, Finding]]]:
+    code = source_hash(*EXTRACT_CODE)
+    for shard in shards(export):
+        usable = [report for report in shard if report.problem is None]
+        work.usable += len(usable)
+        work.present += sum((exams / report.exam_id).is_dir() for report in usable)
+        path = out / "extract" / f"{shard_key(code, usable)}.parquet"
+        if not usable:
+            continue
+        if not whole_shard(path):
+            work.reports += len(usable)
+            continue
+        found = read_shard(path, positive_only=True)
+        for report in usable:
+            if report.exam_id in found:
+                yield report, dict(found[report.exam_id])
