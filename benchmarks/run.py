@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("gold", "weak_labels", "touching_small", "calibrate_confidence", "numbering", "suv_oracles")
+NAMES = ("gold", "weak_labels", "touching_small", "calibrate_confidence", "numbering", "matching", "suv_oracles")
 LIBRARIES = ("petground", "torch", "numpy", "scipy", "spacy", "pydicom", "SimpleITK")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from petground.labeling.finding import Finding
+from petground.labeling.language.counting import slices_counted
 from petground.labeling.language.discourse import read_report
 from petground.labeling.language.overlong import find_overlong, overlong_values
 from petground.labeling.language.prompts import make_prompt, redact
@@ -26,4 +29,6 @@ def extract_findings(text: str, *, site: Site | None = None) -> list[Finding]:
         unread.extend(overlong_values(text, start, end))
         text = text[:start] + " " * (end - start - 1) + "\n" + text[end:]
     findings = read_report(text) if has_suv_words(text) else []
+    if any(f.status == "positive" for f in findings) and (end_named := slices_counted(text)) is not None:
+        findings = [replace(f, counted_from=end_named) if f.status == "positive" else f for f in findings]
     return sorted(findings + unread, key=lambda f: f.span) if unread else findings

@@ -68,6 +68,7 @@ class Finding:
     laterality, site: side and lower-case key words of the place, where the text says so.
     status, reason: `positive`, or `excluded` with a key of TEXT_REASONS.
     span: characters of the SUV mention in the report text; sentence_span those of its sentence.
+    counted_from: the end that the report says its slices are counted from; it goes before the site's convention.
     prompt: the words that single this finding out, with every SUV and slice mention cut out by its span:
         what a model may read without being told the answer.
     """
@@ -89,6 +90,7 @@ class Finding:
     uncertain: bool = False
     size_mm: float | None = None
     series: int | None = None
+    counted_from: Literal["head", "feet"] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +110,7 @@ def _candidates_or_reason(
         return Excluded("numbering_unclear")
     if finding.suv < site.suv_minimum:
         return Excluded("suv_below_minimum", f"{finding.suv:g} is below {site.suv_minimum:g}")
-    counted = site_for_series(site, finding.series, pet, ct)
+    counted = _counted(site, finding, pet, ct)
     if counted is None:
         return Excluded("series_unknown", f"series {finding.series}")
     ks = slice_to_k(finding.slice, pet, counted, ct)
@@ -122,6 +123,14 @@ def _candidates_or_reason(
     if near and value_excess(near[0].suv, finding) <= CHECK_TOLERANCE:
         return Excluded("check_suv", f"nearest maximum {near[0].suv:.2f}", tuple(near))
     return Excluded("no_match", candidates=tuple(near))
+
+
+def _counted(site: Site, finding: Finding, pet: Volume, ct: Volume | None) -> Site | None:
+    """How this finding's slice is counted: as the site does, but from the end that its report names, if any."""
+    counted = site_for_series(site, finding.series, pet, ct)
+    if counted is None or finding.counted_from is None or counted.slice_by_instance_number:
+        return counted
+    return replace(counted, slice_origin=finding.counted_from)
 
 
 def _matched_or_reason(
@@ -198,6 +207,9 @@ def _label(
     if choice.runner_up > CLOSE_SECOND:
         warnings.insert(0, "ambiguous")
     chosen = candidates[0]
+    counted = _counted(site, finding, pet, ct) or site
+    if counted.slice_origin != site.slice_origin:
+        warnings.append("counted_as_the_report_says")
     measures = features(
         value_excess=excess,
         slice_distance=chosen.slice_distance,
@@ -215,9 +227,7 @@ def _label(
     return Label(
         mask=mask,
         suv_measured=measured,
-        slice_measured=slice_number(
-            candidates[0].voxel_ijk[2], pet, site_for_series(site, finding.series, pet, ct) or site, ct
-        ),
+        slice_measured=slice_number(candidates[0].voxel_ijk[2], pet, counted, ct),
         voxel_ijk=candidates[0].voxel_ijk,
         volume_ml=volume_ml,
         confidence=confidence(measures),

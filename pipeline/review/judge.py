@@ -23,6 +23,7 @@ _CAPITALS = re.compile(r"\b(?:[ctls] ?\d{1,2}|(?<=segment )[iv]{1,4}[ab]?)\b")  
 OTHER_SIDE = "Other side?"
 WARNINGS = {
     "laterality_contradicts": "The label lies on the other side than the report says.",
+    "counted_as_the_report_says": "The report counts slices from the other end than the site; its word was taken.",
     "ambiguous": "Another place fits the report nearly as well.",
     "at_image_edge": "The label reaches the edge of the image.",
     "on_organ": "The label lies on an organ with uptake of its own.",

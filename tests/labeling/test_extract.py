@@ -201,3 +201,9 @@ def test_a_line_at_the_limit_is_read() -> None:
 def test_other_languages_and_other_texts_do_not_raise(text: str) -> None:
     for finding in extract_findings(text):
         assert finding.suv >= 0
+
+
+def test_the_end_that_slices_are_counted_from_comes_with_the_finding() -> None:
+    told = "TECHNIQUE: Slice numbers are counted from the feet. FINDINGS: Left hilar node, SUVmax 5.2, slice 58."
+    assert [f.counted_from for f in extract_findings(told)] == ["feet"]
+    assert [f.counted_from for f in extract_findings("Left hilar node, SUVmax 5.2, slice 58.")] == [None]

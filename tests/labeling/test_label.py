@@ -51,6 +51,20 @@ def test_same_place_in_the_patient_whatever_the_axes(scan: Scan, flip: str) -> N
     assert 0.5 < label.confidence <= 1
 
 
+@pytest.mark.parametrize("flip", ["", "z"])
+def test_the_end_that_the_report_names_goes_before_the_site(scan: Scan, flip: str) -> None:
+    pet, (truth,) = scan([((31.0, -11.0, -870.0), 22, 9.0)], flip=flip)  # not at the middle: the ends differ
+    from_head = told(pet, truth)
+    assert from_head.slice is not None
+    from_feet = replace(from_head, slice=pet.shape[2] + 1 - from_head.slice)
+    assert isinstance(label_finding(pet, from_feet), Excluded)
+    label = label_finding(pet, replace(from_feet, counted_from="feet"))
+    assert isinstance(label, Label)
+    assert label.slice_measured == from_feet.slice
+    assert "counted_as_the_report_says" in label.warnings
+    assert label.mask[truth].mean() > 0.7
+
+
 @pytest.mark.parametrize("flip", ["", "x", "xz"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_like_lesions_on_both_sides_are_told_apart_by_the_side(scan: Scan, flip: str, side: str) -> None:
