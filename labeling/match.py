@@ -29,7 +29,8 @@ __all__ = [
 ]
 
 CHECK_TOLERANCE = 0.2  # label maximum against text [g/ml]; arXiv 2502.00528
-CLEARLY_BETTER = 0.8  # another candidate that reaches this part of the chosen one's score leaves the match ambiguous
+CLEARLY_BETTER = 0.9  # another candidate that reaches this part of the chosen one's score leaves the match ambiguous
+PROMINENT = 0.5  # a maximum that stands out by half of its value is a lesion as good as any
 SAME_LESION = 0.85  # two maxima joined at this part of the lower one are one lesion
 REACH_MM = 60.0  # how far from the slice a lesion's maximum may lie when its body covers the slice
 MOST_CANDIDATES = 12
@@ -94,7 +95,7 @@ def find_candidates(
 def assign(candidates: Sequence[Sequence[Candidate]]) -> list[Choice]:
     """One maximum per finding, no maximum twice, with the highest sum of scores over the exam.
 
-    A finding is ambiguous when forcing it to another of its candidates costs the exam less than a fifth of its score.
+    A finding is ambiguous when forcing it to another of its candidates costs the exam less than a tenth of its score.
     """
     voxels = sorted({c.voxel_ijk for row in candidates for c in row})
     column = {v: n for n, v in enumerate(voxels)}
@@ -164,7 +165,7 @@ def _scored(body: _Body, finding: Finding, voxel: tuple[int, int, int], ks: rang
     evidence = {
         "value": 1.0 if excess <= 1e-5 else 0.7 - 0.2 * min(excess / CHECK_TOLERANCE, 1.0),
         "slice": 0.5 * 0.98**distance if covers and distance else 0.85**distance,
-        "prominence": float(np.clip(height / 0.25, 0.05, 1.0) ** 0.5),
+        "prominence": float(np.clip(height / PROMINENT, 0.05, 1.0) ** 0.5),
     }
     side_mm = towards_side_mm(right_of_midline_mm(voxel, pet, body.ct), finding.laterality)
     if side_mm is not None:
