@@ -19,14 +19,18 @@ from pathlib import Path
 from types import ModuleType
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("gold", "weak_labels", "touching_small", "calibrate_confidence", "numbering", "matching", "suv_oracles")
+NAMES = (
+    "gold", "weak_labels", "touching_small", "calibrate_confidence", "numbering", "matching", "suv_oracles", "deid",
+    "medspacy_speed", "archive",
+)  # fmt: skip
+LONG = ("extract",)  # an hour: only when named
 LIBRARIES = ("petground", "torch", "numpy", "scipy", "spacy", "pydicom", "SimpleITK")
 
 
 def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
     if spec is None or spec.loader is None:
-        sys.exit(f"no benchmark '{name}'; there are {', '.join(NAMES)}")
+        sys.exit(f"no benchmark '{name}'; there are {', '.join((*NAMES, *LONG))}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

@@ -134,7 +134,8 @@ def _sarcomas() -> dict[str, Any]:
             rows[case.name] = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
     means = {name: round(float(np.mean([row[name] for row in rows.values()])), 3) for name in ("dice", *RULES)}
     return {
-        "caution": "MEAN_FRACTION and DEEP_VALLEY were chosen with these five in view; even or uneven was fitted on simulations only",
+        "caution": "MEAN_FRACTION and DEEP_VALLEY were chosen with these five in view; "
+        "even or uneven was fitted on simulations only",
         "located": sum(row["located"] for row in rows.values()),
         "mean": means,
         "cases": rows,

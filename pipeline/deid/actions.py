@@ -14,7 +14,9 @@ from petground.pipeline.deid.words import load_rules
 
 __all__ = ["STANDARD", "Action", "action_for"]
 
-Action = Literal["keep", "remove", "empty", "dummy", "uid", "shift", "clean", "search", "pseudonym", "age", "check", "descend"]
+Action = Literal[
+    "keep", "remove", "empty", "dummy", "uid", "shift", "clean", "search", "pseudonym", "age", "check", "descend"
+]
 
 TEXT_VALUE = 0x0040A160  # the text of a content item
 TEXT = frozenset(("LO", "SH", "ST", "LT", "UT", "UC", "UR"))

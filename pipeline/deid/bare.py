@@ -37,7 +37,7 @@ def bare_name_spans(text: str, words: Words, *, flat: bool) -> Iterator[Span]:
                 at += 1
             other = words.all[at]
             gap = text[word.end : other.start]
-            if gap.count(" ") == at - index and gap.replace(" ", "").isalpha() + (at == index + 1) and _strange(other):
+            if re.fullmatch(r" (?:[^\W\d_]+[ '’-]){0,3}", gap) and _strange(other):
                 if text[other.end : other.end + 2].strip(" ").startswith(":"):
                     continue
                 taken = at

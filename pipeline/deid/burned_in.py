@@ -24,7 +24,7 @@ POINTERS = frozenset(
     "1.2.840.10008.5.1.4.1.1." + tail for tail in ("66.4", "66.7", "66.1", "66.3", "67", "481.3")
 )  # SEG, label map SEG, registrations, real world value map, RTSTRUCT
 REPORTS = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.88(\.\d+)+")
-_KINDS = (  # why another object is left out, by the start of its class
+_KINDS = (  # why another object is left out, by the rest of its class's UID
     (r"\.7(\.\d+)?$", "secondary_capture"),
     (r"\.88\.(67|76|74|73|75)$", "dose_report"),
     (r"\.88(\.\d+)+$", "structured_report"),
@@ -57,7 +57,8 @@ def left_out(header: Any, profile: Profile) -> str | None:
     if REPORTS.fullmatch(uid) and profile.structured_reports:
         return None
     if uid not in IMAGES:
-        return next((reason for form, reason in _KINDS if re.search(form, uid)), "other_object")
+        tail = uid.removeprefix("1.2.840.10008.5.1.4.1.1") if uid.startswith("1.2.840.10008.5.1.4.1.1.") else ""
+        return next((reason for form, reason in _KINDS if re.match(form, tail)), "other_object")
     if str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES":
         return "burned_in_annotation"
     kinds = [str(word).strip().upper() for word in header.get("ImageType") or []]

@@ -171,7 +171,8 @@ def _written(
     def put(group: str, number: int) -> None:
         told = groups.get(group)
         if told is not None:
-            parts.append((*found.span(group), _number(told, number)))
+            named = group == "d" and groups.get("month") is not None
+            parts.append((*found.span(group), _number(told, number, padded=told[0] == "0" or not named)))
 
     put("y", new.year)
     put("d", new.day)
@@ -190,13 +191,13 @@ def _written(
     return _ordinal(text)
 
 
-def _number(told: str, number: int) -> str:
-    """As many digits as were written: 03 stays two digits, 3 may become 12, '21 keeps its apostrophe."""
+def _number(told: str, number: int, *, padded: bool) -> str:
+    """As many digits as were written: 03 stays two digits, 3 may become 12, '21 keeps its apostrophe; May 22, May 5."""
     mark = "'" if told.startswith("'") else ""
     digits = told.lstrip("'")
     if len(digits) == 2 and number > 99:
         number %= 100
-    return mark + (f"{number:0{len(digits)}d}" if digits.startswith("0") or len(digits) > 1 else str(number))
+    return mark + (f"{number:0{len(digits)}d}" if padded and len(digits) > 1 else str(number))
 
 
 def _month_name(told: str, month: int) -> str:

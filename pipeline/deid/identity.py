@@ -63,11 +63,13 @@ def _any(alternatives: Iterator[str] | set[str]) -> re.Pattern[str]:
 
 
 def _ordinary(value: str) -> bool:
-    """A place that says nothing: Hospital, Radiology."""
+    """A place that says nothing: Hospital, Department of Radiology; but not Three Rivers Imaging Center."""
     words = [folded(w) for w in re.findall(r"[^\W\d_]+", value)]
-    return not re.search(r"\d", value) and all(
-        word in word_list("common") or word in word_list("never") for word in words
-    )
+    if re.search(r"\d", value) or (
+        len(words) > 2 and re.search(r"hospital|clinic|cent(?:er|re)\b|institute", value, re.I)
+    ):
+        return False
+    return all(word in word_list("common") or word in word_list("never") for word in words)
 
 
 def _place(value: str) -> str:

@@ -77,7 +77,7 @@ def _whole_words(alternatives: str) -> re.Pattern[str]:
 
 
 def _people(name: str) -> Iterator[tuple[list[str], set[str]]]:
-    """Names and lone initials of each person: of DICOM's component groups, or of "Doe, Jane" and "Dr. Jane A. Doe, MD"."""
+    """Names and lone initials of each person, in DICOM's component groups, in "Doe, Jane" or "Dr. Jane A. Doe, MD"."""
     for group in re.split(r"[=\\;/&]| and ", name):
         whole: list[str] = []
         pieces: list[str] = []

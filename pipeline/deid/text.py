@@ -27,7 +27,8 @@ _BIRTH = re.compile(
     r"\b(?:DOB|D\.O\.B\.?|date of birth|birth\s?date|born(?: on| in)?|geb\.?|geboren(?: am)?)\s{0,3}[:.]?\s{0,3}$",
     re.IGNORECASE,
 )
-_TOKEN = re.compile(PLACEHOLDER)
+_STAYS = re.compile(rf"{PLACEHOLDER}|(?i:sister (?:mary )?joseph)")
+"""Placeholders of an earlier pass, and an eponym that is a person's name in all its words."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def clean_text(
 
     What an earlier pass put in brackets stays as it is.
     """
-    held = [found.span() for found in _TOKEN.finditer(text)]
+    held = [found.span() for found in _STAYS.finditer(text)]
     words, flat = Words(text), is_flat(text)
     numbers = list(_number_spans(text))
     found = [
@@ -93,7 +94,7 @@ def _number_spans(text: str) -> Iterator[Span]:
 
 
 def _outside(spans: list[Span], held: list[tuple[int, int]]) -> Iterator[Span]:
-    """Spans that touch no placeholder of an earlier pass."""
+    """Spans that touch nothing of what stays."""
     if not held:
         yield from spans
         return

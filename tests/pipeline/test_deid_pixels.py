@@ -79,7 +79,9 @@ def anatomy(size: int = 256, seed: int = 0) -> NDArray[np.int16]:
     return (image + rng.normal(0, 12, image.shape) * (image > 100)).astype(np.int16)
 
 
-def written_on(image: NDArray[np.int16], text: str, place: tuple[int, int], value: int, height: int = 12) -> NDArray[np.int16]:
+def written_on(
+    image: NDArray[np.int16], text: str, place: tuple[int, int], value: int, height: int = 12
+) -> NDArray[np.int16]:
     drawn = Image.new("L", image.shape[::-1], 0)
     ImageDraw.Draw(drawn).text(place, text, fill=255, font=ImageFont.load_default(height))
     return np.where(np.array(drawn) > 127, value, image).astype(np.int16)
@@ -107,9 +109,12 @@ def image_series(folder: Path, pixels: Callable[[int], NDArray[np.int16]], kind:
 
 
 def test_derived_images_with_text_do_not_leave(tmp_path: Path) -> None:
-    image_series(tmp_path / "in", lambda k: written_on(anatomy(), "DOE^JANE 1951", (4, 4), 3000), ["DERIVED", "SECONDARY"])
+    image_series(
+        tmp_path / "in", lambda k: written_on(anatomy(), "DOE^JANE 1951", (4, 4), 3000), ["DERIVED", "SECONDARY"]
+    )
     images = write_images(tmp_path / "in", tmp_path / "out", SUBJECT)
-    assert images.left == {"text_in_pixels": 6} and not images.written
+    assert images.left == {"text_in_pixels": 6}
+    assert not images.written
     image_series(tmp_path / "clean", anatomy_of, ["DERIVED", "SECONDARY"])
     assert write_images(tmp_path / "clean", tmp_path / "out2", SUBJECT).written == {"CT": 6}
 
@@ -129,11 +134,16 @@ def test_other_files_stay_behind_and_nifti_loses_its_texts(tmp_path: Path) -> No
     array[1, 4, 2] = 7.25
     affine = np.array([[-4.0, 0, 0, 90], [0, -4.0, 0, 80], [0, 0, 3.0, -100], [0, 0, 0, 1]])
     image = nib.Nifti1Image(array, affine)
-    image.header["descrip"], image.header["db_name"], image.header["aux_file"] = b"Needle 1951", b"Needle", b"Needle.dcm"
+    image.header["descrip"], image.header["db_name"], image.header["aux_file"] = (
+        b"Needle 1951",
+        b"Needle",
+        b"Needle.dcm",
+    )
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Needle^Zoltan"))
     nib.save(image, source / "pet.nii.gz")
     images = write_images(source, tmp_path / "out", SUBJECT)
-    assert images.left == {"other_file": 4} and images.written == {"NIfTI": 1}
+    assert images.left == {"other_file": 4}
+    assert images.written == {"NIfTI": 1}
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["pet.nii.gz"]
     after = read_exam(tmp_path / "out", case="a").pet
     np.testing.assert_array_equal(after.array, read_nifti(source / "pet.nii.gz", "SUVbw").array)
@@ -141,7 +151,8 @@ def test_other_files_stay_behind_and_nifti_loses_its_texts(tmp_path: Path) -> No
     import gzip
 
     packed = (tmp_path / "out" / "pet.nii.gz").read_bytes()
-    assert b"Needle" not in gzip.decompress(packed) and b"Needle" not in packed
+    assert b"Needle" not in gzip.decompress(packed)
+    assert b"Needle" not in packed
 
 
 def test_scaled_nifti_keeps_its_values(tmp_path: Path) -> None:
