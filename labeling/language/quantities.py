@@ -29,9 +29,11 @@ _MAY_BE_DATE = re.compile(
 """What every date has; most sentences have none of it and are spared the long pattern."""
 _TIME = re.compile(
     r"(?<![\d.,:/])(?:at |@ ?)?\d{1,2}:\d\d(?::\d\d)?(?= ?(?:[ap]\.?m\b|h\b|hrs?\b|hours?\b))"
-    r"|(?:\bat |@ ?)\d{1,2}:\d\d(?!\d)",
+    r"|(?:\bat |@ ?)\d{1,2}:\d\d(?!\d)"
+    r"|(?<=(?:19|20)\d\d[ ,T])\d{1,2}:\d\d(?::\d\d)?(?!\d)|(?<![\d.,:/])\d{1,2}:\d\d:\d\d(?![\d:])",
     re.I,
 )
+_PHONE = re.compile(r"(?<![\w./:-])(?:\+?\d{1,2}[ .-])?(?:\(\d{3}\)[ .-]?|\d{3}[.-])\d{3}[.-]\d{4}(?![\d.]*\d)")
 _AFTER_LABEL = word_set("of is was : = a score - ( value at and , / s #")
 _COUNTED = word_set(
     "rib ribs level levels segment segments seg station stations zone zones vertebra stage figure fig table"
@@ -41,12 +43,14 @@ _JOIN = {"and", "or", "to", "-", "–", ",", "from", "vs", "versus", "->", "→"
 
 
 def find_dates(scan: Scan) -> None:
-    """Dates, years after a preposition, and clock times."""
+    """Dates, years after a preposition, clock times, telephone numbers."""
     words = scan.words
     if scan.begin >= scan.stop:
         return
     begin, end = words.start[scan.begin], words.end[scan.stop - 1]
     patterns = [(_TIME, "number")] if words.text.find(":", begin, end) >= 0 else []
+    if words.text.find("-", begin, end) >= 0 or words.text.find(".", begin, end - 4) >= 0:
+        patterns.append((_PHONE, "number"))
     if _MAY_BE_DATE.search(words.text, begin, end):
         patterns.append((_DATE, "date"))
     for pattern, kind in patterns:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
 from petground.labeling.errors import ConfigError, InputError
 from petground.pipeline.commands.label import make_folder
+from petground.pipeline.commands.running import Means, running
 from petground.pipeline.deid.keys import new_key as make_key
 from petground.pipeline.deid.keys import read_key
 from petground.pipeline.deid.profile import read_profile
 from petground.pipeline.deid.run import Deid, Done, run_deid
 from petground.pipeline.deid.sample import describe, write_sample
-from petground.pipeline.executors import executor
-from petground.pipeline.progress import progress
 from petground.pipeline.reports import open_export
 
 __all__ = ["deidentify"]
@@ -80,8 +78,7 @@ def deidentify(
     export = open_export(reports)
     if not exams.is_dir():
         raise InputError(f"no folder of exams at {exams}", fix="one folder per exam_id is expected in it")
-    if not timeout_minutes > 0:
-        raise ConfigError(f"--timeout-minutes is {timeout_minutes}", fix="give a positive number")
+    means = Means(engine, workers, timeout_minutes, memory_gib, address, cluster)
     if dry_run:
         describe(console, export, exams, key, settings)
         return 0
@@ -89,23 +86,8 @@ def deidentify(
     exams, out, key = exams.resolve(), out.resolve(), key.resolve()
     _keep_apart(out, exams, key=key, keep_map=keep_map, reports=reports.resolve())
     make_folder(out)
-    try:
-        with (
-            FileLock(out / ".lock", timeout=0),
-            executor(
-                engine,
-                workers,
-                timeout_s=timeout_minutes * 60,
-                memory_gib=memory_gib,
-                address=address,
-                cluster=cluster,
-                folders=(out, exams),
-            ) as run_cases,
-            progress(console) as tick,
-        ):
-            done = run_deid(Deid(export, exams, out, key, settings, run_cases, table, keep_map), tick)
-    except Timeout:
-        raise InputError(f"another run is writing to {out}", fix="wait for it, or choose another --out") from None
+    with running(means, out, exams, console=console) as (run_cases, tick):
+        done = run_deid(Deid(export, exams, out, key, settings, run_cases, table, keep_map), tick)
     if sample:
         page = out.with_name(f"{out.name}.sample.html")
         write_sample(page, export, exams, key, settings, sample)

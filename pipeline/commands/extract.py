@@ -8,16 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
-from petground.labeling.errors import ConfigError, InputError
+from petground.labeling.errors import InputError
 from petground.pipeline.commands.label import make_folder
-from petground.pipeline.executors import executor
+from petground.pipeline.commands.running import Means, running
 from petground.pipeline.extraction import Extracted, extract_reports
 from petground.pipeline.files import write_json
 from petground.pipeline.label_tables import Funnel, finding_row
-from petground.pipeline.progress import progress
 from petground.pipeline.reports import open_export
 from petground.pipeline.stage import sweep
 from petground.pipeline.table_stream import table_writers
@@ -56,8 +54,7 @@ def extract(
     """
     console = Console()
     export = open_export(reports)
-    if not timeout_minutes > 0:
-        raise ConfigError(f"--timeout-minutes is {timeout_minutes}", fix="give a positive number")
+    means = Means(engine, workers, timeout_minutes, memory_gib, address, cluster)
     out = out.resolve()
     alone = out.suffix == ".parquet" and not out.is_dir()
     work = out.with_name(f".{out.name}.extract") if alone else out
@@ -67,32 +64,15 @@ def extract(
             fix="run `petground label` to bring both up to date, or choose another --out",
         )
     make_folder(work)
-    try:
-        with (
-            FileLock(work / ".lock", timeout=0),
-            executor(
-                engine,
-                workers,
-                timeout_s=timeout_minutes * 60,
-                memory_gib=memory_gib,
-                address=address,
-                cluster=cluster,
-                folders=(work,),
-            ) as run,
-            progress(console) as tick,
-        ):
-            sweep(work)
-            (work / "extract").mkdir(exist_ok=True)
-            sweep(work / "extract")
-            with _kept_while(extract_reports(export, work, run, tick)) as extracted:
-                paths = (
-                    {"findings": out} if alone else {name: work / f"{name}.parquet" for name in ("exams", "findings")}
-                )
-                summary = _write(extracted, paths)
-            if not alone:
-                write_json(work / "summary.json", summary)
-    except Timeout:
-        raise InputError(f"another run is writing to {out}", fix="wait for it, or choose another --out") from None
+    with running(means, work, console=console) as (run, tick):
+        sweep(work)
+        (work / "extract").mkdir(exist_ok=True)
+        sweep(work / "extract")
+        with _kept_while(extract_reports(export, work, run, tick)) as extracted:
+            paths = {"findings": out} if alone else {name: work / f"{name}.parquet" for name in ("exams", "findings")}
+            summary = _write(extracted, paths)
+        if not alone:
+            write_json(work / "summary.json", summary)
     if alone:  # with the file written, what it was made from is of no more use
         shutil.rmtree(work)
     _report(console, out, summary)

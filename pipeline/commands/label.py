@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
 from petground.labeling.errors import ConfigError, InputError
 from petground.labeling.site import Site, site_from_mapping
-from petground.pipeline.executors import executor
+from petground.pipeline.commands.running import Means, running
 from petground.pipeline.label_plan import plan
 from petground.pipeline.label_run import LabelRun, run_labels
 from petground.pipeline.numbering_run import read_numbering
 from petground.pipeline.numbering_table import describe_numbering, show_numbering
 from petground.pipeline.organ_maps import OrganSource, organ_source
-from petground.pipeline.progress import progress
 from petground.pipeline.reports import Export, open_export
 from petground.pipeline.second_readings import with_second_reading
 from petground.pipeline.weights import Weights, read_weights
@@ -80,8 +78,7 @@ def label(
         export = with_second_reading(export, second_reading)
     if not exams.is_dir():
         raise InputError(f"no folder of exams at {exams}", fix="one folder per exam_id is expected in it")
-    if not timeout_minutes > 0:
-        raise ConfigError(f"--timeout-minutes is {timeout_minutes}", fix="give a positive number")
+    means = Means(engine, workers, timeout_minutes, memory_gib, address, cluster)
     exams, out = exams.resolve(), out.resolve()  # workers elsewhere have other working directories
     if dry_run and infer_numbering:
         console.print("how slices are counted would be found from the export (--infer-numbering), instead of this:")
@@ -89,23 +86,9 @@ def label(
         return _describe(console, export, exams, out, convention, weighed, maps)
     make_folder(out)
     try:
-        with (
-            FileLock(out / ".lock", timeout=0),
-            executor(
-                engine,
-                workers,
-                timeout_s=timeout_minutes * 60,
-                memory_gib=memory_gib,
-                address=address,
-                cluster=cluster,
-                folders=(out, exams),
-            ) as run_cases,
-            progress(console) as tick,
-        ):
+        with running(means, out, exams, console=console) as (run_cases, tick):
             run = LabelRun(export, exams, out, convention, run_cases, infer_numbering, maps, weighed)
             summary = run_labels(run, tick)
-    except Timeout:
-        raise InputError(f"another run is writing to {out}", fix="wait for it, or choose another --out") from None
     except InputError as error:
         if error.reason == "numbering_unclear" and (found := read_numbering(out)):
             show_numbering(console, found, out)

@@ -207,3 +207,15 @@ def test_the_end_that_slices_are_counted_from_comes_with_the_finding() -> None:
     told = "TECHNIQUE: Slice numbers are counted from the feet. FINDINGS: Left hilar node, SUVmax 5.2, slice 58."
     assert [f.counted_from for f in extract_findings(told)] == ["feet"]
     assert [f.counted_from for f in extract_findings("Left hilar node, SUVmax 5.2, slice 58.")] == [None]
+
+
+@pytest.mark.parametrize("call", ["called at 555-201-3344", "called (555) 201-3344", "pager 555.201.3344"])
+def test_telephone_numbers_are_no_values(call: str) -> None:
+    found = extract_findings(f"Left node, SUVmax 40.0, axial slice 2. Dr. X was {call}.")
+    assert [(f.suv, f.slice) for f in found] == [(40.0, 2)]
+
+
+def test_a_time_behind_a_date_is_no_slice() -> None:
+    found = extract_findings("IMPRESSION: Left node, SUVmax 4.0. Transcribed by X 13 August 2016 10:22")
+    assert [(f.suv, f.reason) for f in found] == [(4.0, "no_slice")]
+    assert extract_findings("Left node, SUVmax 4.0 (3:104).")[0].slice == 104
