@@ -230,7 +230,7 @@ def _label(
         slice_measured=slice_number(candidates[0].voxel_ijk[2], pet, counted, ct),
         voxel_ijk=candidates[0].voxel_ijk,
         volume_ml=volume_ml,
-        confidence=confidence(measures),
+        confidence=confidence(measures) * shape.agreement,
         method=shape.method,
         threshold=shape.threshold,
         candidates=candidates,

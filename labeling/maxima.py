@@ -40,11 +40,31 @@ def local_maxima(array: NDArray[np.float32], ks: range, low: float, high: float)
     A plateau of equal voxels is one maximum (its first voxel on `ks`), and none when a neighbour of any of its voxels
     is higher.
     """
-    first, last = max(ks.start - 2, 0), min(ks.stop + 2, array.shape[2])  # two more, so that plateaus are seen whole
+    margin = 2
+    while True:  # a plateau must be seen whole
+        first, last = max(ks.start - margin, 0), min(ks.stop + margin, array.shape[2])
+        found, cut = _maxima_in(array, first, last, low, high)
+        if not cut or (first, last) == (0, array.shape[2]):
+            break
+        margin *= 4
+    of_plateau: dict[int, Voxel] = {}
+    alone = []
+    for voxel, plateau in found:
+        if voxel[2] in ks and not plateau:
+            alone.append(voxel)
+        elif voxel[2] in ks:
+            of_plateau.setdefault(plateau, voxel)
+    return sorted([*alone, *of_plateau.values()], key=lambda v: -float(array[v]))
+
+
+def _maxima_in(
+    array: NDArray[np.float32], first: int, last: int, low: float, high: float
+) -> tuple[list[tuple[Voxel, int]], bool]:
+    """Maxima on slices first..last with the number of their plateau, 0 for one voxel alone; whether one was cut off."""
     slab = array[:, :, first:last]
     index = np.argwhere((slab >= low) & (slab < high))
     if len(index) == 0:
-        return []
+        return [], False
     index[:, 2] += first
     around = index[:, None, :] + _OFFSETS  # [M, 26, 3]
     inside = ((around >= 0) & (around < array.shape)).all(axis=2)
@@ -52,10 +72,25 @@ def local_maxima(array: NDArray[np.float32], ks: range, low: float, high: float)
     near = np.where(inside, array[tuple(np.moveaxis(clipped, 2, 0))], -np.inf)
     value = array[tuple(index.T)]
     top = (near <= value[:, None]).all(axis=1)
-    tied = top & (near == value[:, None]).any(axis=1)
-    found = [_voxel(v) for v in index[top & ~tied]]
-    found += _plateaus(array, index[tied])
-    return sorted((v for v in found if v[2] in ks), key=lambda v: -float(array[v]))
+    equal = near == value[:, None]
+    tied = top & equal.any(axis=1)
+    alone = [(_voxel(v), 0) for v in index[top & ~tied]]
+    if not tied.any():
+        return alone, False
+    cut = bool(((index[tied][:, 2] == first) & (first > 0)).any())
+    cut |= bool(((index[tied][:, 2] == last - 1) & (last < array.shape[2])).any())
+    ranks = np.zeros(slab.shape, dtype=np.uint32)
+    place = index[tied] - (0, 0, first)
+    ranks[tuple(place.T)] = np.unique(value[tied], return_inverse=True)[1].ravel() + 1
+    labels = np.asarray(cc3d.connected_components(ranks, connectivity=26))
+    plateau = labels[tuple(place.T)]
+    beside = clipped[tied] - (0, 0, first)  # a neighbour of the same value that is no maximum: the plateau has a way up
+    seen = (beside[..., 2] >= 0) & (beside[..., 2] < slab.shape[2])
+    beside[..., 2] = np.clip(beside[..., 2], 0, slab.shape[2] - 1)
+    open_side = (equal[tied] & (~seen | (labels[tuple(np.moveaxis(beside, 2, 0))] == 0))).any(axis=1)
+    broken = set(np.unique(plateau[open_side]).tolist())
+    found = [(_voxel(v), int(n)) for v, n in zip(index[tied], plateau, strict=True) if int(n) not in broken]
+    return alone + found, cut
 
 
 def peaks(
@@ -76,32 +111,6 @@ def peaks(
         left = left[flat[left + int(offset @ strides)] <= flat[left]]
     index = np.stack(np.unravel_index(left, padded.shape), axis=1) - reach
     return index.astype(np.int64), np.asarray(flat[left], dtype=np.float32)
-
-
-def _plateaus(array: NDArray[np.float32], index: NDArray[np.int64]) -> list[Voxel]:
-    """One voxel of each plateau of which every voxel is a maximum."""
-    open_voxels = {_voxel(v) for v in index}
-    found: list[Voxel] = []
-    maxima = frozenset(open_voxels)
-    while open_voxels:
-        seed = min(open_voxels)
-        open_voxels.discard(seed)
-        todo, whole = [seed], True
-        while todo:
-            here = todo.pop()
-            for offset in _OFFSETS:
-                there = _voxel(np.asarray(here) + offset)
-                if min(there) < 0 or any(t >= n for t, n in zip(there, array.shape, strict=True)):
-                    continue
-                if array[there] != array[seed]:
-                    continue
-                whole = whole and there in maxima
-                if there in open_voxels:
-                    open_voxels.discard(there)
-                    todo.append(there)
-        if whole:
-            found.append(seed)
-    return found
 
 
 def component_at(crop: NDArray[np.float32], seed: Voxel, threshold: float, connectivity: int = 18) -> NDArray[np.bool_]:

@@ -57,13 +57,18 @@ def canonical(labels: Volume, names: Mapping[int, str]) -> Volume:
     Raises InputError when no name is one of the classes known.
     """
     ours = {name: number for number, name in class_ids().items()}
+    if labels.array.min() < 0:
+        raise InputError("the label map holds negative labels", reason="organ_map")
     lookup = np.zeros(int(max(labels.array.max(), max(names, default=0))) + 1, dtype=np.uint8)
     for number, name in names.items():
         plain = "heart" if HEART_PARTS.fullmatch(name) else name
         lookup[number] = ours.get(plain, 0)
     if not lookup.any():
         raise InputError("no name in the label map is a class of TotalSegmentator's task total", reason="organ_map")
-    return labels.like(lookup[np.asarray(labels.array, dtype=np.int64)], "label")
+    organs = lookup[np.asarray(labels.array, dtype=np.int64)]
+    if not organs.any():
+        raise InputError("the label map holds no organ", reason="organ_map")
+    return labels.like(organs, "label")
 
 
 def require_upright(organs: Volume) -> None:

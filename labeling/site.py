@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -90,7 +91,7 @@ class Site:
     groups: tuple[SiteGroup, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 < self.contour_fraction < 1 or self.contour_suv <= 0:
+        if not 0 < self.contour_fraction < 1 or not 0 < self.contour_suv < math.inf:
             raise ConfigError(
                 "contour_fraction is not between 0 and 1, or contour_suv not positive", fix="0.41 and 4.0"
             )
@@ -104,8 +105,10 @@ class Site:
             "max_volume_ml",
             "min_volume_ml",
         ):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}", fix="it must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}", fix="it must be a number and not negative")
+        if self.min_volume_ml > self.max_volume_ml:
+            raise ConfigError("min_volume_ml is above max_volume_ml", fix="no label could lie between them")
 
     def for_exam(self, scanner: str | None, date: str | None) -> Site:
         """The settings that hold for one exam, without groups. date: ISO."""

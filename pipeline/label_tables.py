@@ -15,7 +15,7 @@ from petground.pipeline.reports import Report
 from petground.pipeline.stage import kept
 from petground.pipeline.table_stream import table_writers
 
-__all__ = ["Funnel", "finding_row", "write_label_tables"]
+__all__ = ["Funnel", "drop_tables", "finding_row", "write_label_tables"]
 
 WRITTEN = ("exams", "findings", "labels", "candidates")
 
@@ -196,3 +196,9 @@ class Funnel:
 
 if missing := set(IMAGE_REASONS) - set(_DECIDED_IN):
     raise RuntimeError(f"no stage decides {missing}")
+
+
+def drop_tables(out: Path) -> None:
+    """Takes the tables of an earlier run away; its stages stay, so that nothing is made twice."""
+    for name in (*(f"{table}.parquet" for table in WRITTEN), "summary.json", "site.json"):
+        (out / name).unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from petground.pipeline.geometry import axial_last
 from petground.pipeline.nifti import NIFTI_SUFFIXES, read_nifti
 from petground.pipeline.stage import content_hash, run_stage
 
-__all__ = ["NO_MAPS", "OrganSource", "given_map", "label_names", "organ_map", "organ_source", "read_organs"]
+__all__ = ["NO_MAPS", "OrganSource", "given_map", "label_names", "map_file", "organ_map", "organ_source", "read_organs"]
 
 SEGMENTER = "TotalSegmentator"
 _NAME = re.compile(rb'<Label\s+Key="(\d+)"[^>]*>\s*(?:<!\[CDATA\[)?\s*([A-Za-z0-9_]+)')
@@ -82,11 +82,17 @@ def organ_map(
 
 def given_map(source: OrganSource, exam: Path, exam_id: str) -> tuple[Path, str] | None:
     """The map that lies among the exam's images or in the folder of maps, and its digest."""
+    found = map_file(source, exam, exam_id)
+    return None if found is None else (found, hashlib.blake2b(found.read_bytes(), digest_size=16).hexdigest())
+
+
+def map_file(source: OrganSource, exam: Path, exam_id: str) -> Path | None:
+    """Where an exam's organ map lies, or None."""
     places = [exam / "organs"]
     if source.folder is not None:
         places += [source.folder / exam_id, source.folder / exam_id / "organs"]
-    found = [file for place in places for suffix in NIFTI_SUFFIXES if (file := Path(f"{place}{suffix}")).is_file()]
-    return (found[0], hashlib.blake2b(found[0].read_bytes(), digest_size=16).hexdigest()) if found else None
+    files = (Path(f"{place}{suffix}") for place in places for suffix in NIFTI_SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
 
 
 def read_organs(path: Path, version: int | None = None) -> Volume:

@@ -15,9 +15,10 @@ from petground.labeling.site import Site, site_from_mapping
 from petground.pipeline.commands.running import Means, running
 from petground.pipeline.label_plan import plan
 from petground.pipeline.label_run import LabelRun, run_labels
+from petground.pipeline.label_tables import drop_tables
 from petground.pipeline.numbering_run import read_numbering
 from petground.pipeline.numbering_table import describe_numbering, show_numbering
-from petground.pipeline.organ_maps import OrganSource, organ_source
+from petground.pipeline.organ_maps import OrganSource, map_file, organ_source
 from petground.pipeline.reports import Export, open_export
 from petground.pipeline.second_readings import with_second_reading
 from petground.pipeline.weights import Weights, read_weights
@@ -84,12 +85,19 @@ def label(
         console.print("how slices are counted would be found from the export (--infer-numbering), instead of this:")
     if dry_run:
         return _describe(console, export, exams, out, convention, weighed, maps)
+    if maps.folder is not None:
+        mapped = sum(map_file(maps, exams / report.exam_id, report.exam_id) is not None for report in export)
+        if not mapped:
+            raise InputError(f"no organ map in {maps.folder} is named as an exam", fix="call it <exam_id>.nii.gz")
+        console.print(f"organ maps for {mapped} of {export.rows} exams", highlight=False)
     make_folder(out)
     try:
         with running(means, out, exams, console=console) as (run_cases, tick):
             run = LabelRun(export, exams, out, convention, run_cases, infer_numbering, maps, weighed)
             summary = run_labels(run, tick)
     except InputError as error:
+        if error.reason == "numbering_unclear":
+            drop_tables(out)  # those of an earlier run are no answer to this one; its stages stay
         if error.reason == "numbering_unclear" and (found := read_numbering(out)):
             show_numbering(console, found, out)
         raise
@@ -107,7 +115,7 @@ def read_site(path: Path | None) -> Site:
         raise InputError(f"no site file at {path}", fix="see configs/site/ for examples")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that is none
         raise ConfigError(f"{path.name} is not YAML: {str(error).splitlines()[0]}") from None
     if values is not None and not isinstance(values, dict):
         raise ConfigError(f"{path.name} must hold settings as 'key: value'")

@@ -145,3 +145,13 @@ def test_the_finding_left_over_is_told() -> None:
     left = assign([[candidate(1, 0.9)], [candidate(1, 0.8)]])[1]
     assert (left.candidate, left.taken) == (None, True)
     assert assign([]) == []
+
+
+def test_a_plateau_over_several_slices_is_met_on_each_of_them() -> None:
+    array = np.ones((20, 20, 30), dtype=np.float32)
+    array[8:12, 8:12, 5:25] = 5.0
+    for k in (5, 14, 24):
+        assert local_maxima(array, range(k, k + 1), 4.9, 5.1) == [(8, 8, k)]
+    assert local_maxima(array, range(3, 4), 4.9, 5.1) == []
+    array[12, 12, 24] = 6.0  # a way up at one end: no maximum anywhere
+    assert local_maxima(array, range(5, 6), 4.9, 5.1) == []

@@ -38,7 +38,7 @@ def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def executor(*_: object, **__: object) -> Iterator[Any]:
         yield lambda function, cases: (guarded(function, case, args) for case, args in cases)
 
-    monkeypatch.setattr("petground.pipeline.commands.label.executor", executor)
+    monkeypatch.setattr("petground.pipeline.commands.running.executor", executor)
 
 
 def images(rng: np.random.Generator) -> tuple[Volume, Volume, list[tuple[int, int, int]]]:

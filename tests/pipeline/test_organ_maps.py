@@ -39,7 +39,7 @@ def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def executor(*_: object, **__: object) -> Iterator[Any]:
         yield lambda function, cases: (guarded(function, case, args) for case, args in cases)
 
-    monkeypatch.setattr("petground.pipeline.commands.label.executor", executor)
+    monkeypatch.setattr("petground.pipeline.commands.running.executor", executor)
 
 
 def with_names(path: Path, array: np.ndarray, names: dict[int, str]) -> None:
