@@ -75,10 +75,16 @@ class Sighting:
 def sightings(pet: Volume, findings: Sequence[Finding], site: Site, *, ct: Volume | None = None) -> list[Sighting]:
     """Evidence of the findings that are positive, have a slice and reach the site's minimum; in order.
 
+    Reports that say themselves from which end they count say nothing of the site's habit.
+
     pet: SUVbw. Raises GeometryError when the third axis is not the body's.
     """
     up = 1 if pet.head_is_last else -1
-    told = [f for f in findings if f.status == "positive" and f.slice is not None and f.suv >= site.suv_minimum]
+    told = [
+        f
+        for f in findings
+        if f.status == "positive" and f.slice is not None and f.suv >= site.suv_minimum and f.counted_from is None
+    ]
     if not told:
         return []
     spread = [rounding_interval(f.suv, f.suv_decimals) for f in told]

@@ -119,6 +119,12 @@ def judge(table: Table) -> Verdict:
     if testable[0] < FEWEST_MET or testable[1] < FEWEST_EXAMS:
         return Verdict(standings, None, _too_few(testable))
     if logs[0] < CLEAR:
+        moved = [(*_best_shift(table, other), n) for n, other in enumerate(best)]
+        evidence, shift, n = max(moved)
+        if evidence > CLEAR:
+            where = f"{abs(shift)} slices nearer to the {'head' if shift > 0 else 'feet'}"
+            why = f"the values are met {where} than '{standings[n].convention}' says: is the stack cut off at an end?"
+            return Verdict(standings, None, why)
         reached = f"the best reaches {logs[0] / np.log(10):+.1f}, {CLEAR / np.log(10):.0f} is the least"
         return Verdict(standings, None, f"no convention does clearly better than chance: {reached}")
     specific = table.met[:, column] & (table.chance[:, column] < SPECIFIC)

@@ -129,7 +129,7 @@ def numbering_case(
 
     images: dict[str, Any] = {}
     exam = ingest_case(source, out / "exams" / exam_id, exam_id, codes["ingest"], images, fallbacks)
-    asked = [[f.suv, f.suv_decimals, f.slice, f.status] for f in positive.values()]
+    asked = [[f.suv, f.suv_decimals, f.slice, f.status, f.counted_from] for f in positive.values()]
     key = content_hash(["numbering", codes["numbering"], exam["key"], asked, base.suv_minimum, base.suv_tolerance])
 
     def work(part: Path) -> dict[str, Any]:
