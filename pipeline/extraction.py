@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 CODE = ("petground.labeling",)  # what is read out of a report hangs on this source; a site's settings do not matter
+_RESULT = re.compile(r"[0-9a-f]{32}\.parquet")
 SHARD = 100  # reports per unit of work, about: a report takes milliseconds, a hand-over to a process as well
 SHARD_CHARACTERS = 4 << 20
 SPOOL_ROWS = 4096
@@ -94,10 +96,6 @@ def extract_reports(export: Export, out: Path, run: Runner, tick: Tick) -> Extra
     """
     folder, code = out / "extract", source_hash(*CODE)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in [p for p in folder.iterdir() if p.is_dir()]:  # an earlier release kept folders
-        for file in old.iterdir():
-            file.unlink()
-        old.rmdir()
     result = Extracted(out / f".rows.{uuid.uuid4().hex}.part", {})
     waiting: dict[str, list[Report]] = {}
     poisoned: list[list[Report]] = []
@@ -162,7 +160,7 @@ def _settle(result: Extracted, folder: Path) -> int:
         positive += told["positive"]
         result.failures.update({exam_id: ("extract", "failed", why) for exam_id, why in told["failed"].items()})
     for old in folder.iterdir():
-        if old not in wanted:
+        if old not in wanted and _RESULT.fullmatch(old.name):
             old.unlink()
     return positive
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from petground.labeling.errors import InputError
 from petground.labeling.finding import Finding
 from petground.labeling.site import Site, site_to_mapping
 from petground.labeling.suv_header import SuvFallbacks
@@ -21,14 +22,17 @@ from petground.pipeline.exam_cases import CODE, Told, exam_case, ingest_is_curre
 from petground.pipeline.executors import Runner
 from petground.pipeline.extraction import Extracted, Failure, Tick, extract_reports, run_cases
 from petground.pipeline.files import write_json
-from petground.pipeline.label_tables import write_label_tables
+from petground.pipeline.label_tables import drop_tables, write_label_tables
 from petground.pipeline.numbering_run import infer_site
 from petground.pipeline.organ_maps import NO_MAPS, OrganSource
 from petground.pipeline.reports import Export, Report
-from petground.pipeline.stage import source_hash, sweep
+from petground.pipeline.stage import RECORD, source_hash, sweep
 from petground.pipeline.weights import NO_WEIGHTS, Weights
 
-__all__ = ["LabelRun", "run_labels", "wanted"]
+__all__ = ["LabelRun", "require_apart", "run_labels", "wanted"]
+
+
+FOLDERS = ("extract", "exams", "numbering", "organs", "labels")
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,10 @@ def run_labels(run: LabelRun, tick: Tick = lambda stage, done, total: None) -> d
     `tick(stage, done, total)` is told of progress. A case that fails is a row and stops no other. Raises InputError
     when the disk is full; what is finished is kept and found by the next run.
     """
+    require_apart(run.out, run.exams)
     run.out.mkdir(parents=True, exist_ok=True)
     sweep(run.out)
-    for folder in ("extract", "exams", "numbering", "organs", "labels"):
+    for folder in FOLDERS:
         (run.out / folder).mkdir(exist_ok=True)
         sweep(run.out / folder)
     extracted = extract_reports(run.reports, run.out, run.run_cases, tick)
@@ -66,11 +71,23 @@ def run_labels(run: LabelRun, tick: Tick = lambda stage, done, total: None) -> d
             exams = ((report, run.exams / report.exam_id, positive) for report, positive in asked)
             cases = partial(run_cases, run.run_cases, out=run.out)
             run = replace(run, site=infer_site(run.out, run.site, exams, cases, tick, extracted.positive))
-        write_json(run.out / "site.json", site_to_mapping(run.site))  # pages must count slices as the labels did
+        drop_tables(run.out)  # from here on masks are replaced: no table may tell of those that were
         failures = extracted.failures | _label(run, extracted, tick)
+        write_json(run.out / "site.json", site_to_mapping(run.site))  # pages must count slices as the labels did
         return write_label_tables(run.out, extracted.exams(), failures)
     finally:
         extracted.rows.unlink(missing_ok=True)
+
+
+def require_apart(out: Path, exams: Path) -> None:
+    """Raises InputError when results would come to lie among the images, or in their place."""
+    images = exams.resolve()
+    places = [out.resolve() / name for name in FOLDERS]
+    inside = images in (out.resolve(), *out.resolve().parents)
+    if inside or any(place == images or place in images.parents for place in map(Path.resolve, places)):
+        raise InputError(
+            f"results in {out} would lie among the images of {exams}", fix="choose another --out, such as work/"
+        )
 
 
 def _label(run: LabelRun, extracted: Extracted, tick: Tick) -> dict[str, Failure]:
@@ -99,8 +116,9 @@ def _label(run: LabelRun, extracted: Extracted, tick: Tick) -> dict[str, Failure
             unused.discard(outcome.case)
         else:
             failures[outcome.case] = tuple(failed)
-    for name in unused:  # masks that no table names any more
-        shutil.rmtree(run.out / "labels" / name)
+    for folder in (run.out / "labels" / name for name in unused):  # masks that no table names any more
+        if (folder / RECORD).is_file():
+            shutil.rmtree(folder)
     return failures
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from petground.labeling.errors import InputError
 from petground.pipeline.files import write_json
 
-__all__ = ["content_hash", "folder_hash", "kept", "run_stage", "source_hash", "sweep"]
+__all__ = ["RECORD", "content_hash", "folder_hash", "kept", "run_stage", "source_hash", "sweep"]
 
 RECORD = "stage.json"
 SOURCES = (".py", ".json", ".yaml", ".html", ".css", ".js")
@@ -110,11 +110,22 @@ def run_stage(
         files = sorted(p.relative_to(part).as_posix() for p in part.rglob("*") if p.is_file())
         write_json(part / RECORD, {"key": key, "files": files, "value": value, **(also or {})})
         if folder.exists():
+            _require_ours(folder)
             shutil.rmtree(folder)
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return value, True
+
+
+def _require_ours(folder: Path) -> None:
+    """Raises InputError where a folder with somebody's files lies in the place of a result: it is never deleted."""
+    if not (folder / RECORD).is_file() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} holds files that are no result of petground",
+            fix="choose another --out, or move the folder away",
+            reason="foreign_folder",
+        )
 
 
 def sweep(folder: Path) -> None:

@@ -14,7 +14,7 @@ from petground.labeling.errors import ConfigError, InputError
 from petground.labeling.site import Site, site_from_mapping
 from petground.pipeline.commands.running import Means, running
 from petground.pipeline.label_plan import plan
-from petground.pipeline.label_run import LabelRun, run_labels
+from petground.pipeline.label_run import LabelRun, require_apart, run_labels
 from petground.pipeline.label_tables import drop_tables
 from petground.pipeline.numbering_run import read_numbering
 from petground.pipeline.numbering_table import describe_numbering, show_numbering
@@ -80,6 +80,7 @@ def label(
     if not exams.is_dir():
         raise InputError(f"no folder of exams at {exams}", fix="one folder per exam_id is expected in it")
     means = Means(engine, workers, timeout_minutes, memory_gib, address, cluster)
+    require_apart(out, exams)
     exams, out = exams.resolve(), out.resolve()  # workers elsewhere have other working directories
     if dry_run and infer_numbering:
         console.print("how slices are counted would be found from the export (--infer-numbering), instead of this:")
@@ -126,7 +127,10 @@ def make_folder(out: Path) -> None:
     """Makes the folder for results. Raises InputError when a file is in its place."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file", fix="give a folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {out}: {error.strerror}", fix="give another --out") from error
 
 
 def _describe(

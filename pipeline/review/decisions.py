@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from petground.labeling.errors import InputError, SchemaError
@@ -102,9 +103,10 @@ def merge_decisions(old: Iterable[Mapping[str, str]], new: Iterable[Mapping[str,
 
 def add_decisions(path: Path, new: Iterable[Mapping[str, str]]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Adds rows to the decisions kept at `path`; returns those that were new, and all. Raises as `read_sheet`."""
-    old = read_sheet(path)
-    merged = merge_decisions(old, new)
-    write_decisions(path, merged)
+    with FileLock(path.with_name(f".{path.name}.lock")):  # a server and an import may add at the same time
+        old = read_sheet(path)
+        merged = merge_decisions(old, new)
+        write_decisions(path, merged)
     return merged[len(old) :], merged
 
 

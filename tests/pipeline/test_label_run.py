@@ -21,6 +21,7 @@ from petground.labeling.errors import InputError
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
 from petground.pipeline import cli, nifti
+from petground.pipeline.commands.label import label
 from petground.pipeline.executors import Outcome, guarded
 from petground.pipeline.label_run import LabelRun, run_labels
 from petground.pipeline.nifti import read_nifti, write_nifti
@@ -290,3 +291,26 @@ def test_a_wrong_column_or_missing_file_is_one_line_and_exit_code_1(
     assert cli.main(words((bad, export[1]), tmp_path / "work")) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "work").exists(), "nothing is written"
+
+
+def test_images_and_files_of_others_are_never_deleted(tmp_path: Path) -> None:
+    """The images may lie beside the reports, in a folder called exams, and --out be that very place."""
+    images = tmp_path / "data/exams/e1"
+    images.mkdir(parents=True)
+    (images / "1.dcm").write_bytes(b"x")
+    (tmp_path / "data/reports.csv").write_text('exam_id,report_text\ne1,"Left node, SUVmax 5.2, slice 3."\n')
+    for out in ("data", "data/exams", "data/exams/e1/work"):
+        with pytest.raises(InputError, match="among the images"):
+            label(tmp_path / "data/reports.csv", tmp_path / "data/exams", tmp_path / out)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "data")
+    with pytest.raises(InputError, match="among the images"):
+        label(tmp_path / "data/reports.csv", tmp_path / "data/exams", link)
+    work = tmp_path / "work"
+    for name in ("labels/mine", "extract/mine", "exams/e1"):
+        (work / name).mkdir(parents=True)
+        (work / name / "note.txt").write_text("mine")
+    label(tmp_path / "data/reports.csv", tmp_path / "data/exams", work, workers=1)
+    assert (images / "1.dcm").read_bytes() == b"x"
+    for name in ("labels/mine", "extract/mine", "exams/e1"):
+        assert (work / name / "note.txt").read_text() == "mine"
