@@ -10,12 +10,17 @@ __all__ = ["slices_counted"]
 
 _REACH = 80  # characters around the word for the end in which slices and their counting must be spoken of
 _MOST = 500  # places looked at; no report says it so often
-_INDEX = re.compile(r"\b(?:slices?|images?|frames?|axials?|cuts?|sections?|planes?|ind(?:ex|ices)|im)\b", re.I)
-_COUNT = re.compile(
-    r"\b(?:count\w*|number\w*|start\w*|beg[aiu]n\w*|order\w*|runs?|running|ascend\w*|increas\w*|go|goes|one|first|zero"
-    r"|[01])\b",
+_NOUN = r"(?:slices?|images?|frames?|axials?|cuts?|sections?|planes?|ind(?:ex|ices)|im)"
+_COUNTING = r"(?:count(?:s|ed)?|number(?:s|ed)?|order(?:ed)?|enumerated)\b(?!\s(?:of|to)\b)"
+_COUNTING = rf"(?:{_COUNTING}|(?:count|number|order|enumerat)ing\b)"
+_COUNTED = re.compile(rf"\b(?:{_NOUN}\b[^,:]{{0,40}}?\b{_COUNTING}|{_COUNTING}[^,:]{{0,40}}?\b{_NOUN}\b)", re.I)
+_RUN = re.compile(
+    rf"\b{_NOUN}\s(?:stack\s|order\s)?(?:runs?|running|ascend\w*|increas\w+|go|goes|start\w*|beg[iu]n\w*)\b",
     re.I,
 )
+_FIRST = re.compile(rf"\b(?:{_NOUN}\s(?:no\.?\s|number\s|#)?(?:[01]|one|zero)|first\s{_NOUN})\b[^,;]{{0,30}}$", re.I)
+_COVERED = re.compile(r"skull|pelvis|thigh|vertex|brain|legs?\b", re.I)
+_VALUED = re.compile(rf"\bs(?:uv|tandardi[sz]ed\s)|\b{_NOUN}\s?(?:no\.?|number\w*|#)?\s?(?![01]\b)\d", re.I)
 _FROM = r"(?:from|at|with|is|=|:)\s{1,3}(?:the\s{1,3})?(?:patient's\s{1,3})?"
 _FEET = re.compile(
     rf"\b(?:{_FROM}(?:feet|foot|toes?|caudal|inferior|bottom|legs?|thighs?|pelvis|below)"
@@ -36,8 +41,9 @@ _STOP = re.compile(r"[.;\n](?=\s|$)|\n")
 def slices_counted(text: str) -> Literal["head", "feet"] | None:
     """The end that slice 1 lies at, as the report says; None when it says nothing, or both.
 
-    A patient who lies or is scanned feet first says nothing of the count: a slice word and a word of counting must
-    stand in the same sentence, near the end that is named. Linear in the text; never raises.
+    A patient who lies or is scanned feet first says nothing of the count, nor does the extent of a lesion or of the
+    scan: slices must be said to be counted, numbered or to run, or the first one to lie at an end, in a sentence that
+    gives no SUV and no slice of a lesion. Linear in the text; never raises.
     """
     feet, head = _told(text, _FEET), _told(text, _HEAD)
     if feet == head:
@@ -49,6 +55,9 @@ def _told(text: str, end: re.Pattern[str]) -> bool:
     for match in islice(end.finditer(text), _MOST):
         before = _STOP.split(text[max(0, match.start() - _REACH) : match.start()])[-1]
         around = before + match.group() + _STOP.split(text[match.end() : match.end() + _REACH])[0]
-        if _INDEX.search(around) and _COUNT.search(around) and not _LYING.search(around):
+        if _LYING.search(around) or _VALUED.search(around):
+            continue
+        first = _FIRST.search(before) and not match.group().endswith("ly")
+        if first or _COUNTED.search(around) or (_RUN.search(before) and not _COVERED.search(around)):
             return True
     return False

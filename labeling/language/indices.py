@@ -132,6 +132,8 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
         if not scan.free_int(step) or is_length(scan, step) or not alone(scan, step):
             break
         value = int(scan.word(step))
+        if link == "/" and head in ("slices", "images") and value > found[0] > 20 and scan.slashed_values():
+            link = ","
         tight = step == index + 1 and scan.glued(index) and scan.glued(step)
         if link in (":", "/") or (link == "-" and head.startswith("ima") and head != "image" and head != "images"):
             if len(found) != 1 or series is not None:

@@ -21,6 +21,7 @@ _SAYS = word_set(
     "compatible"
 )
 _ADVERSATIVE = word_set("but however though although yet while whereas except")
+_APART = (";", "apart", "aside", "other than", "exception")
 _BESIDES = word_set("with plus and superimposed")
 _WITHIN = ("within normal", "within the normal", "within physiologic", "within physiological")
 _BLOOD_OR_LIVER = ("liver", "hepatic", "blood", "aort", "mediastinal", "mbp")
@@ -194,7 +195,7 @@ def _negated(scope: Scope) -> bool:
             continue
         if i < scope.value:
             between = row[end + 1 : scope.value]
-            if any(b.text in _ADVERSATIVE or b.has("starter") or b.text == ";" for b in between):
+            if any(b.text in _ADVERSATIVE or b.text.startswith(_APART) or b.has("starter") for b in between):
                 continue
             comma = next((k for k, b in enumerate(between) if b.text == ","), None)
             if comma is not None and any(b.own for b in between[comma:]):
@@ -261,8 +262,8 @@ def _singled_out(scope: Scope, tense: Tense) -> bool:
 
 
 def _threshold(scope: Scope) -> bool:
-    if scope.section == "technique":
-        return True
+    if scope.section == "technique" or (scope.row[0].text == "if" and any(i.has("compare") for i in _around(scope))):
+        return True  # "If SUVmax exceeds 5.4 on slice 70 then biopsy."
     if scope.any("slice"):
         return False
     told = [scope.row[i].kinds["threshold"] for i in scope.items if scope.row[i].has("threshold")]

@@ -84,6 +84,13 @@ class Scan:
         self.mentions.append(mention)
         return mention
 
+    def slashed_values(self) -> bool:
+        """Whether two decimal numbers stand with a slash between them: "SUVmax 9.0/7.0 on slices 95/101"."""
+        return any(
+            self.word(i) == "/" and all("." in self.word(k) and is_number(self.word(k)) for k in (i - 1, i + 1))
+            for i in range(self.begin + 1, self.stop - 1)
+        )
+
     def free_int(self, index: int) -> bool:
         """A whole number of at most four digits that is not part of anything yet."""
         word = self.word(index)

@@ -22,7 +22,7 @@ MAX_SENTENCE = 3000
 """Characters; a longer stretch without an end is no language (a dump, a table) and is cut, so time stays linear."""
 
 _ALWAYS_JOIN = word_set(
-    "e.g eg i.e ie vs v approx ca cf dr mr mrs ms prof fig al etc st resp incl excl dx hx s/p w w/o pt no nr "
+    "e.g eg i.e ie vs v approx est ca cf dr mr mrs ms prof fig al etc st resp incl excl dx hx s/p w w/o pt no nr "
     "nos im img sl ser lt rt max min avg ant post sup inf lat med seg lobe prev esp bilat mod ax cor sag "
     "transax ext int"
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from petground.labeling.language.lexicon import word_set
 from petground.labeling.language.stream import Item
-from petground.labeling.language.told import Tense, chain_values, pair_values, settle_past
+from petground.labeling.language.told import Tense, chain_values, of_compared_exam, pair_values, settle_past
 from petground.labeling.language.told_series import settle_pairs, settle_series, settle_tracers
 
 __all__ = ["Tense", "read_tenses"]
@@ -63,6 +63,9 @@ def _left(row: list[Item], index: int) -> Tense:
     sized = False
     closing = 0
     unknown = 0
+    compared = of_compared_exam(row, index)
+    if compared >= 0:
+        return Tense("prior", "exam", cue=compared)
     for j in range(index - 1, max(index - _LEFT, -1), -1):
         item = row[j]
         if closing:

@@ -17,9 +17,17 @@ from petground.labeling.language.spelling import corrections
 
 __all__ = ["Cuts", "ReportTokenizer", "Words", "span_of", "split_words", "words_of"]
 
-_PIECE = re.compile(r"(?:\d+(?:[.,]\d+)?|[^\W\d_]+|([^\w\s])\1*|_+|\s+)")
+_PIECE = re.compile(r"(?:\d+(?:[.,·‧∙]\d+)?|[^\W\d_]+|([^\w\s])\1*|_+|\s+)")
 _TOKEN = re.compile(_PIECE.pattern.replace(r"|\s+)", ")"))
+_RAISED = re.compile("[·‧∙]")
 _KEY = "petground_words"
+
+
+def _plain(word: str) -> str:
+    """SUVₘₐₓ in plain letters, a raised decimal point as a point."""
+    if word.isalpha():
+        return normalize("NFKC", word)
+    return _RAISED.sub(".", word) if word[0].isdecimal() else word
 
 
 @dataclass
@@ -61,8 +69,8 @@ def split_words(text: str, span: tuple[int, int] | None = None) -> Words:
     for match in _TOKEN.finditer(text, *(span or (0, len(text)))):
         piece = match.group()
         word = piece.lower()
-        if not word.isascii() and word.isalpha():
-            word = normalize("NFKC", word)  # SUVₘₐₓ
+        if not word.isascii():
+            word = _plain(word)
         lower.append(meant(word, word))
         start.append(match.start())
         end.append(match.end())
@@ -99,8 +107,8 @@ def _split(text: str, pieces: list[str], spaces: list[bool]) -> Words:
             continue
         if not piece.isspace():
             word = piece.lower()
-            if not word.isascii() and word.isalpha():
-                word = normalize("NFKC", word)  # SUVₘₐₓ
+            if not word.isascii():
+                word = _plain(word)
             lower.append(meant(word, word))
             begin, stop = match.span()
             start.append(begin)

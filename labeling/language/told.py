@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from petground.labeling.language.stream import Item
 
-__all__ = ["Tense", "chain_values", "pair_values", "settle_past"]
+__all__ = ["Tense", "chain_values", "of_compared_exam", "pair_values", "settle_past"]
 
 
 @dataclass
@@ -86,6 +86,22 @@ def pair_values(row: list[Item], before: int, index: int, tenses: dict[int, Tens
 
 def _ranged(row: list[Item], before: int) -> bool:
     return any(item.has("range") for item in row[max(0, before - 5) : before])
+
+
+def of_compared_exam(row: list[Item], index: int) -> int:
+    """Item of "prior" in "SUVmax 5.4, unchanged from prior SUVmax 5.5", for the second value; else -1."""
+    cue = index - 1
+    while cue > 0 and (row[cue].has("head") or row[cue].text in ("of", ",", "(", ":", "=")):
+        cue -= 1
+    earlier = "prior" in row[cue].text or "previous" in row[cue].text
+    if not (earlier and cue < index - 1 and row[cue].has("prior", "stable", "compare", "versus")):
+        return -1
+    for j in range(cue - 1, max(cue - 12, -1), -1):
+        if "value" in row[j].kinds:
+            return cue if _kind(row, j) == _kind(row, index) else -1
+        if row[j].own or row[j].text == ";":
+            return -1
+    return -1
 
 
 def settle_past(row: list[Item], values: list[int], tenses: dict[int, Tense]) -> None:

@@ -26,6 +26,7 @@ _CUES = word_set(
 _BETWEEN_KIND_AND_SUV = word_set(
     "lesional measured tumor tumour recorded lesion nodal node nodule overall target uptake observed intralesional"
 )
+_SHORTENED = word_set("approx est ca appr")
 _MEASURES = word_set("measures is at has shows : reaches measured = of")
 _ASK_INT = word_set("is was of : = to measures at reaches are were reached measured → -> < > ~ ≈ approximately about")
 
@@ -175,6 +176,11 @@ def _value(
     decimals = len(word) - 1 - max(word.find("."), word.find(",")) if not is_integer(word) else 0
     if scan.word(index - 1) == "." and scan.glued(index) and not scan.glued(index - 1) and is_integer(word):
         start, number, decimals = index - 1, float("0." + word), len(word)  # SUV .9
+    split = _split_fraction(scan, index) if start == index and is_integer(word) and len(word) < 3 else ""
+    if split:
+        number, decimals, index = float(f"{word}.{split}"), len(split), index + 2
+    if values and decimals and start == index and scan.word(index - 1) in ("slice", "image", "img"):
+        return None  # "SUVmax 5.4, slice 70.5"
     if number >= _SUV_LIMIT or (is_integer(word) and start == index and len(word) > 3):
         return None
     link, anchor = _walk_back(scan, start)
@@ -211,6 +217,16 @@ def _value(
     return mention
 
 
+def _split_fraction(scan: Scan, index: int) -> str:
+    """The decimals of "5. 4, slice 70" and "5 .4", a blank beside the point."""
+    digits = scan.word(index + 2)
+    if scan.word(index + 1) != "." or not is_integer(digits) or len(digits) > 2 or index + 2 in scan.taken:
+        return ""
+    if scan.glued(index + 2):
+        return "" if scan.glued(index + 1) else digits
+    return digits if scan.glued(index + 1) and scan.word(index + 3) in (",", "(", ")", "on", "at") else ""
+
+
 def _walk_back(scan: Scan, start: int) -> tuple[str, Mention | None]:
     """What stands before the number across connecting words only: an SUV word, another value, or neither."""
     connectors = rule_words("mentions", "connector")
@@ -228,7 +244,8 @@ def _walk_back(scan: Scan, start: int) -> tuple[str, Mention | None]:
         if kind is not None and not (kind == "date" or (kind == "number" and scan.word(index) == "%")):
             return "", None
         word = scan.word(index)
-        if word not in connectors and word not in _CUES and kind is None:
+        short = word == "." and scan.word(index - 1) in _SHORTENED
+        if word not in connectors and word not in _CUES and kind is None and not short:
             return "", None
         index -= 1
     return "", None
