@@ -108,7 +108,7 @@ def _values(header: Any, keywords: Iterable[str]) -> list[str]:
     for keyword in keywords:
         try:
             value = header.get(keyword)
-        except Exception:  # a damaged value: it is cleaned from the header all the same, but cannot be sought in the text
+        except Exception:  # a damaged value is cleaned from the header all the same, but cannot be sought in the text
             continue
         parts = (
             value
