@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from petground.models.unet import NetConfig, TextDecoder, make_encoder
+from petground.models.net_config import NetConfig
+from petground.models.unet import Decoded, TextDecoder, make_encoder, run_encoder
 
 __all__ = ["GroundingNet"]
 
@@ -23,28 +24,31 @@ class GroundingNet(nn.Module):
         self.decoder = TextDecoder(config, text_channels)
 
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Image [B, 2, Z, Y, X], every axis a multiple of `config.divisor` -> features for `decode`.
+        """Image [B, 2, Z, Y, X], axes in multiples of `config.divisor_zyx` -> features for `decode`.
 
         Raises ValueError for another grid.
         """
-        divisor = self.config.divisor
-        if image.ndim != 5 or any(n % divisor for n in image.shape[2:]):
-            raise ValueError(f"image {tuple(image.shape)}: [B, C, Z, Y, X] with axes in multiples of {divisor}")
-        return self.decoder.prepare(self.encoder(image))
+        if image.ndim != 5 or not self.config.fits(image.shape[2:]):
+            raise ValueError(
+                f"image {tuple(image.shape)}: [B, C, Z, Y, X] with axes in multiples of {self.config.divisor_zyx}"
+            )
+        return self.decoder.prepare(run_encoder(self.encoder, image, checkpointing=self.config.checkpointing))
 
-    def decode(self, features: tuple[Tensor, ...], tokens: Tensor, token_mask: Tensor) -> Tensor:
-        """Features of B exams, tokens [B, S, P, D], token_mask [B, S, P] bool -> logits [B, S, Z, Y, X]."""
-        return self.decode_stages(features, tokens, token_mask)[-1]
+    def decode(
+        self, features: tuple[Tensor, ...], tokens: Tensor, token_mask: Tensor, box: Tensor | None = None
+    ) -> Decoded:
+        """Features of B exams, tokens [B, S, P, D], token_mask [B, S, P] bool -> logits [B, S, Z, Y, X] and presence.
 
-    def decode_stages(self, features: tuple[Tensor, ...], tokens: Tensor, token_mask: Tensor) -> list[Tensor]:
-        """As `decode`, with the logits of the coarse heads before the answer: what deep supervision judges."""
+        box: [B, 2, 3], the image's lower and upper corner (z, y, x) in the exam's grid of -1..1, for a patch of it.
+        The coarse heads' logits come before the answer's: what deep supervision judges.
+        """
         if tokens.shape[0] != features[0].shape[0] or token_mask.shape != tokens.shape[:3]:
             raise ValueError(
                 f"{features[0].shape[0]} exams, tokens {tuple(tokens.shape)}, mask {tuple(token_mask.shape)}"
             )
-        logits: list[Tensor] = self.decoder(features, tokens, token_mask.to(torch.bool))
-        return logits
+        decoded: Decoded = self.decoder(features, tokens, token_mask.to(torch.bool), box)
+        return decoded
 
-    def forward(self, image: Tensor, tokens: Tensor, token_mask: Tensor) -> Tensor:
+    def forward(self, image: Tensor, tokens: Tensor, token_mask: Tensor, box: Tensor | None = None) -> Tensor:
         """Image [B, 2, Z, Y, X], tokens [B, S, P, D], token_mask [B, S, P] bool -> logits [B, S, Z, Y, X]."""
-        return self.decode(self.encode(image), tokens, token_mask)
+        return self.decode(self.encode(image), tokens, token_mask, box).stages[-1]

@@ -30,7 +30,12 @@ from petground.training.runtime import native_bf16, reuse_memory, use_threads
 __all__ = ["TrainCLI", "main"]
 
 USAGE = 2
+_ABOUT = (
+    "Fits a grounding model on what `petground label` wrote: fit --config NAME --data.work WORK --run_dir RUN. NAME is "
+    "a YAML file or a shipped config (demo, contextual_net_3d); RUN gets checkpoints, logs and the run's settings."
+)
 _FLAG = re.compile(r"--([A-Za-z_][\w.]*)")
+_LONG_USAGE = re.compile(r"\Ausage:.*?(?=^(?:tip|error):)", re.DOTALL | re.MULTILINE)  # a hundred lines of flags
 _UNKNOWN = re.compile(r"(?:[Uu]nrecognized arguments:|Key '|Group '|option ')\s*'?(?:--)?([\w.]+)")
 
 
@@ -45,7 +50,7 @@ class TrainCLI(LightningCLI):
             with contextlib.redirect_stderr(said):
                 super().parse_arguments(parser, args)
         except SystemExit:
-            sys.stderr.write(said.getvalue())
+            sys.stderr.write(_LONG_USAGE.sub("", said.getvalue()))
             sys.stderr.write(_nearest(said.getvalue(), self._known_flags()))
             raise
         sys.stderr.write(said.getvalue())
@@ -106,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 seed_everything_default=0,
                 save_config_kwargs={"overwrite": True},
                 auto_configure_optimizers=False,
+                parser_kwargs={"prog": "petground train", "description": _ABOUT},
                 args=arguments,
             )
     except (BlockError, TextEncoderError) as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from petground.training.metrics import PROBABILITY, best_component
+from petground.training.metrics import best_component
 
 __all__ = ["Hits", "count_hits"]
 
@@ -32,10 +34,22 @@ class Hits:
         return 2.0 * self.true / max(1, self.predicted + self.wanted)
 
 
-def count_hits(probability: NDArray[np.float32], target: NDArray[np.bool_], threshold: float = PROBABILITY) -> Hits:
-    """Probability and target [S, Z, Y, X] -> counts over the sentences."""
-    hits = Hits()
-    for one, wanted in zip(probability, target, strict=True):
+def count_hits(
+    probability: NDArray[np.float32],
+    target: NDArray[np.bool_],
+    threshold: float,
+    presence: NDArray[np.floating[Any]],
+    limits: Sequence[float],
+) -> dict[float, Hits]:
+    """Probability and target [S, Z, Y, X], presence [S] -> counts over the sentences for each limit of presence.
+
+    A sentence whose presence lies below the limit gets no prediction.
+    """
+    hits = {limit: Hits() for limit in limits}
+    for one, wanted, said in zip(probability, target, presence, strict=True):
         best = best_component(one, threshold=threshold).mask
-        hits += Hits(int((best & wanted).any()), int(best.any()), int(wanted.any()))
+        true, predicted = int((best & wanted).any()), int(best.any())
+        for limit in limits:
+            asked = int(said >= limit)
+            hits[limit] += Hits(asked * true, asked * predicted, int(wanted.any()))
     return hits

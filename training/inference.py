@@ -14,9 +14,17 @@ from numpy.typing import NDArray
 from petground.labeling.errors import ConfigError, InputError, SuvError
 from petground.labeling.volume import Volume
 from petground.training.grid import to_model_grid, to_pet_grid
-from petground.training.metrics import best_component
+from petground.training.metrics import Component, best_component
 
-__all__ = ["Grounding", "ground_volumes", "load_module"]
+__all__ = ["Grounding", "Prediction", "ground_volumes", "load_module"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """probabilities [S, Z, Y, X] in 0..1; presence [S] in 0..1, None when the network has no presence head."""
+
+    probabilities: NDArray[np.float32]
+    presence: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +32,8 @@ class Grounding:
     """What the model says to one sentence.
 
     probability: on the PET grid. mask: [I, J, K] bool there, one connected component, empty when the model says no.
-    presence: mean probability inside the mask, or the highest anywhere when it is empty. voxel_ijk, suv_max [g/ml]:
+    presence: what the network's presence head says; without one the mean probability inside the mask, or the highest
+    anywhere when it is empty. voxel_ijk, suv_max [g/ml]:
     the PET's hottest voxel inside the mask; None when it is empty.
     """
 
@@ -91,14 +100,19 @@ def ground_volumes(
     limit = module.threshold if threshold is None else threshold
     distinct = list(dict.fromkeys(sentences))
     image, template = to_model_grid(pet, ct, module.grid)
-    probabilities = module.predict_probabilities(image, distinct)
+    predicted = module.predict(image, distinct)
     for sentence in sentences:
-        coarse = np.asarray(probabilities[distinct.index(sentence)], dtype=np.float32)
-        yield _answer(sentence, to_pet_grid(coarse, template, pet), pet, limit)
+        which = distinct.index(sentence)
+        probability = to_pet_grid(predicted.probabilities[which], template, pet)
+        component = best_component(probability.array, threshold=limit)
+        if predicted.presence is not None:
+            presence = float(predicted.presence[which])
+            mask = component.mask if presence >= module.presence_threshold else np.zeros_like(component.mask)
+            component = Component(mask, presence)
+        yield _answer(sentence, probability, component, pet)
 
 
-def _answer(sentence: str, probability: Volume, pet: Volume, threshold: float) -> Grounding:
-    component = best_component(probability.array, threshold=threshold)
+def _answer(sentence: str, probability: Volume, component: Component, pet: Volume) -> Grounding:
     voxel, suv = None, None
     if not component.empty:
         inside = np.where(component.mask, pet.array, -np.inf)

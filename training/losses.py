@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool3d, binary_cross_entropy_with_logits
 
 from petground.labeling.errors import ConfigError
+from petground.models.unet import Decoded
 
 __all__ = ["LossConfig", "deep_loss", "grounding_loss"]
 
@@ -23,6 +23,7 @@ class LossConfig:
         ce: weight of the cross-entropy, over all sentences.
         positive_weight: a lesion voxel counts so many times a background voxel.
         place: weight of the cross-entropy over places: which voxel of the exam the sentence means.
+        presence: weight of the presence head's cross-entropy, when the network has one.
         ce_floor_voxels: the cross-entropy of a sentence is divided by its lesion's weighted size plus this number.
     """
 
@@ -30,10 +31,15 @@ class LossConfig:
     ce: float = 1.0
     positive_weight: float = 10.0
     place: float = 0.0
+    presence: float = 0.5
     ce_floor_voxels: float = 50.0
 
     def __post_init__(self) -> None:
-        if min(self.dice, self.ce, self.place) < 0 or self.dice + self.ce == 0 or self.positive_weight <= 0:
+        if (
+            min(self.dice, self.ce, self.place, self.presence) < 0
+            or self.dice + self.ce == 0
+            or self.positive_weight <= 0
+        ):
             raise ConfigError("loss weights must not be negative, nor all zero")
         if self.ce_floor_voxels <= 0:
             raise ConfigError(f"ce_floor_voxels is {self.ce_floor_voxels}", fix="a positive number of voxels")
@@ -64,16 +70,24 @@ def grounding_loss(logits: Tensor, target: Tensor, config: LossConfig) -> dict[s
     return losses
 
 
-def deep_loss(stages: Sequence[Tensor], target: Tensor, config: LossConfig) -> dict[str, Tensor]:
-    """Logits of each stage, the full grid's last, target [B, S, Z, Y, X] -> losses, "loss" over all stages.
+def deep_loss(decoded: Decoded, target: Tensor, config: LossConfig, present: Tensor | None = None) -> dict[str, Tensor]:
+    """What the network said, target [B, S, Z, Y, X] -> losses, "loss" over all stages and the presence head.
 
     Deep supervision as in nnU-Net: each coarser stage counts half of the next finer one. A coarse voxel belongs to the
-    lesion when any of its voxels does (averaging would lose the small ones).
+    lesion when any of its voxels does (averaging would lose the small ones). present: [B, S], 1 where the exam has what
+    the sentence tells of, 0 where not, NaN where this image cannot show it; by default whether the target has a voxel.
     """
-    losses = grounding_loss(stages[-1], target, config)
-    for distance, logits in enumerate(reversed(stages[:-1]), start=1):
+    *coarser, last = decoded.stages
+    losses = grounding_loss(last, target, config)
+    for distance, logits in enumerate(reversed(coarser), start=1):
         coarse = adaptive_max_pool3d(target.float(), logits.shape[2:])
         losses["loss"] = losses["loss"] + 0.5**distance * grounding_loss(logits, coarse, config)["loss"]
+    if decoded.presence is not None and config.presence:
+        wanted = (target.amax((2, 3, 4)) > 0).float() if present is None else present.to(target.device)
+        judged = ~wanted.isnan()
+        each = binary_cross_entropy_with_logits(decoded.presence.float(), wanted.nan_to_num(), reduction="none")
+        losses["presence"] = (each * judged).sum() / judged.sum().clamp(min=1)
+        losses["loss"] = losses["loss"] + config.presence * losses["presence"]
     return losses
 
 

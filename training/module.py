@@ -18,13 +18,15 @@ from torch import Tensor
 
 from petground.labeling.errors import ConfigError, InputError, PetgroundError
 from petground.models.grounding import GroundingNet
+from petground.models.net_config import NetConfig
 from petground.models.text.bank import TextBank
 from petground.models.text.encoder import TextConfig, TextEncoder
-from petground.models.unet import NetConfig
+from petground.models.unet import Decoded
 from petground.pipeline.splits import patient_hash
 from petground.training.grid import GridSpec
 from petground.training.hits import Hits, count_hits
-from petground.training.losses import LossConfig, deep_loss, grounding_loss
+from petground.training.inference import Prediction
+from petground.training.losses import LossConfig, deep_loss
 from petground.training.metrics import PROBABILITY
 from petground.training.runtime import native_bf16
 
@@ -33,6 +35,7 @@ __all__ = ["GroundingModule", "OptimizerConfig"]
 CHECKPOINT_KEY = "petground"
 DECODED_VOXELS = 2_000_000  # at once, over sentences
 THRESHOLDS = (PROBABILITY, 0.3, 0.2, 0.1)  # the published one first: it wins a tie
+PRESENCES = (0.0, 0.1, 0.3, 0.5, 0.7)  # 0: the presence head is not asked
 T = TypeVar("T")
 
 
@@ -90,18 +93,23 @@ class GroundingModule(pl.LightningModule):
         self.grid = _typed(GridSpec, grid)
         self.loss_config = _typed(LossConfig, loss)
         self.optimizer_config = _typed(OptimizerConfig, optimizer)
-        if any(n % self.net_config.divisor for n in self.grid.shape_zyx):
+        if not self.net_config.fits(self.grid.shape_zyx):
             raise ConfigError(
                 f"grid shape_zyx {tuple(self.grid.shape_zyx)} and {len(self.net_config.features)} stages do not fit",
-                fix=f"every axis must be a multiple of {self.net_config.divisor}",
+                fix=f"axes (z, y, x) must be multiples of {self.net_config.divisor_zyx}",
             )
         encoder = TextEncoder(self.text_config)
         self.net = GroundingNet(self.net_config, encoder.channels)
         self.bank = TextBank(encoder)
         self.provenance: dict[str, Any] = {}
-        self._hits = {threshold: Hits() for threshold in THRESHOLDS}
+        self._hits = self._no_hits()
 
     # --- use ---
+
+    @property
+    def presence_threshold(self) -> float:
+        """Presence below which a sentence gets an empty mask; chosen with `threshold`; 0 without a presence head."""
+        return float(self.provenance.get("presence_threshold", 0.0))
 
     @property
     def threshold(self) -> float:
@@ -114,10 +122,8 @@ class GroundingModule(pl.LightningModule):
         return tokens.to(self.device), mask.to(self.device)
 
     @torch.inference_mode()
-    def predict_probabilities(
-        self, image: NDArray[np.float32], sentences: Sequence[str], *, chunk: int | None = None
-    ) -> NDArray[np.float32]:
-        """Image [2, Z, Y, X] in 0..1 from `to_model_grid`, S sentences -> probabilities [S, Z, Y, X].
+    def predict(self, image: NDArray[np.float32], sentences: Sequence[str], *, chunk: int | None = None) -> Prediction:
+        """Image [2, Z, Y, X] in 0..1 from `to_model_grid`, S sentences -> what the network says to each.
 
         The image is encoded once; `chunk` sentences are decoded at a time, by default as many as keep the full
         resolution's features at the size of some million voxels.
@@ -128,15 +134,18 @@ class GroundingModule(pl.LightningModule):
         training = self.training
         self.eval()
         out = np.empty((len(sentences), *self.grid.shape_zyx), dtype=np.float32)
+        presence = np.empty(len(sentences), dtype=np.float32) if self.net_config.presence else None
         tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=native_bf16(self.device)):
             features = self.net.encode(tensor)
             for start in range(0, len(sentences), chunk):
                 tokens, mask = self.embed(sentences[start : start + chunk])
-                logits = self.net.decode(features, tokens[None], mask[None])[0]
-                out[start : start + chunk] = logits.float().sigmoid().cpu().numpy()
+                decoded = self.net.decode(features, tokens[None], mask[None])
+                out[start : start + chunk] = decoded.stages[-1][0].float().sigmoid().cpu().numpy()
+                if presence is not None and decoded.presence is not None:
+                    presence[start : start + chunk] = decoded.presence[0].float().sigmoid().cpu().numpy()
         self.train(training)
-        return out
+        return Prediction(out, presence)
 
     # --- training ---
 
@@ -175,27 +184,38 @@ class GroundingModule(pl.LightningModule):
         return losses["loss"]
 
     def on_validation_epoch_start(self) -> None:
-        self._hits = {threshold: Hits() for threshold in THRESHOLDS}
+        self._hits = self._no_hits()
 
     def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
-        logits = self._logits(batch)[-1]
-        losses = grounding_loss(logits, batch["target"], self.loss_config)
+        decoded = self._decoded(batch)
+        losses = deep_loss(Decoded(decoded.stages[-1:], decoded.presence), batch["target"], self.loss_config)
         self.log("val/loss", losses["loss"], batch_size=1, sync_dist=True)
-        probability = logits.float().sigmoid().flatten(0, 1).cpu().numpy()
+        probability = decoded.stages[-1].float().sigmoid().flatten(0, 1).cpu().numpy()
         target = batch["target"].flatten(0, 1).cpu().numpy() > 0.5
-        for threshold, hits in self._hits.items():
-            hits += count_hits(probability, target, threshold)
+        said = np.ones(len(target)) if decoded.presence is None else _numpy(decoded.presence.sigmoid().flatten())
+        for threshold in THRESHOLDS:
+            for presence, hits in count_hits(probability, target, threshold, said, self._presences).items():
+                self._hits[threshold, presence] += hits
 
     def on_validation_epoch_end(self) -> None:
         scores = {}
-        for threshold, hits in self._hits.items():
+        for limits, hits in self._hits.items():
             counts = torch.tensor([hits.true, hits.predicted, hits.wanted], dtype=torch.float32, device=self.device)
             true, predicted, wanted = self.trainer.strategy.reduce(counts, reduce_op="sum").tolist()
-            scores[threshold] = Hits(int(true), int(predicted), int(wanted)).f1
-        best = max(scores, key=lambda threshold: scores[threshold])
-        self.provenance["threshold"] = best
+            scores[limits] = Hits(int(true), int(predicted), int(wanted)).f1
+        best = max(scores, key=lambda limits: scores[limits])
+        self.provenance["threshold"], self.provenance["presence_threshold"] = best
         self.log("val/f1", scores[best], prog_bar=True)
-        self.log("val/threshold", best)
+        self.log("val/threshold", best[0])
+        if self.net_config.presence:
+            self.log("val/presence_threshold", best[1])
+
+    @property
+    def _presences(self) -> tuple[float, ...]:
+        return PRESENCES if self.net_config.presence else PRESENCES[:1]
+
+    def _no_hits(self) -> dict[tuple[float, float], Hits]:
+        return {(threshold, presence): Hits() for threshold in THRESHOLDS for presence in self._presences}
 
     test_step = validation_step
     on_test_epoch_start = on_validation_epoch_start
@@ -248,14 +268,18 @@ class GroundingModule(pl.LightningModule):
             )
 
     def _losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        return deep_loss(self._logits(batch), batch["target"], self.loss_config)
+        return deep_loss(self._decoded(batch), batch["target"], self.loss_config, batch.get("present"))
 
-    def _logits(self, batch: Mapping[str, Any]) -> list[Tensor]:
+    def _decoded(self, batch: Mapping[str, Any]) -> Decoded:
         exams, sentences = batch["target"].shape[:2]
         tokens, mask = self.embed([sentence for one in batch["sentences"] for sentence in one])
         tokens, mask = tokens.unflatten(0, (exams, sentences)), mask.unflatten(0, (exams, sentences))
-        logits: list[Tensor] = self.net.decode_stages(self.net.encode(batch["image"]), tokens, mask)
-        return logits
+        return self.net.decode(self.net.encode(batch["image"]), tokens, mask, batch.get("box"))
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array
 
 
 def _typed(kind: type[T], value: T | Mapping[str, Any]) -> T:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from petground.kernels.cross_attention import cross_attention
 
-__all__ = ["ContextualGate", "NoFusion", "voxel_coordinates"]
+__all__ = ["ContextualGate", "NoFusion", "voxel_places"]
 
 
-def voxel_coordinates(grid_zyx: tuple[int, int, int], device: torch.device | None = None) -> Tensor:
-    """[Z*Y*X, 3] in -1..1, columns z, y, x: where each voxel lies in the whole grid (its ends, not its centres).
+def voxel_places(grid_zyx: tuple[int, int, int], box: Tensor | None = None, device: Any = None) -> Tensor:
+    """[Z*Y*X, 3] in -1..1, columns z, y, x: where each voxel lies in the exam's whole grid (its ends, not its centres).
 
-    With n voxels on an axis voxel i is at (2 i + 1) / n - 1, so that the coordinate of a place does not
-    depend on the stage's resolution.
+    With n voxels on an axis voxel i is at (2 i + 1) / n - 1, so that the coordinate of a place does not depend on the
+    stage's resolution. box [B, 2, 3]: lower and upper corner of a patch in the whole grid's -1..1; then the answer is
+    [B, Z*Y*X, 3], and a place has the same coordinates in every patch that holds it.
     """
     axes = [(2.0 * torch.arange(n, device=device, dtype=torch.float32) + 1.0) / n - 1.0 for n in grid_zyx]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+    if box is None:
+        return places
+    low, high = box[:, :1].float(), box[:, 1:].float()
+    return low + (places + 1.0) * 0.5 * (high - low)
 
 
 class ContextualGate(nn.Module):
@@ -35,7 +40,7 @@ class ContextualGate(nn.Module):
         norm: layer norm on the queries (not on the features that are gated).
         coordinates: what is added to the queries so that "left" can mean a place: "none", "linear" (z, y, x in
             -1..1 through a linear layer) or "fourier" (with sine and cosine of pi, 2 pi and 4 pi times them).
-            Needs the whole body in the grid: on a patch the same place would get another coordinate.
+            A patch needs its `box`: without it the same place would get another coordinate.
         form: "gate" is `x * tanh(A)`; "residual_gate" is `x * (1 + tanh(A)) + A`, with the output projection
             starting at zero, so that it is the identity at the start.
         dropout: on A.
@@ -72,13 +77,18 @@ class ContextualGate(nn.Module):
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool (True = a real token) -> [B, C, Z, Y, X]."""
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> Tensor:
+        """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool (True = a real token) -> [B, C, Z, Y, X].
+
+        box [B, 2, 3]: where x lies in the whole exam, see `voxel_places`; None: x is the whole exam.
+        """
         batch, channels, *grid = x.shape
         voxels = x.flatten(2).transpose(1, 2)
         queries = self.norm(voxels)
         if self.position is not None:
-            queries = queries + self.position(self._places((grid[0], grid[1], grid[2]), x.device)).to(queries.dtype)
+            queries = queries + self.position(self._places((grid[0], grid[1], grid[2]), box, x.device)).to(
+                queries.dtype
+            )
         text = self.text(tokens)
         heads = [self._split(layer(h)) for layer, h in ((self.query, queries), (self.key, text), (self.value, text))]
         attended = cross_attention(heads[0], heads[1], heads[2], mask=mask, backend=self.backend)
@@ -91,8 +101,8 @@ class ContextualGate(nn.Module):
     def _split(self, h: Tensor) -> Tensor:
         return h.reshape(*h.shape[:-1], self.num_heads, -1).transpose(1, 2)
 
-    def _places(self, grid_zyx: tuple[int, int, int], device: torch.device) -> Tensor:
-        places = voxel_coordinates(grid_zyx, device)
+    def _places(self, grid_zyx: tuple[int, int, int], box: Tensor | None, device: torch.device) -> Tensor:
+        places = voxel_places(grid_zyx, box, device)
         if self.coordinates == "linear":
             return places
         angles = torch.cat([places * (torch.pi * 2.0**octave) for octave in range(3)], dim=-1)
@@ -105,6 +115,6 @@ class NoFusion(nn.Module):
     def __init__(self, channels: int, text_channels: int):
         super().__init__()
 
-    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """X [B, C, Z, Y, X] -> x; tokens [B, P, D] and mask [B, P] are not read."""
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> Tensor:
+        """X [B, C, Z, Y, X] -> x; tokens [B, P, D], mask [B, P] and box are not read."""
         return x

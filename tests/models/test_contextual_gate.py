@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from petground.models import build
-from petground.models.blocks.contextual_gate import voxel_coordinates
+from petground.models.blocks.contextual_gate import voxel_places
 
 
 def _gate(**options: object) -> nn.Module:
@@ -76,8 +76,8 @@ def test_coordinates_tell_left_from_right_and_nothing_else_does() -> None:
 
 
 def test_coordinates_are_of_the_place_not_of_the_resolution() -> None:
-    fine = voxel_coordinates((2, 4, 8)).reshape(2, 4, 8, 3)
-    coarse = voxel_coordinates((1, 2, 4)).reshape(1, 2, 4, 3)
+    fine = voxel_places((2, 4, 8)).reshape(2, 4, 8, 3)
+    coarse = voxel_places((1, 2, 4)).reshape(1, 2, 4, 3)
     assert torch.allclose(fine.reshape(1, 2, 2, 2, 4, 2, 3).mean((1, 3, 5)), coarse)
     assert fine[0, 0, 0].tolist() == [-0.5, -0.75, -0.875]  # z, y, x
     assert fine[0, 0, 7, 2] > 0
@@ -86,3 +86,12 @@ def test_coordinates_are_of_the_place_not_of_the_resolution() -> None:
 def test_no_fusion_passes_features_through() -> None:
     x, tokens, mask = _inputs()
     assert build("fusion", "none", channels=8, text_channels=6)(x, tokens, mask) is x
+
+
+def test_a_patch_has_the_coordinates_of_its_place_in_the_exam() -> None:
+    whole = voxel_places((4, 6, 8)).reshape(4, 6, 8, 3)
+    # the patch [1:3, 3:6, 2:4] of the whole grid
+    box = torch.tensor([[[2 / 4 - 1, 6 / 6 - 1, 4 / 8 - 1], [6 / 4 - 1, 12 / 6 - 1, 8 / 8 - 1]]])
+    patch = voxel_places((2, 3, 2), box).reshape(2, 3, 2, 3)
+    assert torch.allclose(patch, whole[1:3, 3:6, 2:4], atol=1e-6)
+    assert not torch.allclose(patch, voxel_places((2, 3, 2)).reshape(2, 3, 2, 3))

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from petground.models.grounding import GroundingNet
-from petground.models.unet import NetConfig
+from petground.models.net_config import NetConfig
+from petground.models.registry import BlockError
 
 FUSION = {"name": "contextual_gate", "num_heads": 2, "norm": True, "coordinates": "linear"}
 
@@ -35,7 +36,7 @@ def test_sentences_together_equal_sentences_alone(encoder: str) -> None:
             features = net.encode(image[exam : exam + 1])
             for s in range(3):
                 alone = net.decode(features, tokens[exam : exam + 1, s : s + 1], mask[exam : exam + 1, s : s + 1])
-                assert torch.allclose(alone[0, 0], together[exam, s], atol=1e-5)
+                assert torch.allclose(alone.stages[-1][0, 0], together[exam, s], atol=1e-5)
 
 
 def test_encoder_never_sees_the_text_and_runs_once() -> None:
@@ -81,14 +82,14 @@ def test_coarse_heads_add_up_and_each_can_be_judged() -> None:
     net, (image, tokens, mask) = _net(features=[4, 6, 8, 10], fusion_stages=[0, 1, 2], coarse_heads=True), _inputs()
     image = torch.rand(2, 2, 8, 8, 16)
     with torch.inference_mode():
-        stages = net.decode_stages(net.encode(image), tokens, mask)
+        stages = net.decode(net.encode(image), tokens, mask).stages
         assert [tuple(one.shape) for one in stages] == [(2, 3, 2, 2, 4), (2, 3, 4, 4, 8), (2, 3, 8, 8, 16)]
         assert torch.equal(stages[-1], net(image, tokens, mask))
         # Only the coarsest head speaks: the answer is its logits, brought to full resolution.
         for head in (net.decoder.coarse["1"], net.decoder.head):
             torch.nn.init.zeros_(head.weight)
             torch.nn.init.zeros_(head.bias)
-        coarse, _, full = net.decode_stages(net.encode(image), tokens, mask)
+        coarse, _, full = net.decode(net.encode(image), tokens, mask).stages
         upsampled = torch.nn.functional.interpolate(coarse, size=(4, 4, 8), mode="trilinear", align_corners=False)
         upsampled = torch.nn.functional.interpolate(upsampled, size=(8, 8, 16), mode="trilinear", align_corners=False)
         assert torch.allclose(full, upsampled, atol=1e-6)
@@ -99,12 +100,12 @@ def test_coarse_heads_add_up_and_each_can_be_judged() -> None:
 def test_published_size_and_bad_grids() -> None:
     config = NetConfig()
     assert config.features == [64, 96, 128, 192, 256]
-    assert config.divisor == 16
+    assert config.divisor_zyx == (16, 16, 16)
     with torch.device("meta"):
         net = GroundingNet(config, text_channels=768)
     fused = [stage.fusion.out.out_features for stage in net.decoder.stages if stage.fusion is not None]
     assert fused == [192, 128, 96]
-    with pytest.raises(ValueError, match="multiples of 4"):
+    with pytest.raises(ValueError, match="multiples of"):
         _net().encode(torch.rand(1, 2, 8, 6, 8))
     image, tokens, mask = _inputs()
     with pytest.raises(ValueError, match="mask"):
@@ -114,3 +115,113 @@ def test_published_size_and_bad_grids() -> None:
 def test_head_bias_starts_every_voxel_at_no() -> None:
     image, tokens, mask = _inputs()
     assert _net(head_bias=-7.0)(image, tokens, mask).max() < -2
+
+
+OURS = {
+    "features": [4, 6, 8, 10],
+    "fusion": {
+        "name": "contextual_gate",
+        "num_heads": 2,
+        "norm": True,
+        "coordinates": "fourier",
+        "form": "residual_gate",
+    },
+    "fusion_stages": [1, 2],
+    "coarse_heads": True,
+    "shared_stages": 1,
+    "presence": True,
+}
+
+
+def _awake(net: GroundingNet) -> GroundingNet:
+    """What starts at zero made random: the text speaks."""
+    torch.manual_seed(2)
+    for name, parameter in net.named_parameters():
+        if name.endswith((".out.weight", "turn.weight", "turn.bias")):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return net
+
+
+def test_shared_stages_run_once_and_sentences_together_equal_alone() -> None:
+    net, (_, tokens, mask) = _awake(_net(**OURS)), _inputs()
+    image = torch.rand(2, 2, 8, 16, 8)
+    calls = []
+    net.decoder.stages[-1].register_forward_hook(lambda *_: calls.append(1))
+    with torch.inference_mode():
+        features = net.encode(image)
+        together = net.decode(features, tokens, mask)
+        assert calls == [1]
+        assert [tuple(one.shape[2:]) for one in together.stages] == [(2, 4, 2), (4, 8, 4), (8, 16, 8)]
+        assert together.presence is not None
+        assert together.presence.shape == (2, 3)
+        assert not torch.allclose(together.stages[-1][0, 0], together.stages[-1][0, 1], atol=1e-3)
+        for s in range(3):
+            alone = net.decode(features, tokens[:, s : s + 1], mask[:, s : s + 1])
+            assert torch.allclose(alone.stages[-1][:, 0], together.stages[-1][:, s], atol=1e-5)
+            assert alone.presence is not None
+            assert torch.allclose(alone.presence[:, 0], together.presence[:, s], atol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_gated_network_starts_as_the_plain_one(shared: int) -> None:
+    gated = _net(**{**OURS, "shared_stages": shared})
+    plain = _net(**{**OURS, "shared_stages": shared, "fusion": {"name": "none"}})
+    missing, unexpected = plain.load_state_dict(
+        {name: value for name, value in gated.state_dict().items() if ".fusion." not in name}
+    )
+    assert not missing
+    assert not unexpected
+    _, tokens, mask = _inputs(1, 2)
+    image = torch.rand(1, 2, 8, 8, 16)
+    with torch.inference_mode():
+        assert torch.equal(gated(image, tokens, mask), plain(image, tokens, mask))
+        assert not torch.equal(_awake(gated)(image, tokens, mask), plain(image, tokens, mask))
+
+
+def test_strides_and_kernels_of_plans_shape_the_grids() -> None:
+    strides, kernels = [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]], [[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3]]
+    net = _net(**{**OURS, "strides": strides, "kernel_sizes": kernels, "blocks_per_stage": [1, 2, 1, 1]})
+    assert net.config.divisor_zyx == (4, 8, 8)
+    _, tokens, mask = _inputs(1, 2)
+    decoded = net.decode(net.encode(torch.rand(1, 2, 4, 8, 16)), tokens, mask)
+    assert [tuple(one.shape[2:]) for one in decoded.stages] == [(2, 2, 4), (4, 4, 8), (4, 8, 16)]
+    with pytest.raises(ValueError, match="multiples of"):
+        net.encode(torch.rand(1, 2, 2, 8, 16))
+
+
+def test_checkpointing_changes_no_gradient() -> None:
+    _, tokens, mask = _inputs(1, 2)
+    image = torch.rand(1, 2, 8, 8, 16)
+    gradients = []
+    for checkpointing in (False, True):
+        net = _awake(_net(**{**OURS, "checkpointing": checkpointing})).train()
+        net(image, tokens, mask).square().mean().backward()
+        gradients.append({name: p.grad for name, p in net.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-6) for name in gradients[0])
+
+
+def test_gradients_reach_every_parameter_of_the_shared_network() -> None:
+    net, (_, tokens, mask) = _awake(_net(**OURS)).train(), _inputs()
+    decoded = net.decode(net.encode(torch.rand(2, 2, 8, 8, 16)), tokens, mask)
+    assert decoded.presence is not None
+    (sum(one.square().mean() for one in decoded.stages) + decoded.presence.square().mean()).backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert [name for name in without if not name.endswith("bias")] == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shared_stages": 2},
+        {"coarse_heads": False},
+        {"shared_stages": 3},
+        {"strides": [[2, 2, 2]] * 4},
+        {"strides": [[1, 1, 1]] * 3},
+        {"kernel_sizes": [[2, 3, 3]] * 4},
+        {"blocks_per_stage": [1, 1]},
+    ],
+)
+def test_configs_that_do_not_fit_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(BlockError):
+        NetConfig(**{**OURS, **wrong})

@@ -8,8 +8,8 @@ import pytest
 
 from petground.models import BlockError, build, list_blocks
 from petground.models.blocks.contextual_gate import ContextualGate
+from petground.models.net_config import NetConfig
 from petground.models.registry import Block, check_options, index
-from petground.models.unet import NetConfig
 
 
 def test_build_by_name() -> None:

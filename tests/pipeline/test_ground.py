@@ -18,6 +18,7 @@ from petground.pipeline.commands import ground as command
 from petground.pipeline.commands.ground import Asked, ground
 from petground.pipeline.nifti import read_nifti, write_nifti
 from petground.training.grid import GridSpec
+from petground.training.inference import Prediction
 
 LEFT_MM, RIGHT_MM = np.array([-40.0, 2.0, 360.0]), np.array([36.0, 10.0, 480.0])
 REPORT = """FINDINGS:
@@ -39,14 +40,14 @@ class SideModule:
     def __init__(self) -> None:
         self.read: list[str] = []
 
-    def predict_probabilities(self, image: np.ndarray[Any, Any], sentences: list[str]) -> np.ndarray[Any, Any]:
+    def predict(self, image: np.ndarray[Any, Any], sentences: list[str]) -> Prediction:
         self.read += sentences
         hot = (np.asarray(image)[0] > 0.25).astype(np.float32)
         right = np.arange(hot.shape[2]) >= hot.shape[2] // 2
         side = {"left": ~right, "right": right}
         words = [next((w for w in ("left", "right") if w in s), None) for s in sentences]
         maps = [0.9 * hot * side[w][None, None, :] if w is not None else 0.1 * hot for w in words]
-        return np.stack(maps)
+        return Prediction(np.stack(maps), None)
 
 
 @pytest.fixture

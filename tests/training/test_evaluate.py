@@ -19,6 +19,7 @@ from petground.training import evaluate as command
 from petground.training.evaluate import evaluate
 from petground.training.figures import absent_sentences
 from petground.training.grid import GridSpec
+from petground.training.inference import Prediction
 from petground.training.references import Reference, from_truth, link_truth
 
 DRAW = command._draw
@@ -37,11 +38,12 @@ class SideModule:
         self.calls: list[list[str]] = []
         self.provenance: dict[str, Any] = {"splits": SPLITS}
 
-    def predict_probabilities(self, image: np.ndarray[Any, Any], sentences: list[str]) -> np.ndarray[Any, Any]:
+    def predict(self, image: np.ndarray[Any, Any], sentences: list[str]) -> Prediction:
         self.calls.append(list(sentences))
         hot = (np.asarray(image)[0] > 0.25).astype(np.float32)
         right = np.arange(hot.shape[2]) >= hot.shape[2] // 2
-        return np.stack([0.9 * hot * (right if "right" in s else ~right)[None, None, :] for s in sentences])
+        maps = [0.9 * hot * (right if "right" in s else ~right)[None, None, :] for s in sentences]
+        return Prediction(np.stack(maps), None)
 
 
 def pet_with_two_lesions() -> tuple[Volume, dict[str, np.ndarray[Any, Any]]]:

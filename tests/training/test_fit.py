@@ -171,13 +171,13 @@ def test_predict_encodes_once_and_equals_single_sentences(work: Path) -> None:
     module.net.encoder.register_forward_hook(lambda *_: calls.append(1))
     sentences = ["Avid left adrenal lesion.", "", "Avid right axillary node with more words."]
     image = item["image"].numpy()
-    together = module.predict_probabilities(image, sentences, chunk=2)
+    together = module.predict(image, sentences, chunk=2).probabilities
     assert len(calls) == 1
     assert together.shape == (3, *GRID.shape_zyx)
-    alone = np.stack([module.predict_probabilities(image, [one])[0] for one in sentences])
+    alone = np.stack([module.predict(image, [one]).probabilities[0] for one in sentences])
     assert np.abs(together - alone).max() < 2e-2  # bfloat16
     with pytest.raises(InputError, match="grid"):
-        module.predict_probabilities(image[:, :8], sentences)
+        module.predict(image[:, :8], sentences)
 
 
 def test_items_hold_what_they_say(work: Path) -> None:
@@ -286,7 +286,7 @@ def test_wrong_usage_is_answered_with_the_nearest_names(work: Path, tmp_path: Pa
     assert "model.net.features" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="num_heads"):
         main(_flags(work, tmp_path / "run", "--model.net.fusion={name: contextual_gate, heads: 2}"))
-    with pytest.raises(ConfigError, match="multiple of 2"):
+    with pytest.raises(ConfigError, match="multiples of"):
         main(_flags(work, tmp_path / "run", "--model.grid.shape_zyx=[41,16,24]"))
     with pytest.raises(ConfigError, match="demo"):
         main(["fit", "--config", "dem", f"--data.work={work}"])
@@ -420,7 +420,8 @@ def test_validation_asks_for_absent_places_too_and_always_the_same(work: Path) -
         absent = item["sentences"][len(present) :]
         assert not here & set(absent)
         assert not item["target"][len(present) :].any()
-        hits = count_hits(np.ones(item["target"].shape, dtype=np.float32), item["target"].numpy() > 0.5)
+        target = item["target"].numpy() > 0.5
+        hits = count_hits(np.ones(target.shape, dtype=np.float32), target, 0.5, np.ones(len(target)), [0.0])[0.0]
         assert (hits.predicted, hits.wanted) == (len(item["sentences"]), len(present))
         false_alarms += len(absent)
     assert false_alarms

@@ -11,7 +11,7 @@ import pytest
 from petground.labeling.errors import ConfigError, InputError, SuvError
 from petground.labeling.volume import Volume
 from petground.training.grid import GridSpec
-from petground.training.inference import ground_volumes, load_module
+from petground.training.inference import Prediction, ground_volumes, load_module
 
 
 class SideModule:
@@ -23,7 +23,7 @@ class SideModule:
         self.grid = GridSpec(spacing_xyz_mm=(8.0, 8.0, 8.0), shape_zyx=(32, 24, 24))
         self.calls: list[list[str]] = []
 
-    def predict_probabilities(self, image: np.ndarray[Any, Any], sentences: list[str]) -> np.ndarray[Any, Any]:
+    def predict(self, image: np.ndarray[Any, Any], sentences: list[str]) -> Prediction:
         self.calls.append(list(sentences))
         hot = (np.asarray(image)[0] > 0.25).astype(np.float32)
         right = np.arange(hot.shape[2]) >= hot.shape[2] // 2
@@ -31,7 +31,7 @@ class SideModule:
         for sentence in sentences:
             side = right if "right" in sentence else ~right if "left" in sentence else np.zeros_like(right)
             maps.append(0.95 * hot * side[None, None, :])
-        return np.stack(maps)
+        return Prediction(np.stack(maps), None)
 
 
 def exam(sign_x: float = 1.0) -> tuple[Volume, np.ndarray[Any, Any]]:
@@ -106,7 +106,7 @@ def test_a_saved_network_comes_back_and_answers_a_report_as_sentence_by_sentence
     import lightning.pytorch as pl
     import torch
 
-    from petground.models.unet import NetConfig
+    from petground.models.net_config import NetConfig
     from petground.training.module import GroundingModule
 
     torch.manual_seed(0)
@@ -127,3 +127,24 @@ def test_a_saved_network_comes_back_and_answers_a_report_as_sentence_by_sentence
     assert np.abs(together[0].probability.array - together[2].probability.array).max() > 0, "the text is read"
     with pytest.raises(ConfigError, match="device"):
         load_module(tmp_path / "net.ckpt", device="cuda:77")
+
+
+class AbsentModule(SideModule):
+    """As SideModule, and its presence head says no to every sentence of the left side."""
+
+    presence_threshold = 0.3
+
+    def predict(self, image: np.ndarray[Any, Any], sentences: list[str]) -> Prediction:
+        said = np.array([0.2 if "left" in sentence else 0.4 for sentence in sentences], dtype=np.float32)
+        return Prediction(super().predict(image, sentences).probabilities, said)
+
+
+def test_a_presence_below_the_limit_empties_the_mask() -> None:
+    pet, _ = exam()
+    left, right = ground_volumes(AbsentModule(), pet, None, ["left lesion", "right lesion"])
+    assert not left.found
+    assert not left.mask.any()
+    assert left.volume_ml == 0
+    assert left.presence == pytest.approx(0.2)
+    assert right.found
+    assert right.presence == pytest.approx(0.4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from petground.labeling.errors import ConfigError, InputError
+from petground.models.unet import Decoded
 from petground.pipeline.splits import read_splits, split_patients, write_splits
 from petground.training.augment import Augment, AugmentConfig
 from petground.training.hits import Hits, count_hits
@@ -83,11 +85,28 @@ def test_coarser_stages_are_judged_at_half_the_weight_and_keep_single_voxels() -
     coarse_target[0, 0, 1, 1, 0] = 1.0
     right, wrong = (torch.where(flag, 3.0, -3.0) for flag in (coarse_target > 0, coarse_target.flip(-1) > 0))
     alone = grounding_loss(full, target, LossConfig())["loss"]
-    both = deep_loss([right, full], target, LossConfig())["loss"]
+    both = deep_loss(Decoded([right, full], None), target, LossConfig())["loss"]
     coarse = grounding_loss(right, coarse_target, LossConfig())["loss"]
     assert float(both) == pytest.approx(float(alone + 0.5 * coarse))
-    assert deep_loss([wrong, full], target, LossConfig())["loss"] > both
-    assert deep_loss([full], target, LossConfig())["loss"] == alone
+    assert deep_loss(Decoded([wrong, full], None), target, LossConfig())["loss"] > both
+    assert deep_loss(Decoded([full], None), target, LossConfig())["loss"] == alone
+
+
+def test_presence_is_judged_where_it_can_be_known() -> None:
+    target = torch.zeros(1, 3, 2, 2, 2)
+    target[0, 0, 1, 0, 1] = 1.0
+    logits, config = torch.full_like(target, -3.0), LossConfig(presence=2.0)
+    said = torch.tensor([[3.0, -1.0, 9.0]], requires_grad=True)
+    plain = deep_loss(Decoded([logits], None), target, config)["loss"]
+    losses = deep_loss(Decoded([logits], said), target, config, torch.tensor([[1.0, 0.0, float("nan")]]))
+    by_hand = (math.log1p(math.exp(-3.0)) + math.log1p(math.exp(-1.0))) / 2
+    assert float(losses["presence"].detach()) == pytest.approx(by_hand, rel=1e-5)
+    assert float(losses["loss"].detach()) == pytest.approx(float(plain) + 2 * by_hand, rel=1e-5)
+    losses["loss"].backward()
+    assert said.grad is not None
+    assert said.grad[0, 2] == 0
+    # without a word from the data, what has no voxel is absent
+    assert deep_loss(Decoded([logits], said), target, config)["presence"] > losses["presence"]
 
 
 def test_loss_settings_are_checked() -> None:
@@ -182,8 +201,11 @@ def test_the_surest_component_is_kept_and_hits_are_counted() -> None:
     assert np.argwhere(best).tolist() == [[4, 4, 4]]
     target = np.zeros(probability.shape, dtype=bool)
     target[0, 4, 4, 4] = target[1, 5, 5, 5] = target[2, 1, 1, 1] = True
-    hits = count_hits(probability, target)
+    presence = np.array([0.9, 0.2, 0.4])
+    counted = count_hits(probability, target, 0.5, presence, [0.0, 0.3])
+    hits = counted[0.0]
     assert hits == Hits(true=1, predicted=2, wanted=3)
+    assert counted[0.3] == Hits(true=1, predicted=1, wanted=3)  # the second sentence's answer is held back
     assert hits.f1 == pytest.approx(2 * 1 / 5)
     assert Hits().f1 == 0
 

@@ -1,0 +1,120 @@
+"""What a grounding network is made of, as a typed config that a checkpoint carries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from petground.models.registry import BlockError, check_options
+
+__all__ = ["NetConfig"]
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """A grounding network. The defaults are those of ConTEXTual Net 3D (arXiv 2502.00528).
+
+    Args:
+        features: channels of each stage, from full to lowest resolution.
+        encoder: nnU-Net's residual or plain convolutional encoder.
+        blocks_per_stage: residual blocks (or convolutions, when plain) of the encoder stages, one number or one each.
+        strides: how many times smaller each stage's grid is than the one before, [z, y, x] each, the first all ones;
+            halves every axis by default.
+        kernel_sizes: of each stage's convolutions, [z, y, x] each, odd; 3 by default.
+        decoder_convs: convolutions in each decoder stage.
+        fusion: the block that fuses text, by name, and its options, e.g. {name: contextual_gate, num_heads: 4}.
+        fusion_stages: stages whose decoder has the block; 0 is full resolution, the last stage has no decoder.
+        in_channels: image channels (PET, CT).
+        head_bias: logit that every voxel starts with. Lesions are one voxel in some thousand: with -7 the first steps
+            are not spent on learning that (as in the focal loss paper, arXiv 1708.02002, section 4.1).
+        coarse_heads: each fused stage says where, too, on its own grid: its logits, brought to full resolution, are
+            added to the last ones, and training judges each (deep supervision, as in nnU-Net). Text then reaches the
+            answer on a short way. Not in the paper.
+        shared_stages: so many of the finest decoder stages run once per exam, without text, for all its sentences: a
+            sentence chooses among their features by a filter of its own (as in MaskFormer, arXiv 2107.06278, section
+            3.2) and adds its coarse logits. 0 is the paper's: every stage runs for every sentence. Needs coarse_heads.
+        presence: a head that says whether the thing is there at all, from the features where the sentence looks.
+            Needs coarse_heads.
+        checkpointing: training keeps the features between stages only and works the rest out again: less memory.
+    """
+
+    features: list[int] = field(default_factory=lambda: [64, 96, 128, 192, 256])
+    encoder: Literal["residual", "plain"] = "residual"
+    blocks_per_stage: int | list[int] = 2
+    strides: list[list[int]] | None = None
+    kernel_sizes: list[list[int]] | None = None
+    decoder_convs: int = 2
+    fusion: dict[str, Any] = field(default_factory=lambda: {"name": "contextual_gate"})
+    fusion_stages: list[int] = field(default_factory=lambda: [1, 2, 3])
+    in_channels: int = 2
+    head_bias: float = 0.0
+    coarse_heads: bool = False
+    shared_stages: int = 0
+    presence: bool = False
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        stages = len(self.features)
+        if stages < 2 or min(self.features) < 1:
+            raise BlockError(f"features {self.features}: at least two stages of at least one channel")
+        if any(stage not in range(stages - 1) for stage in self.fusion_stages):
+            raise BlockError(f"fusion_stages {self.fusion_stages} not all in 0..{stages - 2}")
+        if isinstance(self.blocks_per_stage, list) and len(self.blocks_per_stage) != stages:
+            raise BlockError(f"blocks_per_stage {self.blocks_per_stage}: one number for each of {stages} stages")
+        for name in ("strides", "kernel_sizes"):
+            rows = getattr(self, name)
+            if rows is not None and (len(rows) != stages or any(len(row) != 3 or min(row) < 1 for row in rows)):
+                raise BlockError(f"{name} {rows}: [z, y, x] for each of {stages} stages")
+        if any(n != 1 for n in self.stride_zyx(0)):
+            raise BlockError(f"strides {self.strides}: the first stage keeps the grid, [1, 1, 1]")
+        if any(n % 2 == 0 for stage in range(stages) for n in self.kernel_zyx(stage)):
+            raise BlockError(f"kernel_sizes {self.kernel_sizes}: odd numbers only")
+        if "name" not in self.fusion:
+            raise BlockError("fusion needs a name, e.g. {name: contextual_gate}")
+        options = {key: value for key, value in self.fusion.items() if key != "name"}
+        check_options("fusion", self.fusion["name"], options)
+        self._check_heads(stages)
+
+    def _check_heads(self, stages: int) -> None:
+        if not 0 <= self.shared_stages < stages - 1:
+            raise BlockError(f"shared_stages {self.shared_stages} not in 0..{stages - 2}")
+        if not (self.shared_stages or self.presence):
+            return
+        if not self.coarse_heads or not any(stage > 0 for stage in self.fusion_stages):
+            raise BlockError("shared_stages and presence need coarse_heads: true and a fusion stage of 1 or more")
+        if self.shared_stages and self.shared_stages != min(self.fusion_stages):
+            raise BlockError(
+                f"shared_stages {self.shared_stages}: the finest of fusion_stages {self.fusion_stages} must be the same"
+            )
+
+    @property
+    def pool_stage(self) -> int:
+        """The fused stage on whose grid a sentence's features are gathered, for its filter and its presence."""
+        return self.shared_stages or min(stage for stage in self.fusion_stages if stage > 0)
+
+    @property
+    def divisor_zyx(self) -> tuple[int, int, int]:
+        """Each axis of the grid must be a multiple of its number here."""
+        strides = [self.stride_zyx(stage) for stage in range(len(self.features))]
+        z, y, x = (math.prod(stride[axis] for stride in strides) for axis in range(3))
+        return z, y, x
+
+    def fits(self, grid_zyx: Sequence[int]) -> bool:
+        """True when the network takes such a grid."""
+        return all(n % d == 0 for n, d in zip(grid_zyx, self.divisor_zyx, strict=True))
+
+    def stride_zyx(self, stage: int) -> tuple[int, int, int]:
+        """From the stage before to this one."""
+        if self.strides is None:
+            return (2, 2, 2) if stage else (1, 1, 1)
+        z, y, x = self.strides[stage]
+        return z, y, x
+
+    def kernel_zyx(self, stage: int) -> tuple[int, int, int]:
+        """Of this stage's convolutions."""
+        if self.kernel_sizes is None:
+            return 3, 3, 3
+        z, y, x = self.kernel_sizes[stage]
+        return z, y, x
