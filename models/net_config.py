@@ -26,6 +26,11 @@ class NetConfig:
         decoder_convs: convolutions in each decoder stage.
         fusion: the block that fuses text, by name, and its options, e.g. {name: contextual_gate, num_heads: 4}.
         fusion_stages: stages whose decoder has the block; 0 is full resolution, the last stage has no decoder.
+        attention: self-attention among the voxels of decoder stages, after their convolutions: a block by name, its
+            options, `num_heads`, and `stages` (those of `fusion_stages` by default), e.g.
+            {name: softmax, num_heads: 4, stages: [3]}; null: none.
+        token_reduction: fewer voxels in that attention: a block by name and its options; null: all.
+        mixer: a block by name, its options and `stages`, after the convolutions; null: none.
         in_channels: image channels (PET, CT).
         head_bias: logit that every voxel starts with. Lesions are one voxel in some thousand: with -7 the first steps
             are not spent on learning that (as in the focal loss paper, arXiv 1708.02002, section 4.1).
@@ -48,6 +53,9 @@ class NetConfig:
     decoder_convs: int = 2
     fusion: dict[str, Any] = field(default_factory=lambda: {"name": "contextual_gate"})
     fusion_stages: list[int] = field(default_factory=lambda: [1, 2, 3])
+    attention: dict[str, Any] | None = None
+    token_reduction: dict[str, Any] | None = None
+    mixer: dict[str, Any] | None = None
     in_channels: int = 2
     head_bias: float = 0.0
     coarse_heads: bool = False
@@ -71,11 +79,28 @@ class NetConfig:
             raise BlockError(f"strides {self.strides}: the first stage keeps the grid, [1, 1, 1]")
         if any(n % 2 == 0 for stage in range(stages) for n in self.kernel_zyx(stage)):
             raise BlockError(f"kernel_sizes {self.kernel_sizes}: odd numbers only")
-        if "name" not in self.fusion:
-            raise BlockError("fusion needs a name, e.g. {name: contextual_gate}")
-        options = {key: value for key, value in self.fusion.items() if key != "name"}
-        check_options("fusion", self.fusion["name"], options)
+        for slot in ("fusion", "attention", "token_reduction", "mixer"):
+            self._check_block(slot, getattr(self, slot))
+        if self.token_reduction is not None and self.attention is None:
+            raise BlockError("token_reduction reduces the tokens of the voxels' attention: name an attention, too")
         self._check_heads(stages)
+
+    def _check_block(self, slot: str, block: dict[str, Any] | None) -> None:
+        if block is None:
+            return
+        if "name" not in block:
+            raise BlockError(f"{slot} needs a name; `petground blocks --slot {slot}` lists them")
+        placed = ("name", "stages", "num_heads") if slot == "attention" else ("name", "stages")
+        if any(stage not in range(len(self.features) - 1) for stage in self.stages_of(slot)):
+            raise BlockError(f"{slot}: stages {block['stages']} not all in 0..{len(self.features) - 2}")
+        check_options(slot, block["name"], {key: value for key, value in block.items() if key not in placed})
+
+    def stages_of(self, slot: str) -> list[int]:
+        """Decoder stages that have the slot's block."""
+        block = self.attention if slot == "token_reduction" else getattr(self, slot)
+        if block is None:
+            return []
+        return list(block.get("stages", self.fusion_stages)) if slot != "fusion" else self.fusion_stages
 
     def _check_heads(self, stages: int) -> None:
         if not 0 <= self.shared_stages < stages - 1:

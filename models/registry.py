@@ -1,58 +1,26 @@
-"""Blocks by slot and name: one explicit list, no scanning. To add a block, write its class and one line here."""
+"""Blocks by slot and name. To add one, write its class and an entry in its slot's list, `blocks/<slot>/__init__.py`."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
-from petground.models.blocks.contextual_gate import ContextualGate, NoFusion
+from petground.models.blocks.attention import BLOCKS as ATTENTION
+from petground.models.blocks.contract import Block, BlockError, index
+from petground.models.blocks.fusion import BLOCKS as FUSION
+from petground.models.blocks.mixer import BLOCKS as MIXER
+from petground.models.blocks.token_reduction import BLOCKS as TOKEN_REDUCTION
 
-__all__ = ["Block", "BlockError", "build", "check_options", "index", "list_blocks"]
+__all__ = ["BLOCKS", "Block", "BlockError", "build", "check_options", "find", "index", "list_blocks"]
 
-
-class BlockError(ValueError):
-    """An unknown slot, block or option; the message lists the nearest names."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """One registered block: key is its name in a config, slot the place it fits, paper where it was published."""
-
-    slot: str
-    key: str
-    cls: type[nn.Module]
-    paper: str
-    summary: str
+GIVEN = ("channels", "text_channels", "num_heads")  # what the network tells a block, besides its options
 
 
-def index(blocks: Iterable[Block]) -> dict[str, dict[str, Block]]:
-    """{slot: {key: block}}. Raises BlockError when a slot holds a key twice."""
-    slots: dict[str, dict[str, Block]] = {}
-    for block in blocks:
-        slot = slots.setdefault(block.slot, {})
-        if block.key in slot:
-            raise BlockError(f"{block.slot} '{block.key}' is registered twice")
-        slot[block.key] = block
-    return slots
-
-
-BLOCKS = index(
-    (
-        Block(
-            "fusion",
-            "contextual_gate",
-            ContextualGate,
-            "ConTEXTual Net 3D, arXiv 2502.00528",
-            "Voxels query the sentence's tokens; tanh of the answer gates the features.",
-        ),
-        Block("fusion", "none", NoFusion, "", "No text: the plain network, as a control."),
-    )
-)
+BLOCKS = index((*ATTENTION, *TOKEN_REDUCTION, *MIXER, *FUSION))
 
 
 def build(slot: str, name: str, **options: Any) -> nn.Module:
@@ -60,10 +28,10 @@ def build(slot: str, name: str, **options: Any) -> nn.Module:
 
     Raises BlockError for a slot, name, option or option type that is not known, listing the nearest.
     """
-    cls = _find(slot, name).cls
+    block = find(slot, name)
     check_options(slot, name, options, complete=True)
     try:
-        return cls(**options)
+        return block.cls(**options, **block.preset)
     except (TypeError, ValueError) as error:
         raise BlockError(f"{slot} '{name}': {error}") from error
 
@@ -78,7 +46,7 @@ def list_blocks(slot: str | None = None) -> list[dict[str, Any]]:
             options = {
                 key: None if parameter.default is inspect.Parameter.empty else parameter.default
                 for key, parameter in inspect.signature(block.cls).parameters.items()
-                if key not in ("channels", "text_channels")
+                if key not in (*GIVEN[:2], *block.preset)
             }
             rows.append(
                 {
@@ -86,6 +54,10 @@ def list_blocks(slot: str | None = None) -> list[dict[str, Any]]:
                     "slot": name,
                     "paper": block.paper,
                     "summary": block.summary,
+                    "patterns": sorted(block.patterns),
+                    "cost": block.cost,
+                    "serves": sorted(block.serves),
+                    "form": block.form,
                     "module": f"{block.cls.__module__}:{block.cls.__qualname__}",
                     "options": options,
                 }
@@ -95,8 +67,9 @@ def list_blocks(slot: str | None = None) -> list[dict[str, Any]]:
 
 def check_options(slot: str, name: str, options: Mapping[str, Any], *, complete: bool = False) -> None:
     """Raises BlockError when an option is unknown or of the wrong type; `complete` also wants the required ones."""
-    cls = _find(slot, name).cls
-    parameters = inspect.signature(cls).parameters
+    block = find(slot, name)
+    cls = block.cls
+    parameters = {k: p for k, p in inspect.signature(cls).parameters.items() if k not in block.preset}
     for key in options:
         if key not in parameters:
             raise BlockError(f"{slot} '{name}' has no option '{key}'; {_near(key, parameters)}")
@@ -111,7 +84,8 @@ def check_options(slot: str, name: str, options: Mapping[str, Any], *, complete:
         raise BlockError(f"{slot} '{name}' needs {', '.join(missing)}")
 
 
-def _find(slot: str, name: str) -> Block:
+def find(slot: str, name: str) -> Block:
+    """Raises BlockError for a slot or name that is not known, listing the nearest."""
     if slot not in BLOCKS:
         raise BlockError(f"no slot '{slot}'; {_near(slot, BLOCKS)}")
     if name not in BLOCKS[slot]:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils.checkpoint import checkpoint
 
+from petground.models.blocks.voxel_attention import VoxelAttention
 from petground.models.net_config import NetConfig
-from petground.models.registry import build
+from petground.models.registry import build, find
 from petground.models.sentence_heads import PresenceHead, SentenceFilter, look
 
 __all__ = ["Decoded", "TextDecoder", "make_encoder", "run_encoder"]
@@ -166,16 +167,13 @@ class _DecoderStage(nn.Module):
         channels, below = config.features[stage], config.features[stage + 1]
         stride, kernel = config.stride_zyx(stage + 1), config.kernel_zyx(stage)
         self.up = nn.ConvTranspose3d(below, channels, kernel_size=stride, stride=stride)
-        options = {key: value for key, value in config.fusion.items() if key != "name"}
-        self.fusion = (
-            build("fusion", config.fusion["name"], channels=channels, text_channels=text_channels, **options)
-            if stage in config.fusion_stages
-            else None
-        )
+        self.fusion = _block(config, "fusion", stage, channels=channels, text_channels=text_channels)
         same = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.from_up = nn.Conv3d(channels, channels, kernel, padding=same, bias=False)
         self.from_skip = nn.Conv3d(channels, channels, kernel, padding=same)
         self.activate = nn.Sequential(nn.InstanceNorm3d(channels, **_NORM), nn.LeakyReLU(_SLOPE, inplace=True))
+        self.mixer = _block(config, "mixer", stage, channels=channels)
+        self.voxels = _voxel_attention(config, stage, channels, text_channels)
         self.rest = nn.Sequential(
             *(
                 nn.Sequential(
@@ -195,7 +193,30 @@ class _DecoderStage(nn.Module):
         exams = skip_part.shape[0]
         x = (x.reshape(exams, -1, *x.shape[1:]) + skip_part[:, None]).flatten(0, 1)
         out: Tensor = self.rest(self.activate(x))
+        if self.mixer is not None:
+            out = self.mixer(out)
+        if self.voxels is not None:
+            out = self.voxels(out) if text is None else self.voxels(out, text.tokens, text.mask)
         return out
+
+
+def _block(config: NetConfig, slot: str, stage: int, **given: Any) -> nn.Module | None:
+    """The slot's block for a stage, None where the config has none there."""
+    block = getattr(config, slot)
+    if stage not in config.stages_of(slot):
+        return None
+    options = {key: value for key, value in block.items() if key not in ("name", "stages")}
+    return build(slot, block["name"], **given, **options)
+
+
+def _voxel_attention(config: NetConfig, stage: int, channels: int, text_channels: int) -> nn.Module | None:
+    attention = _block(config, "attention", stage, channels=channels)
+    if attention is None or config.attention is None:
+        return None
+    reduction = _block(config, "token_reduction", stage, channels=channels) if config.token_reduction else None
+    needs_grid = "grid" in find("attention", config.attention["name"]).serves
+    heads = int(config.attention.get("num_heads", 1))
+    return VoxelAttention(channels, text_channels, heads, attention, reduction, needs_grid=needs_grid)
 
 
 def _with_coarser(logits: Tensor, before: Sequence[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ __all__ = ["blocks"]
 
 
 def blocks(slot: str | None = None, json: bool = False) -> int:
-    """List every registered block: its name in YAML, its slot, the paper behind it.
+    """List every registered block: its name in YAML, its slot, the paper behind it, what it costs and serves.
 
     Args:
         slot: only this slot, e.g. fusion.
@@ -31,9 +31,11 @@ def blocks(slot: str | None = None, json: bool = False) -> int:
         console.print(to_json.dumps(rows, indent=1), highlight=False, markup=False, soft_wrap=True)
         return 0
     table = Table()
-    for column in ("slot", "key", "paper", "summary"):
+    columns = ("slot", "key", "paper", "cost", "patterns", "summary")
+    for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*(str(row.get(column, "")) for column in ("slot", "key", "paper", "summary")))
+        cells = (row.get(column, "") for column in columns)
+        table.add_row(*(" ".join(cell) if isinstance(cell, list) else str(cell) for cell in cells))
     console.print(table)
     return 0

@@ -1,0 +1,197 @@
+"""What a block is: the slots' interfaces, how a block is registered, and the checks that all of a slot share.
+
+- attention:       (q, k, v, mask, bias, grid) -> out, and the map when asked for
+- token_reduction: (tokens, scores, mask, grid, text) -> fewer tokens and the exact way back to the dense grid
+- mixer:           3D features -> 3D features of the same shape
+- fusion:          voxel features and text tokens -> both
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "Block",
+    "BlockError",
+    "BlockInputError",
+    "Grid",
+    "Pattern",
+    "Reduced",
+    "check_attention",
+    "check_features",
+    "check_tokens",
+    "index",
+]
+
+Pattern = Literal["self", "cross", "causal"]
+
+
+class BlockError(ValueError):
+    """An unknown slot, block or option; the message lists the nearest names."""
+
+
+class BlockInputError(ValueError):
+    """Tensors that a block cannot serve; the message names block, argument and remedy."""
+
+    def __init__(self, block: str, argument: str, what: str, remedy: str):
+        super().__init__(f"{block}: {argument} {what}; {remedy}")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One registered block.
+
+    Args:
+        slot: the place it fits.
+        key: its name in a config.
+        cls: the class; a preset of a composable class has its fixed options in `preset`.
+        paper: where it was published.
+        summary: one line.
+        preset: options that make this key out of `cls`; a config cannot change them.
+        patterns: what an attention block serves: self (queries are the keys' tokens), cross, causal.
+        cost: time in N queries, M keys, d channels, as the paper states it.
+        serves: attention: of "bias" (an additive bias), "weights" (the map on request), "grid" (needs the 3D grid).
+            token_reduction: of "text", "scores": what it cannot do without.
+        form: which published form was built, where sources differ or the equation was taken from memory.
+    """
+
+    slot: str
+    key: str
+    cls: type[nn.Module]
+    paper: str
+    summary: str
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    patterns: frozenset[str] = frozenset()
+    cost: str = ""
+    serves: frozenset[str] = frozenset()
+    form: str = ""
+
+
+def index(blocks: Iterable[Block]) -> dict[str, dict[str, Block]]:
+    """{slot: {key: block}}. Raises BlockError when a slot holds a key twice."""
+    slots: dict[str, dict[str, Block]] = {}
+    for block in blocks:
+        slot = slots.setdefault(block.slot, {})
+        if block.key in slot:
+            raise BlockError(f"{block.slot} '{block.key}' is registered twice")
+        slot[block.key] = block
+    return slots
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where N = Z*Y*X tokens lie: token n is the voxel n of the array in C order. spacing in mm."""
+
+    shape_zyx: tuple[int, int, int]
+    spacing_zyx_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    @property
+    def tokens(self) -> int:
+        return math.prod(self.shape_zyx)
+
+    def dense(self, tokens: Tensor) -> Tensor:
+        """[..., N, C] -> [..., C, Z, Y, X]."""
+        return tokens.reshape(*tokens.shape[:-2], *self.shape_zyx, tokens.shape[-1]).movedim(-1, -4)
+
+    def flat(self, features: Tensor) -> Tensor:
+        """[..., C, Z, Y, X] -> [..., N, C]."""
+        return features.movedim(-4, -1).flatten(-4, -2)
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """Fewer tokens and the way back.
+
+    tokens: [B, K, C]. mask: [B, K] bool, True where a token is real (entries of a batch may keep different numbers).
+    kept: [B, K] the voxel whose place a token has, -1 for a token that stands for several and has none of its own.
+    unmerge: [B, K, E] -> [B, N, E], linear: each voxel's value from the reduced ones; exact for kept voxels.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    kept: Tensor
+    unmerge: Callable[[Tensor], Tensor]
+
+
+def check_attention(
+    block: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None,
+    bias: Tensor | None = None,
+    grid: Grid | None = None,
+    causal: bool = False,
+    patterns: Iterable[str] = ("self", "cross"),
+    takes_bias: bool = True,
+    needs_grid: bool = False,
+) -> None:
+    """Raises BlockInputError unless q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool, bias
+    [B or 1, H or 1, N, M] and the queries' grid fit together and the block serves them.
+
+    A grid says that the queries are voxels; a block that serves only "self" needs M = N. Causal needs M = N too.
+    """
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if tensor.ndim != 4 or not tensor.is_floating_point():
+            raise BlockInputError(block, name, f"is {tuple(tensor.shape)} {tensor.dtype}", "give floats [B, H, N, D]")
+        if tensor.device != q.device or tensor.dtype != q.dtype:
+            raise BlockInputError(block, name, f"is {tensor.dtype} on {tensor.device}", f"as q: {q.dtype} {q.device}")
+        if 0 in tensor.shape:
+            raise BlockInputError(block, name, f"has a zero-sized axis {tuple(tensor.shape)}", "give at least one")
+    if k.shape[:2] != q.shape[:2] or k.shape[3] != q.shape[3] or v.shape[:3] != k.shape[:3]:
+        shapes = f"{tuple(k.shape)} and v {tuple(v.shape)} do not go with q {tuple(q.shape)}"
+        raise BlockInputError(block, "k", shapes, "same batch and heads, k as wide as q, v as long as k")
+    rows, cols = q.shape[2], k.shape[2]
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != (q.shape[0], cols) or mask.device != q.device):
+        raise BlockInputError(
+            block, "mask", f"is {mask.dtype} {tuple(mask.shape)} on {mask.device}", f"bool {(q.shape[0], cols)}"
+        )
+    if bias is not None:
+        if not takes_bias:
+            raise BlockInputError(block, "bias", "is not served", "leave it out, or use a softmax block")
+        wanted = (q.shape[0], q.shape[1], rows, cols)
+        if bias.ndim != 4 or any(n not in (1, w) for n, w in zip(bias.shape, wanted, strict=True)):
+            raise BlockInputError(block, "bias", f"is {tuple(bias.shape)}", f"broadcastable to {wanted}")
+    if grid is not None and grid.tokens != rows:
+        raise BlockInputError(block, "grid", f"{grid.shape_zyx} has {grid.tokens} voxels", f"q has {rows} tokens")
+    if needs_grid and grid is None:
+        raise BlockInputError(block, "grid", "is missing", "give the 3D grid of the tokens")
+    served = set(patterns)
+    if causal and ("causal" not in served or rows != cols):
+        raise BlockInputError(block, "causal", "is not served here", f"patterns: {', '.join(sorted(served))}, M = N")
+    if not causal and rows != cols and "cross" not in served:
+        raise BlockInputError(block, "k", f"has {cols} keys for {rows} queries", "this block serves self-attention")
+    if not causal and not served & {"self", "cross"}:
+        raise BlockInputError(block, "causal", "is False", "this block serves only the causal pattern")
+
+
+def check_tokens(
+    block: str, tokens: Tensor, *, mask: Tensor | None = None, scores: Tensor | None = None, grid: Grid | None = None
+) -> None:
+    """Raises BlockInputError unless tokens [B, N, C], mask [B, N] bool, scores [B, N] and the grid fit together."""
+    if tokens.ndim != 3 or 0 in tokens.shape or not tokens.is_floating_point():
+        raise BlockInputError(block, "tokens", f"is {tuple(tokens.shape)} {tokens.dtype}", "give floats [B, N, C]")
+    wanted = tuple(tokens.shape[:2])
+    if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != wanted):
+        raise BlockInputError(block, "mask", f"is {mask.dtype} {tuple(mask.shape)}", f"bool {wanted}")
+    if scores is not None and (not scores.is_floating_point() or tuple(scores.shape) != wanted):
+        raise BlockInputError(block, "scores", f"is {scores.dtype} {tuple(scores.shape)}", f"floats {wanted}")
+    for name, tensor in (("mask", mask), ("scores", scores)):
+        if tensor is not None and tensor.device != tokens.device:
+            raise BlockInputError(block, name, f"is on {tensor.device}", f"move it to {tokens.device}")
+    if grid is not None and grid.tokens != tokens.shape[1]:
+        what = f"{grid.shape_zyx} has {grid.tokens} voxels"
+        raise BlockInputError(block, "grid", what, f"tokens has {tokens.shape[1]}")
+
+
+def check_features(block: str, x: Tensor, channels: int) -> None:
+    """Raises BlockInputError unless x is [B, channels, Z, Y, X] of floats with no empty axis."""
+    if x.ndim != 5 or x.shape[1] != channels or 0 in x.shape or not x.is_floating_point():
+        raise BlockInputError(block, "x", f"is {tuple(x.shape)} {x.dtype}", f"give floats [B, {channels}, Z, Y, X]")

@@ -1,0 +1,260 @@
+"""What every attention block must do, whatever its formula. Each block's own property stands in its own test file."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from petground.models.blocks.contract import Block, BlockInputError, Grid
+from petground.models.registry import BLOCKS, build
+from tests.models.conformance.examples import ATTENTION as EXAMPLES
+
+HEADS, DIM = 2, 4
+GRIDS = {"odd": (3, 5, 7), "one voxel": (1, 1, 1), "thin": (1, 6, 4)}
+ALL = [pytest.param(block, id=key) for key, block in BLOCKS["attention"].items()]
+SELF = [p for p in ALL if "self" in p.values[0].patterns]
+CROSS = [p for p in ALL if "cross" in p.values[0].patterns]
+CAUSAL = [p for p in ALL if "causal" in p.values[0].patterns]
+
+
+def made(block: Block, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """The block in evaluation mode, its parameters random (what starts at zero would hide mistakes)."""
+    torch.manual_seed(0)
+    module = build("attention", block.key, channels=HEADS * DIM, num_heads=HEADS, **EXAMPLES.get(block.key, {}))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return module.to(dtype).eval()
+
+
+def tokens(count: int, *, seed: int = 1, batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
+    torch.manual_seed(seed)
+    return torch.randn(batch, HEADS, count, DIM, dtype=dtype)
+
+
+def asked(block: Block, grid: tuple[int, int, int] = (3, 5, 7), **given: Any) -> tuple[list[Tensor], dict[str, Any]]:
+    """q, k, v and keywords in the block's own pattern: self-attention on a grid, else cross-attention to 6 keys."""
+    shape = Grid(grid, (4.0, 2.0, 2.0))
+    q = tokens(shape.tokens)
+    if "self" in block.patterns or "cross" not in block.patterns:
+        causal = {} if "self" in block.patterns else {"causal": True}
+        return [q, tokens(shape.tokens, seed=2), tokens(shape.tokens, seed=3)], {"grid": shape, **causal, **given}
+    return [q, tokens(6, seed=2), tokens(6, seed=3)], {"grid": shape, **given}
+
+
+@pytest.mark.parametrize("grid", list(GRIDS.values()), ids=list(GRIDS))
+@pytest.mark.parametrize("block", ALL)
+def test_shape_type_and_determinism(block: Block, grid: tuple[int, int, int]) -> None:
+    qkv, given = asked(block, grid)
+    module = made(block)
+    with torch.no_grad():
+        out, _ = module(*qkv, **given)
+        again, _ = module(*qkv, **given)
+        single, _ = made(block, torch.float32)(*(one.float() for one in qkv), **given)
+    assert out.shape == (*qkv[0].shape[:3], qkv[2].shape[3])
+    assert out.dtype == torch.float64
+    assert single.dtype == torch.float32
+    assert torch.isfinite(out).all()
+    assert torch.equal(out, again)
+    assert torch.allclose(single.double(), out, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("block", ALL)
+def test_gradients(block: Block) -> None:
+    """Against finite differences, for the inputs; and every parameter has one or is told to be of another path."""
+    qkv, given = asked(block, (2, 3, 2))
+    module = made(block)
+    inputs = [one[:1].clone().requires_grad_() for one in qkv]
+    assert torch.autograd.gradcheck(
+        lambda *x: module(*x, **given)[0], tuple(inputs), atol=1e-5, rtol=1e-3, fast_mode=True
+    )
+    module(*inputs, **given)[0].square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize("block", CROSS)
+def test_padded_keys_change_nothing(block: Block) -> None:
+    module = made(block)
+    q, k, v = tokens(10), tokens(7, seed=2), tokens(7, seed=3)
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    mask[:, 5:] = False
+    mask[1, 3:] = False
+    with torch.no_grad():
+        out, _ = module(q, k, v, mask=mask)
+        loud_k = torch.where(mask[:, None, :, None], k, 100.0 * torch.ones_like(k))
+        loud_v = torch.where(mask[:, None, :, None], v, -100.0 * torch.ones_like(v))
+        assert torch.allclose(module(q, loud_k, loud_v, mask=mask)[0], out, atol=1e-9)
+
+
+@pytest.mark.parametrize("block", SELF)
+def test_padded_voxels_change_nothing_for_the_others(block: Block) -> None:
+    qkv, given = asked(block)
+    q, k, v = qkv
+    module = made(block)
+    mask = torch.ones(2, q.shape[2], dtype=torch.bool)
+    mask[0, 90:] = False
+    mask[1, ::4] = False
+    with torch.no_grad():
+        out, _ = module(q, k, v, mask=mask, **given)
+        assert torch.isfinite(out).all()
+        hidden = ~mask[:, None, :, None]
+        loud = [torch.where(hidden, sign * 50.0 * torch.ones_like(one), one) for one, sign in ((q, 1), (k, 1), (v, -1))]
+        changed, _ = module(*loud, mask=mask, **given)
+    assert torch.allclose(changed.masked_fill(hidden, 0), out.masked_fill(hidden, 0), atol=1e-8)
+
+
+@pytest.mark.parametrize("block", ALL)
+def test_nobody_to_look_at_gives_finite_numbers(block: Block) -> None:
+    qkv, given = asked(block, (2, 3, 2))
+    inputs = [one.clone().requires_grad_() for one in qkv]
+    mask = torch.ones(2, inputs[1].shape[2], dtype=torch.bool)
+    mask[1] = False
+    out, _ = made(block)(*inputs, mask=mask, **given)
+    out.square().sum().backward()
+    assert torch.isfinite(out).all()
+    assert all(one.grad is None or torch.isfinite(one.grad).all() for one in inputs)
+
+
+@pytest.mark.parametrize("block", ALL)
+def test_exams_of_a_batch_do_not_see_each_other(block: Block) -> None:
+    qkv, given = asked(block)
+    module = made(block)
+    with torch.no_grad():
+        together, _ = module(*qkv, **given)
+        for row in range(2):
+            alone, _ = module(*(one[row : row + 1] for one in qkv), **given)
+            assert torch.allclose(alone[0], together[row], atol=1e-9)
+
+
+@pytest.mark.parametrize("block", CROSS)
+def test_order_of_keys_does_not_matter(block: Block) -> None:
+    q, k, v = tokens(10), tokens(7, seed=2), tokens(7, seed=3)
+    order = torch.randperm(7)
+    module = made(block)
+    with torch.no_grad():
+        out, _ = module(q, k, v)
+        turned, _ = module(q, k[:, :, order], v[:, :, order])
+    assert torch.allclose(out, turned, atol=1e-9)
+
+
+@pytest.mark.parametrize("block", CROSS)
+@pytest.mark.parametrize("keys", [1, 70])
+def test_one_token_and_many(block: Block, keys: int) -> None:
+    with torch.no_grad():
+        out, _ = made(block)(tokens(12), tokens(keys, seed=2), tokens(keys, seed=3))
+    assert out.shape == (2, HEADS, 12, DIM)
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("block", CAUSAL)
+def test_causal_never_looks_ahead(block: Block) -> None:
+    module = made(block)
+    q, k, v = (tokens(12, seed=seed) for seed in (1, 2, 3))
+    with torch.no_grad():
+        out, _ = module(q, k, v, causal=True)
+        later = [one.clone() for one in (q, k, v)]
+        for one in later:
+            one[:, :, 8:] += 3.0
+        changed, _ = module(*later, causal=True)
+    assert torch.allclose(changed[:, :, :8], out[:, :, :8], atol=1e-9)
+    assert not torch.allclose(changed[:, :, 8:], out[:, :, 8:], atol=1e-3)
+
+
+@pytest.mark.parametrize("block", SELF)
+def test_noncausal_looks_both_ways(block: Block) -> None:
+    """Some later token reaches some earlier one, and the other way round: it is not causal in disguise."""
+    qkv, given = asked(block, (2, 4, 4))
+    module = made(block)
+    v = qkv[2].clone().requires_grad_()
+    out, _ = module(qkv[0], qkv[1], v, **given)
+    (first,) = torch.autograd.grad(out[:, :, : out.shape[2] // 2].square().sum(), v, retain_graph=True)
+    (second,) = torch.autograd.grad(out[:, :, out.shape[2] // 2 :].square().sum(), v)
+    n = out.shape[2]
+    assert all(first[:, :, i + 1 :].abs().sum() > 0 for i in (0,))
+    assert second[:, :, : n - 1].abs().sum() > 0
+
+
+@pytest.mark.parametrize("block", ALL)
+def test_state_survives_a_round_trip(block: Block) -> None:
+    qkv, given = asked(block, (2, 3, 2))
+    module = made(block)
+    other = copy.deepcopy(module)
+    for parameter in other.parameters():
+        nn.init.normal_(parameter)
+    other.load_state_dict(module.state_dict())
+    with torch.no_grad():
+        assert torch.equal(module(*qkv, **given)[0], other(*qkv, **given)[0])
+
+
+@pytest.mark.parametrize("block", ALL)
+def test_map_on_request(block: Block) -> None:
+    qkv, given = asked(block, (2, 3, 2))
+    module = made(block)
+    with torch.no_grad():
+        out, weights = module(*qkv, need_weights=True, **given)
+        plain, _ = module(*qkv, **given)
+    assert torch.allclose(out, plain, atol=1e-9)
+    if "weights" not in block.serves:
+        assert weights is None
+        return
+    assert weights.shape == (*qkv[0].shape[:3], qkv[1].shape[2])
+    assert (weights >= -1e-12).all()
+
+
+@pytest.mark.parametrize("block", ALL)
+def test_wrong_inputs_name_block_argument_and_remedy(block: Block) -> None:
+    qkv, given = asked(block, (2, 3, 2))
+    q, k, v = qkv
+    module = made(block)
+    causal = {"causal": True} if given.get("causal") else {}
+    wrong: list[tuple[str, list[Tensor], dict[str, Any]]] = [
+        ("mask", [q, k, v], {**given, "mask": torch.ones(2, k.shape[2] + 1, dtype=torch.bool)}),
+        ("mask", [q, k, v], {**given, "mask": torch.ones(2, k.shape[2])}),
+        ("grid", [q, k, v], {**given, "grid": Grid((5, 5, 5))}),
+        ("k", [q, k[..., :2], v], given),
+        ("v", [q, k, v.float()], given),
+        ("q", [q[:, :, :0], k, v], {**given, "grid": None}),
+    ]
+    if "cross" not in block.patterns:
+        wrong.append(("k", [q, k[:, :, :3], v[:, :, :3]], {**given, **causal}))
+    if "causal" not in block.patterns:
+        wrong.append(("causal", [q, k, v], {**given, "causal": True}))
+    if "bias" not in block.serves:
+        wrong.append(("bias", [q, k, v], {**given, "bias": torch.zeros(1, 1, q.shape[2], k.shape[2])}))
+    if "grid" in block.serves:
+        wrong.append(("grid", [q, k, v], {**given, "grid": None}))
+    for argument, tensors, keywords in wrong:
+        with pytest.raises(BlockInputError) as caught:
+            module(*tensors, **keywords)
+        said = str(caught.value)
+        assert said.startswith(f"{block.key}: "), said
+        assert argument in said or argument in ("q", "k", "v"), said
+        assert ";" in said
+
+
+@pytest.mark.parametrize("block", ALL)
+def test_not_contiguous_is_served_alike(block: Block) -> None:
+    qkv, given = asked(block, (2, 3, 2))
+    module = made(block)
+    with torch.no_grad():
+        out, _ = module(*qkv, **given)
+        turned = [one.transpose(1, 2).contiguous().transpose(1, 2) for one in qkv]
+        assert not turned[0].is_contiguous()
+        assert torch.allclose(module(*turned, **given)[0], out, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", ALL)
+def test_compiles_as_one_graph(block: Block) -> None:
+    qkv, given = asked(block, (2, 3, 2))
+    module = made(block, torch.float32)
+    inputs = [one.float() for one in qkv]
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *x: module(*x, **given)[0], fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        assert torch.allclose(compiled(*inputs), module(*inputs, **given)[0], atol=1e-5)
