@@ -24,6 +24,7 @@ def phantom(
     exams: int = 60,
     seed: int = 1,
     format: Literal["nifti", "dicom"] = "nifti",
+    mirrored: bool = False,
     workers: int | None = None,
 ) -> int:
     """Make PET/CT exams, vertex to mid-thigh, with lesions whose outline is known, and a report on each.
@@ -37,6 +38,8 @@ def phantom(
         exams: how many exams.
         seed: another seed gives other patients.
         format: NIfTI files, or DICOM series with PT and CT attributes as scanners write them.
+        mirrored: lesions come in pairs of like SUVmax at the same site of both sides: only the words left and right
+            tell which is meant. A hard test of models that read.
         workers: processes at once; default: one per core that this job may use.
     """
     if exams < 1:
@@ -51,7 +54,7 @@ def phantom(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".lock", timeout=0):
-            failed = _make(console, out, exams, seed, format, workers)
+            failed = _make(console, out, exams, seed, format, mirrored, workers)
     except Timeout:
         raise InputError(f"another run is writing to {out}", fix="wait for it, or choose another --out") from None
     for outcome in failed:
@@ -59,12 +62,14 @@ def phantom(
     return 3 if failed else 0
 
 
-def _make(console: Console, out: Path, exams: int, seed: int, form: str, workers: int | None) -> list[Outcome]:
+def _make(
+    console: Console, out: Path, exams: int, seed: int, form: str, mirrored: bool, workers: int | None
+) -> list[Outcome]:
     sweep(out)
     ids = [exam_id_of(seed, index) for index in range(exams)]
-    code = code_hash()
+    code = code_hash(mirrored=mirrored)
     missing = [
-        (name, (str(out), seed, index, form, code))
+        (name, (str(out), seed, index, form, code, mirrored))
         for index, name in enumerate(ids)
         if finished(out, name, form, code) is None
     ]

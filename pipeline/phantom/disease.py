@@ -22,6 +22,7 @@ SUV_MEDIAN = {"FDG": 6.8, "DOTATATE": 12.0, "DCFPyL": 8.0, "fluciclovine": 5.5}
 SUV_SPREAD, SUV_LOW, SUV_HIGH = 0.55, 2.7, 25.0
 HIGHEST_CONTRAST = 45.0  # true uptake over background; beyond it a small lesion would need impossible activity
 APART_MM = 9.0  # lesions that do not touch keep at least this distance
+PAIRS, SINGLES, ALIKE = (0.3, 0.5, 0.2), (0.35, 0.4, 0.25), 0.06  # mirrored exams: 1..3 pairs, 0..2 more; SUV spread
 TOUCHING, TWINS = 0.22, 0.06  # share of exams with a touching pair, with two lesions of one site
 MARGIN_MM = 12.0
 NEIGHBOURS: tuple[tuple[str, str], ...] = (
@@ -65,8 +66,16 @@ def place_lesions(
     image: Array,
     scanner: Scanner,
     axes_mm: tuple[Vector, Vector, Vector],
+    *,
+    mirrored: bool = False,
 ) -> list[Placed]:
-    """Draws the lesions of an exam and adds them to `image`, the blurred PET without noise [K, J, I]."""
+    """Draws the lesions of an exam and adds them to `image`, the blurred PET without noise [K, J, I].
+
+    mirrored: lesions come in pairs, one at the same site of either side with about the same SUVmax, so that the side
+    in a sentence, and nothing in the image, tells which is meant; some lesions more stand alone.
+    """
+    if mirrored:
+        return _place_mirrored(rng, body, canvas, image, scanner, axes_mm)
     wanted = 1 + int(rng.choice(len(COUNT), p=COUNT))
     queue = choose_sites(rng, wanted + 8, body.patient.tracer, body.patient.sex)
     plan: list[tuple[SiteOfDisease, str | None, bool]] = [(site, side, False) for site, side in queue]
@@ -84,6 +93,47 @@ def place_lesions(
                 image[one.box] += np.float32(one.amount) * one.gain
                 placed.append(one)
                 break
+    return placed
+
+
+def _place_mirrored(
+    rng: np.random.Generator,
+    body: Body,
+    canvas: Canvas,
+    image: Array,
+    scanner: Scanner,
+    axes_mm: tuple[Vector, Vector, Vector],
+) -> list[Placed]:
+    pairs = 1 + int(rng.choice(len(PAIRS), p=PAIRS))
+    singles = int(rng.choice(len(SINGLES), p=SINGLES))
+    queue = choose_sites(rng, 40, body.patient.tracer, body.patient.sex)
+    placed: list[Placed] = []
+    taken: set[str] = set()
+
+    def add(site: SiteOfDisease, side: str | None, like: Placed | None) -> Placed | None:
+        for _ in range(10):
+            one = _try(rng, site, side, body, canvas, image, scanner, axes_mm, placed, False, like)
+            if one is not None:
+                image[one.box] += np.float32(one.amount) * one.gain
+                placed.append(one)
+                return one
+        return None
+
+    for site, side in queue:
+        if site.name in taken:
+            continue
+        both = side is not None and set(site.sides) == {"left", "right"}
+        if both and pairs > 0:
+            taken.add(site.name)
+            first = add(site, side, None)
+            second = "left" if side == "right" else "right"
+            if first is not None and add(site, second, first) is not None:
+                pairs -= 1
+        elif singles > 0 and add(site, side, None) is not None:
+            taken.add(site.name)
+            singles -= 1
+        if pairs == singles == 0:
+            break
     return placed
 
 
@@ -112,8 +162,10 @@ def _try(
     axes_mm: tuple[Vector, Vector, Vector],
     placed: Sequence[Placed],
     against: bool,
+    like: Placed | None = None,
 ) -> Placed | None:
-    low, high = site.diameter_mm
+    """One lesion at a place drawn anew; None when it cannot lie there. like: its SUVmax and size are about the same."""
+    low, high = site.diameter_mm if like is None else (0.85 * like.blob.diameter_mm, 1.15 * like.blob.diameter_mm)
     blob = draw_blob(rng, low * (high / low) ** rng.random())
     centre = find_place(rng, site, side, body, canvas, blob.diameter_mm)
     if centre is None:
@@ -128,7 +180,11 @@ def _try(
         return None
     gain = gaussian_filter(activity, scanner.sigma_kji(site.motion), truncate=3.5, mode="constant")
     one = Placed(site, side, blob, centre, box, share, gain, 0.0, len(placed) - 1 if against else None)
-    amount = _amount(rng, one, image[box], SUV_MEDIAN[body.patient.tracer])
+    if like is None:
+        amount = _amount(rng, one, image[box], SUV_MEDIAN[body.patient.tracer])
+    else:
+        height = float(image[like.box][like.share > 0.15].max())
+        amount = _amount(rng, one, image[box], height, spread=ALIKE, exact=True)
     if amount is None:
         return None
     one = replace(one, amount=amount)
@@ -137,8 +193,19 @@ def _try(
     return one
 
 
-def _amount(rng: np.random.Generator, one: Placed, background: Array, median: float) -> float | None:
-    """Activity that gives the wanted SUVmax over this background; None when the place is too hot for a lesion."""
+def _amount(
+    rng: np.random.Generator,
+    one: Placed,
+    background: Array,
+    median: float,
+    *,
+    spread: float = SUV_SPREAD,
+    exact: bool = False,
+) -> float | None:
+    """Activity that gives the wanted SUVmax over this background; None when the place is too hot for a lesion.
+
+    exact: None, too, when the SUVmax drawn cannot be had here.
+    """
     own = one.share > 0.15
     peak = np.unravel_index(int(np.argmax(np.where(own, one.gain, 0))), one.gain.shape)
     height = float(one.gain[peak])
@@ -146,8 +213,10 @@ def _amount(rng: np.random.Generator, one: Placed, background: Array, median: fl
     low, high = max(SUV_LOW, 1.45 * below + 0.8), min(SUV_HIGH, float(background[peak]) + HIGHEST_CONTRAST * height)
     if low >= high:
         return None
-    target = float(median * np.exp(rng.normal(0.0, SUV_SPREAD)))
+    target = float(median * np.exp(rng.normal(0.0, spread)))
     if not low <= target <= high:
+        if exact:
+            return None
         target = float(rng.uniform(low, min(high, 1.7 * low)))
     amount = (target - float(background[peak])) / height
     return amount if _is_own_maximum(background + np.float32(amount) * one.gain, own) else None

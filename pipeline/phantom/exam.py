@@ -33,11 +33,12 @@ def patient_number(index: int) -> int:
     return index - 1 if index % RETURNING == RETURNING - 1 else index
 
 
-def make_exam(seed: int, index: int) -> PhantomExam:
+def make_exam(seed: int, index: int, *, mirrored: bool = False) -> PhantomExam:
     """The exam number `index` of the series `seed`: the same on every platform, whatever was made before.
 
     PET [I, J, K] float32 SUVbw and CT [I, J, K] int16 HU lie on grids of their own in one frame of reference; i runs to
-    the patient's left, j to the back, k to the head, as NIfTI files made from axial DICOM do.
+    the patient's left, j to the back, k to the head, as NIfTI files made from axial DICOM do. mirrored: lesions of like
+    SUVmax at the same site of both sides (`place_lesions`).
     """
     number = patient_number(index)
     person = np.random.default_rng(np.random.SeedSequence([seed, 1, number]))
@@ -53,7 +54,7 @@ def make_exam(seed: int, index: int) -> PhantomExam:
     texture(rng, canvas)
     image = blur(canvas, scanner)
     axes = _axes(affine, shape_kji)
-    placed = place_lesions(rng, body, canvas, image, scanner, axes)
+    placed = place_lesions(rng, body, canvas, image, scanner, axes, mirrored=mirrored)
     pet, found = settle(placed, image, make_noise(rng, scanner, shape_kji), scanner)
 
     ct_affine, ct_shape = _grid(rng, body, scanner.ct_spacing_ijk_mm, behind_mm=34.0)

@@ -28,7 +28,7 @@ REPORT_COLUMNS = ("exam_id", "report_text", "patient_id", "tracer", "study_date"
 MARK = "exam.json"  # in truth/<exam_id>: written last, so an exam with it is complete
 
 
-def write_exam(out: str, seed: int, index: int, form: str, code: str) -> str:
+def write_exam(out: str, seed: int, index: int, form: str, code: str, mirrored: bool = False) -> str:
     """Makes exam `index` of series `seed` under `out`, unless it is there; returns its id. Runs in a worker process.
 
     form: "nifti" or "dicom". code: `code_hash` of the run, kept with the exam. Images go to exams/<id>, masks and
@@ -39,7 +39,7 @@ def write_exam(out: str, seed: int, index: int, form: str, code: str) -> str:
         return exam_id
     part = root / f".{exam_id}.{uuid.uuid4().hex}.part"
     try:
-        exam = make_exam(seed, index)
+        exam = make_exam(seed, index, mirrored=mirrored)
         report = write_report(exam, np.random.default_rng(np.random.SeedSequence([seed, 3, index])))
         _write_images(part / "images", exam, form)
         for lesion in exam.lesions:
@@ -123,9 +123,11 @@ def _record(exam: PhantomExam, report: PhantomReport, form: str, code: str) -> d
     }
 
 
-def code_hash() -> str:
-    """Digest of the phantom's source and of numpy's version: exams made by others are made again."""
-    return content_hash([np.__version__, source_hash("petground.pipeline.phantom")])
+def code_hash(*, mirrored: bool = False) -> str:
+    """Digest of the phantom's source, numpy's version and the kind of exam: exams made otherwise are made again."""
+    return content_hash(
+        [np.__version__, source_hash("petground.pipeline.phantom"), *(["mirrored"] if mirrored else [])]
+    )
 
 
 def _replace(new: Path, place: Path) -> None:

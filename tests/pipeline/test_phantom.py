@@ -13,7 +13,7 @@ from petground.pipeline.phantom.anatomy import make_canvas, make_shapes, paint_b
 from petground.pipeline.phantom.body import Body, make_body, make_patient
 from petground.pipeline.phantom.canvas import Canvas, capsule, ellipsoid, mirrored, paint
 from petground.pipeline.phantom.exam import make_exam, patient_number
-from petground.pipeline.phantom.records import PhantomExam
+from petground.pipeline.phantom.records import Lesion, PhantomExam
 from petground.pipeline.phantom.sites import SITES, liver_segment
 from petground.pipeline.phantom.tissue import NAMES, TISSUES, TRACER_COLUMN, hu_table, suv_table
 from petground.pipeline.phantom.trunk import lobe
@@ -64,6 +64,29 @@ def test_same_exam_from_same_seed(exams: list[PhantomExam], monkeypatch: pytest.
     assert [one.site for one in again.lesions] == [one.site for one in exams[3].lesions]
     assert other.pet.shape != again.pet.shape or not np.array_equal(other.pet.array, again.pet.array)
     assert other.patient.patient_id != again.patient.patient_id
+
+
+def test_mirrored_lesions_are_alike_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(physics, "PET_SPACINGS_MM", ((4.5, 4.5, 5.0),) * len(physics.PET_SPACINGS_MM))
+    monkeypatch.setattr(physics, "CT_SPACINGS_MM", ((5.0, 5.0, 6.0),) * len(physics.CT_SPACINGS_MM))
+    pairs = singles = 0
+    for index in range(4):
+        exam = make_exam(50, index, mirrored=True)
+        by_site: dict[str, list[Lesion]] = {}
+        for lesion in exam.lesions:
+            by_site.setdefault(lesion.site, []).append(lesion)
+        for both in by_site.values():
+            if len(both) == 1:
+                singles += 1
+                continue
+            pairs += 1
+            left, right = sorted(both, key=lambda one: str(one.laterality))
+            assert (left.laterality, right.laterality) == ("left", "right")
+            assert 0.75 < left.suv_max / right.suv_max < 1.33
+            # i runs to the patient's left
+            assert left.voxel_ijk[0] > right.voxel_ijk[0]
+    assert pairs >= 4
+    assert singles >= 1
 
 
 def test_grids_and_units(exams: list[PhantomExam]) -> None:
