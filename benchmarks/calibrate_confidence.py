@@ -1,12 +1,13 @@
-"""Fits labeling/confidence.json, and measures its calibration on seeds that had no part in the fit.
+"""Fits labeling/confidence*.json, and measures the calibration on seeds that had no part in the fit.
 
     python benchmarks/calibrate_confidence.py            fit, then measure
     python benchmarks/run.py calibrate_confidence        measure: docs/results, docs/images/reliability.png
 
 Simulated exams, whole-body phantoms and crops. More than half of the findings are told wrong on purpose: the slice off
 by a little or a lot, the value off, mistyped or of another exam, the side wrong, or value and slice of another maximum;
-crops hold neighbours that no report mentions. A label is right when it overlaps the lesion that was meant with a Dice
-of 0.5 or more.
+crops hold neighbours that no report mentions. Half of the findings state a size, a little off. A label is right when it
+overlaps the lesion that was meant with a Dice of 0.5 or more. `auto` has a model of its own; each rule that a site can
+ask for has one of auto's confidence and of how the two outlines compare, fitted and measured on the crops.
 """
 
 from __future__ import annotations
@@ -20,20 +21,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from petground.labeling.confidence import DIRECTIONS, FEATURES
+from petground.labeling.confidence import ASKED_DIRECTIONS, DIRECTIONS, FEATURES
 from petground.labeling.finding import Finding, Label
 from petground.labeling.label import label_exam
 from petground.labeling.logistic import Logistic, fit_logistic, load_logistic
 from petground.labeling.maxima import local_maxima
+from petground.labeling.rules import RULES
+from petground.labeling.site import Site
 from petground.labeling.volume import Volume
 from petground.pipeline.phantom.crop import make_crop, told
 from petground.pipeline.phantom.exam import make_exam
 
 HERE = Path(__file__).resolve().parent
-FIT = {"crop_seed": 21, "crops": 350, "exam_seed": 601, "exams": 24}
-HELD_OUT = {"crop_seed": 22, "crops": 210, "exam_seed": 602, "exams": 14}
+FIT = {"crop_seed": 21, "crops": 350, "exam_seed": 601, "exams": 40}
+HELD_OUT = {"crop_seed": 22, "crops": 210, "exam_seed": 602, "exams": 30}
 WRONG = 0.6  # of the findings
 ROUNDS, CROP_ROUNDS = 5, 3  # each exam is told so many times, with other errors
+ASKED_ROUNDS = 2
+SIZED, SIZE_SPREAD = 0.5, 0.2  # of the findings state a size; standard deviation of its logarithm
 RIGHT_DICE = 0.5
 BINS = 10
 Truth = NDArray[np.bool_]
@@ -41,20 +46,34 @@ Truth = NDArray[np.bool_]
 
 def main() -> None:
     rows = _labels(**FIT)
+    _fit("confidence", rows, FEATURES, DIRECTIONS)
+    asked = _asked_labels(FIT["crop_seed"], FIT["crops"])
+    for rule in RULES:
+        here = [row for row in asked if row["rule"] == rule]
+        _fit(f"confidence_{rule}", here, tuple(ASKED_DIRECTIONS), ASKED_DIRECTIONS)
+    sys.stdout.write(f"{measure()}\n")
+
+
+def _fit(name: str, rows: list[dict[str, Any]], features: tuple[str, ...], directions: dict[str, int]) -> None:
     right = [row["right"] for row in rows]
-    model = fit_logistic([row["measures"] for row in rows], right, FEATURES, directions=DIRECTIONS)
+    model = fit_logistic([row["measures"] for row in rows], right, features, directions=directions)
     text = model.as_json(made_by="python benchmarks/calibrate_confidence.py", labels=len(rows), seeds=FIT)
-    (HERE.parent / "labeling" / "confidence.json").write_text(text, encoding="utf-8")
+    (HERE.parent / "labeling" / f"{name}.json").write_text(text, encoding="utf-8")
     load_logistic.cache_clear()
-    sys.stdout.write(f"fitted on {len(rows)} labels, {np.mean([row['right'] for row in rows]):.3f} of them right\n")
-    sys.stdout.write(f"{_figures(_labels(**HELD_OUT), model)}\n")
+    sys.stdout.write(f"{name}: fitted on {len(rows)} labels, {np.mean(right):.3f} of them right\n")
 
 
 def measure() -> dict[str, Any]:
     model = load_logistic("confidence")
     rows = _labels(**HELD_OUT)
     _plot(rows, model, HERE.parent / "docs" / "images" / "reliability.png")
-    return {"event": f"Dice >= {RIGHT_DICE} with the lesion meant", "seeds": HELD_OUT} | _figures(rows, model)
+    told = {"event": f"Dice >= {RIGHT_DICE} with the lesion meant", "seeds": HELD_OUT}
+    asked = _asked_labels(HELD_OUT["crop_seed"], HELD_OUT["crops"])
+    by_rule = {
+        rule: _summary([row for row in asked if row["rule"] == rule], load_logistic(f"confidence_{rule}"))
+        for rule in RULES
+    }
+    return told | _figures(rows, model) | {"asked_rules_on_crops": by_rule}
 
 
 def _figures(rows: list[dict[str, Any]], model: Logistic) -> dict[str, Any]:
@@ -109,13 +128,45 @@ def _labels(crop_seed: int, crops: int, exam_seed: int, exams: int) -> list[dict
     rows: list[dict[str, Any]] = []
     for kind, pet, ct, pairs, rng, rounds in _exams(crop_seed, crops, exam_seed, exams):
         for _ in range(rounds):
-            errors, findings = zip(*(_spoilt(finding, rng, pet, truth) for finding, truth in pairs), strict=True)
-            for fate, error, (_, truth) in zip(label_exam(pet, findings, ct=ct), errors, pairs, strict=True):
-                if isinstance(fate, Label):
-                    dice = 2 * (fate.mask & truth).sum() / (fate.mask.sum() + truth.sum())
-                    right = bool(dice >= RIGHT_DICE)
-                    rows.append({"kind": kind, "error": error, "right": right, "measures": fate.measures})
+            rows += [{"kind": kind} | row for row in _judged(pet, ct, pairs, rng, Site())]
     return rows
+
+
+def _asked_labels(crop_seed: int, crops: int) -> list[dict[str, Any]]:
+    """Every rule on the same findings of every crop; the numbers that a site can set take turns."""
+    rows: list[dict[str, Any]] = []
+    for number, (_, pet, ct, pairs, _, _) in enumerate(_exams(crop_seed, crops, 0, 0)):
+        site = Site(contour_fraction=(0.41, 0.5)[number % 2], contour_suv=(4.0, 2.5)[number % 2])
+        for again in range(ASKED_ROUNDS):
+            for rule in RULES:
+                rng = np.random.default_rng((crop_seed, number, 2 + again))
+                asked = replace(site, contour=rule)  # type: ignore[arg-type]
+                rows += [{"rule": rule} | row for row in _judged(pet, ct, pairs, rng, asked)]
+    return rows
+
+
+def _judged(
+    pet: Volume, ct: Volume | None, pairs: list[tuple[Finding, Truth]], rng: np.random.Generator, site: Site
+) -> Iterator[dict[str, Any]]:
+    """The labels of one exam told once, with errors, and whether they are right."""
+    errors, findings = zip(*(_spoilt(finding, rng, pet, truth) for finding, truth in pairs), strict=True)
+    findings = tuple(_sized(finding, rng, pet, truth) for finding, (_, truth) in zip(findings, pairs, strict=True))
+    for fate, error, (_, truth) in zip(label_exam(pet, findings, ct=ct, site=site), errors, pairs, strict=True):
+        if isinstance(fate, Label):
+            dice = 2 * (fate.mask & truth).sum() / (fate.mask.sum() + truth.sum())
+            yield {"error": error, "right": bool(dice >= RIGHT_DICE), "measures": fate.measures}
+
+
+def _sized(finding: Finding, rng: np.random.Generator, pet: Volume, truth: Truth) -> Finding:
+    """The finding with its lesion's longest diameter, in half of the cases, as a radiologist may have measured it."""
+    points = pet.to_world_mm(np.argwhere(truth))
+    volume_mm3 = float(truth.sum()) * pet.voxel_ml * 1000
+    longest = max(
+        float(np.sqrt(5 * np.linalg.eigvalsh(np.cov(points.T))[-1])) * 2 if len(points) > 8 else 0.0,
+        (6 * volume_mm3 / np.pi) ** (1 / 3),
+    )
+    told = round(longest * float(np.exp(rng.normal(0, SIZE_SPREAD))))
+    return replace(finding, size_mm=float(max(told, 3))) if rng.random() < SIZED else finding
 
 
 def _exams(

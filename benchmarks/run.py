@@ -21,9 +21,9 @@ from types import ModuleType
 HERE = Path(__file__).resolve().parent
 NAMES = (
     "gold", "weak_labels", "touching_small", "calibrate_confidence", "numbering", "matching", "suv_oracles", "deid",
-    "medspacy_speed", "archive",
+    "medspacy_speed", "archive", "model_sizes",
 )  # fmt: skip
-LONG = ("extract",)  # an hour: only when named
+LONG = ("extract", "grounding")  # hours: only when named
 LIBRARIES = ("petground", "torch", "numpy", "scipy", "spacy", "pydicom", "SimpleITK")
 
 

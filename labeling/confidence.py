@@ -3,7 +3,8 @@
 The event: the mask overlaps the lesion that the report means, with a Dice of 0.5 or more against its true extent. The
 probability is a logistic model of the features below, fitted on simulated exams in which a part of the findings is
 wrong on purpose (`python benchmarks/calibrate_confidence.py` writes confidence.json and measures the calibration on
-seeds of its own). It is calibrated there and nowhere else: real findings are wrong in other ways and shares.
+seeds of its own). It is calibrated there and nowhere else: real findings are wrong in other ways and shares. Outlines
+by a rule that the site asks for have a model per rule, of auto's confidence and of how the two outlines compare.
 """
 
 from __future__ import annotations
@@ -11,10 +12,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import numpy as np
+from scipy import special
 
 from petground.labeling.logistic import load_logistic
+from petground.labeling.stated import log_over_usual
 
-__all__ = ["DIRECTIONS", "FEATURES", "confidence", "features"]
+__all__ = [
+    "ASKED_DIRECTIONS",
+    "DIRECTIONS",
+    "FEATURES",
+    "asked_confidence",
+    "asked_features",
+    "confidence",
+    "features",
+]
 
 DIRECTIONS = {
     "value": 1,
@@ -33,9 +44,14 @@ DIRECTIONS = {
     "on_organ": -1,
     "at_edge": -1,
     "wrong_side": -1,
+    "size_fits": 1,
+    "size_off": -1,
+    "cut_to_size": -1,
 }
 """What each feature may do to the confidence: a doubt never raises it, whatever a fit makes of chance in its data."""
 FEATURES = tuple(DIRECTIONS)
+ASKED_DIRECTIONS = {"auto": 1, "agreement": 1, "apart": -1, "grown": -1, "shrunk": -1, "stability": 1}
+"""The same for an outline by a rule that the site asks for."""
 
 
 def features(
@@ -52,6 +68,7 @@ def features(
     whole: float,
     side_mm: float | None,
     notes: Collection[str],
+    size_mm: float | None = None,
 ) -> dict[str, float]:
     """Measured evidence by name, each of the order of 1.
 
@@ -60,7 +77,9 @@ def features(
     best other candidate as part of it. contrast: (maximum - background) / maximum. signal_to_noise: of the maximum's
     height. stability: volume at a 10 % higher threshold over that at a 10 % lower one. whole: probability that the
     lesion is larger and uneven. side_mm: distance into the reported side, None where not told. notes: of the outline.
+    size_mm: longest diameter as reported.
     """
+    off_size = abs(log_over_usual(volume_ml, size_mm)) if size_mm else 0.0
     log_ml = float(np.log(max(volume_ml, 1e-3)))
     return {
         "value": float(np.exp(-max(value_excess, 0.0) / 0.1)),
@@ -79,9 +98,34 @@ def features(
         "on_organ": float("on_organ" in notes),
         "at_edge": float("at_image_edge" in notes),
         "wrong_side": float(side_mm is not None and side_mm < -10.0),
+        "size_fits": float(np.exp(-((off_size / 0.9) ** 2) / 2)) if size_mm else 0.0,
+        "size_off": float(np.clip(off_size - 0.7, 0.0, 3.0)),  # up to twice or half as much tells nothing
+        "cut_to_size": float("larger_than_stated" in notes),
     }
 
 
 def confidence(measured: Mapping[str, float]) -> float:
     """Calibrated probability in [0, 1] that the label is right; raises KeyError when a feature is missing."""
     return load_logistic("confidence").probability(measured)
+
+
+def asked_features(auto: float, agreement: float, times: float, stability: float) -> dict[str, float]:
+    """Evidence for an outline by a rule that the site asks for, where the event is the same.
+
+    auto: confidence of the outline that `auto` makes. agreement: Dice of the two. times: volume over that of auto's.
+    stability: as in `features`, of the asked outline.
+    """
+    log_times = float(np.log(np.clip(times, 1e-3, 1e3)))
+    return {
+        "auto": float(special.logit(np.clip(auto, 0.01, 0.99))),
+        "agreement": float(np.clip(agreement, 0.0, 1.0)),
+        "apart": float(np.clip(0.6 - agreement, 0.0, 0.6)),
+        "grown": max(0.0, log_times),
+        "shrunk": max(0.0, -log_times),
+        "stability": float(np.clip(stability, 0.0, 1.0)),
+    }
+
+
+def asked_confidence(rule: str, measured: Mapping[str, float]) -> float:
+    """Calibrated probability that an outline by the rule is right; each rule has its own model."""
+    return load_logistic(f"confidence_{rule}").probability(measured)

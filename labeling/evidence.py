@@ -83,7 +83,11 @@ def sightings(pet: Volume, findings: Sequence[Finding], site: Site, *, ct: Volum
     told = [
         f
         for f in findings
-        if f.status == "positive" and f.slice is not None and f.suv >= site.suv_minimum and f.counted_from is None
+        if f.status == "positive"
+        and f.slice is not None
+        and f.suv >= site.suv_minimum
+        and f.counted_from is None
+        and not {"at_least", "at_most"}.intersection(f.warnings)  # a bound fits too much to tell of the numbering
     ]
     if not told:
         return []

@@ -31,4 +31,6 @@ def extract_findings(text: str, *, site: Site | None = None) -> list[Finding]:
     findings = read_report(text) if has_suv_words(text) else []
     if any(f.status == "positive" for f in findings) and (end_named := slices_counted(text)) is not None:
         findings = [replace(f, counted_from=end_named) if f.status == "positive" else f for f in findings]
-    return sorted(findings + unread, key=lambda f: f.span) if unread else findings
+    if not findings or not unread:
+        return findings or unread
+    return sorted(findings + unread, key=lambda f: f.span)

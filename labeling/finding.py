@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 __all__ = [
     "IMAGE_REASONS",
     "TEXT_REASONS",
+    "WARNINGS",
     "Candidate",
     "Excluded",
     "Finding",
@@ -42,6 +43,13 @@ TEXT_REASONS: dict[str, str] = {
 }
 """Why a mention in a report is not a current lesion with SUVmax and axial slice; the first that applies."""
 
+WARNINGS: dict[str, str] = {
+    "at_least": "told as a bound: 'SUVmax > 20', 'at least 9.4'",
+    "at_most": "told as a bound: 'SUVmax < 3'",
+    "decimal_split": "read as one number across a blank: 'SUVmax 5. 4'",
+}
+"""What to know of a value that is kept all the same."""
+
 IMAGE_REASONS: dict[str, str] = {
     "slice_outside": "the reported slice is not on the image",
     "suv_below_minimum": "reported SUV below the site's minimum",
@@ -53,7 +61,7 @@ IMAGE_REASONS: dict[str, str] = {
     "no_contour": "the lesion could not be told from its surroundings",
     "check_suv": "the label's SUVmax differs from the reported one",
     "check_laterality": "the label lies on the other side than reported",
-    "check_volume": "the label is implausibly large or small",
+    "check_volume": "the label is implausibly large or small, or far larger than the size that the text states",
 }
 """Why a positive mention got no label on the image."""
 
@@ -68,7 +76,9 @@ class Finding:
     laterality, site: side and lower-case key words of the place, where the text says so.
     status, reason: `positive`, or `excluded` with a key of TEXT_REASONS.
     span: characters of the SUV mention in the report text; sentence_span those of its sentence.
+    size_mm: the lesion's longest diameter today as the text states it (see `language.sizes`).
     counted_from: the end that the report says its slices are counted from; it goes before the site's convention.
+    warnings: keys of WARNINGS, where the number printed is not simply the value.
     prompt: the words that single this finding out, with every SUV and slice mention cut out by its span:
         what a model may read without being told the answer.
     """
@@ -91,6 +101,7 @@ class Finding:
     size_mm: float | None = None
     series: int | None = None
     counted_from: Literal["head", "feet"] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

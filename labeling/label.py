@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petground.labeling.body import right_of_midline_mm, towards_side_mm
-from petground.labeling.confidence import confidence, features
+from petground.labeling.confidence import asked_confidence, asked_features, confidence, features
 from petground.labeling.contour import Outline, outline
 from petground.labeling.errors import InputError
 from petground.labeling.finding import Candidate, Excluded, Finding, Label
 from petground.labeling.match import CHECK_TOLERANCE, DEEP_IN_ORGAN, Choice, assign, find_candidates, value_excess
 from petground.labeling.numbering import site_for_series, slice_number, slice_to_k
+from petground.labeling.organ_fit import require_on_patient
 from petground.labeling.site import Site
+from petground.labeling.stated import most_ml
 from petground.labeling.volume import Volume
 
 __all__ = ["label_exam", "label_finding"]
@@ -50,15 +53,18 @@ def label_exam(
     ct: Volume | None = None,
     organs: Volume | None = None,
     tracer: str | None = None,
+    case: str | None = None,
 ) -> list[Label | Excluded]:
     """Labels the findings of one exam together: no maximum serves two findings, no mask grows into another's lesion.
 
     Returns one Label or Excluded per finding, in order; findings that are not `positive` keep their reason. Raises
     InputError when the PET holds no positive number or is not SUVbw, GeometryError when slices cannot be counted (no
-    CT, no instance numbers, not axial).
+    CT, no instance numbers, not axial) or the organ map does not lie on the patient. case: the exam, for messages.
     """
     site = site or Site()
     pet = _checked(pet)
+    if organs is not None:
+        require_on_patient(organs, pet, ct, case=case)
     fates: dict[int, Label | Excluded] = {}
     pools: dict[int, list[Candidate]] = {}
     for n, finding in enumerate(findings):
@@ -76,7 +82,16 @@ def label_exam(
             fates[n] = fate
             continue
         others = [voxel for m, voxel in seeds.items() if m != n and voxel != seeds[n]]
-        shape = outline(pet, seeds[n], others=others, organs=organs, tracer=tracer, site=findings[n].site, rules=site)
+        shape = outline(
+            pet,
+            seeds[n],
+            others=others,
+            organs=organs,
+            tracer=tracer,
+            site=findings[n].site,
+            rules=site,
+            size_mm=findings[n].size_mm,
+        )
         if shape is None:
             fates[n] = Excluded("no_contour", candidates=_chosen_first(choice, pools[n]))
         else:
@@ -200,6 +215,8 @@ def _label(
         return Excluded("check_suv", f"maximum {measured:.2f}", candidates)
     if not site.min_volume_ml <= volume_ml <= site.max_volume_ml:
         return Excluded("check_volume", f"{volume_ml:.3g} ml", candidates)
+    if finding.size_mm and volume_ml > most_ml(finding.size_mm):
+        return Excluded("check_volume", f"{volume_ml:.3g} ml for a stated {finding.size_mm:g} mm", candidates)
     warnings = list(shape.notes)
     side_mm = _side_mm(pet, finding, candidates[0], ct)
     if side_mm is not None and side_mm < -SIDE_WARNING_MM:
@@ -210,27 +227,24 @@ def _label(
     counted = _counted(site, finding, pet, ct) or site
     if counted.slice_origin != site.slice_origin:
         warnings.append("counted_as_the_report_says")
-    measures = features(
-        value_excess=excess,
-        slice_distance=chosen.slice_distance,
-        match_score=chosen.score,
-        prominence=chosen.evidence.get("prominence", 1.0),
-        runner_up=choice.runner_up,
-        contrast=(measured - shape.background) / measured,
-        signal_to_noise=(measured - shape.background) / max(shape.noise, 1e-6),
-        stability=shape.stability,
-        volume_ml=volume_ml,
-        whole=shape.whole,
-        side_mm=side_mm,
-        notes=shape.notes,
-    )
+    warnings += finding.warnings
+    about = {
+        "value_excess": excess,
+        "slice_distance": chosen.slice_distance,
+        "match_score": chosen.score,
+        "prominence": chosen.evidence.get("prominence", 1.0),
+        "runner_up": choice.runner_up,
+        "side_mm": side_mm,
+        "size_mm": finding.size_mm,
+    }
+    trust, measures = _trust(shape, measured, volume_ml, pet.voxel_ml, about)
     return Label(
         mask=mask,
         suv_measured=measured,
         slice_measured=slice_number(candidates[0].voxel_ijk[2], pet, counted, ct),
         voxel_ijk=candidates[0].voxel_ijk,
         volume_ml=volume_ml,
-        confidence=confidence(measures) * shape.agreement,
+        confidence=trust,
         method=shape.method,
         threshold=shape.threshold,
         candidates=candidates,
@@ -238,3 +252,36 @@ def _label(
         why=shape.why,
         measures=measures,
     )
+
+
+def _trust(
+    shape: Outline, measured: float, volume_ml: float, voxel_ml: float, about: Mapping[str, Any]
+) -> tuple[float, dict[str, float]]:
+    """Confidence and the measures it is made of: those of `features`, or of `asked_features` for a rule asked for.
+
+    measured: the label's maximum [g/ml]. about: what is known apart from the outline.
+    """
+
+    def evidence(outlined: Outline, ml: float, notes: tuple[str, ...]) -> dict[str, float]:
+        return features(
+            **about,
+            contrast=(measured - outlined.background) / measured,
+            signal_to_noise=(measured - outlined.background) / max(shape.noise, 1e-6),
+            stability=outlined.stability,
+            volume_ml=ml,
+            whole=outlined.whole,
+            notes=notes,
+        )
+
+    if not shape.asked:
+        measures = evidence(shape, volume_ml, shape.notes)
+        return confidence(measures), measures
+    auto = shape.auto
+    if auto is None:  # it told nothing from the surroundings
+        measures = asked_features(confidence(evidence(shape, volume_ml, shape.notes)), 0.0, 1.0, shape.stability)
+    else:
+        auto_ml = float(auto.mask.sum()) * voxel_ml
+        shared = 2.0 * float((shape.mask & auto.mask).sum()) / float(shape.mask.sum() + auto.mask.sum())
+        trust = confidence(evidence(auto, auto_ml, tuple({*shape.notes, *auto.notes})))
+        measures = asked_features(trust, shared, volume_ml / auto_ml, shape.stability)
+    return asked_confidence(shape.method, measures), measures

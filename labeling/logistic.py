@@ -46,7 +46,7 @@ class Logistic:
         return json.dumps(told | values, indent=1) + "\n"
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def load_logistic(name: str) -> Logistic:
     """The model `labeling/<name>.json`."""
     values = json.loads(files("petground.labeling").joinpath(f"{name}.json").read_text(encoding="utf-8"))

@@ -25,6 +25,7 @@ __all__ = [
     "assign",
     "find_candidates",
     "rounding_interval",
+    "told_interval",
     "value_excess",
 ]
 
@@ -56,9 +57,20 @@ def rounding_interval(suv: float, decimals: int) -> tuple[float, float]:
     return suv - half, suv + half
 
 
-def value_excess(value: float, finding: Finding) -> float:
-    """How far a measured maximum lies outside of the printed number's rounding interval [g/ml]; 0 inside."""
+def told_interval(finding: Finding) -> tuple[float, float]:
+    """The values that a finding can mean: its rounding interval, open to one side where the report gives a bound.
+
+    "SUVmax < 3" is matched down to half of it: fainter uptake could be anything.
+    """
     low, high = rounding_interval(finding.suv, finding.suv_decimals)
+    if "at_least" in finding.warnings:
+        return low, np.inf
+    return (0.5 * finding.suv, high) if "at_most" in finding.warnings else (low, high)
+
+
+def value_excess(value: float, finding: Finding) -> float:
+    """How far a measured maximum lies outside of what the printed number can mean [g/ml]; 0 inside."""
+    low, high = told_interval(finding)
     return max(low - value, value - high, 0.0)
 
 
@@ -81,7 +93,7 @@ def find_candidates(
     """
     body = _Body(pet, ct, organs, tracer)
     tolerance = site.suv_tolerance if widen is None else widen
-    low, high = rounding_interval(finding.suv, finding.suv_decimals)
+    low, high = told_interval(finding)
     # float32 voxels: 5.15 is stored as 5.1500001
     low, high = low - tolerance - 1e-5, high + tolerance + 1e-5
     near = range(max(ks.start - site.slice_tolerance, 0), min(ks.stop + site.slice_tolerance, pet.shape[2]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -13,6 +13,8 @@ from petground.labeling.errors import ConfigError
 
 __all__ = ["Site", "SiteGroup", "scanner_matches", "site_from_mapping", "site_to_mapping"]
 
+WHOLE_SITE = frozenset({"half_life_from_code", "patient_ids"})
+"""Settings that are used before it is known to which group an exam belongs, or for the export as a whole."""
 _DAY = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 
 
@@ -68,6 +70,10 @@ class Site:
     contour_suv: SUV, for `absolute` (4 as in the lymphoma literature, 2.5 in older work) [g/ml].
     half_life_from_code: whether a RadionuclideHalfLife that a PET header lacks is looked up from its
         RadionuclideCodeSequence; for all exams alike, groups or not.
+    check_study_date: whether an exam is refused whose report has another study_date than the images.
+    study_date_tolerance_days: how many days the two may differ.
+    patient_ids: how the export's patient_id and DICOM's PatientID go together; for all exams alike. check: equal, or
+        one to one where the export uses ids of its own; pseudonyms: one to one; export, dicom: that one is believed.
     groups: exams by scanner or time for which other settings hold; the first that fits an exam is its own.
     """
 
@@ -88,6 +94,9 @@ class Site:
     contour_fraction: float = 0.41
     contour_suv: float = 4.0
     half_life_from_code: bool = False
+    check_study_date: bool = True
+    study_date_tolerance_days: int = 1
+    patient_ids: Literal["check", "pseudonyms", "export", "dicom"] = "check"
     groups: tuple[SiteGroup, ...] = ()
 
     def __post_init__(self) -> None:
@@ -104,6 +113,7 @@ class Site:
             "midline_margin_mm",
             "max_volume_ml",
             "min_volume_ml",
+            "study_date_tolerance_days",
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}", fix="it must be a number and not negative")
@@ -117,7 +127,8 @@ class Site:
 
 
 def site_from_mapping(values: Mapping[str, Any] | None) -> Site:
-    """A Site from the mapping of a YAML file. Raises ConfigError for unknown keys, types and words.
+    """A Site from the mapping of a YAML file. Raises ConfigError for unknown keys, types and words, and for settings of
+    the whole site in a group.
 
     `groups` is a list of mappings with `scanner`, `from`, `until` (ISO dates) and any other setting of a site.
     """
@@ -125,7 +136,7 @@ def site_from_mapping(values: Mapping[str, Any] | None) -> Site:
     groups = values.pop("groups", None) or []
     if not isinstance(groups, list | tuple) or not all(isinstance(group, Mapping) for group in groups):
         raise ConfigError("groups is not a list of settings", fix="write each group as '- scanner: ...'")
-    settings = _settings(values)
+    settings = _settings(values, {f.name for f in fields(Site)})
     return Site(**settings, groups=tuple(_group(group, settings) for group in groups))
 
 
@@ -154,18 +165,20 @@ def _group(values: Mapping[str, Any], base: Mapping[str, Any]) -> SiteGroup:
         raise ConfigError(f"a group from {days['from']} until {days['until']} holds no exam", fix="swap the two")
     if not rest:
         raise ConfigError("a group changes no setting", fix="add one, e.g. slice_origin: feet")
-    changes = _settings(rest)
+    for key in sorted(WHOLE_SITE.intersection(rest)):
+        raise ConfigError(f"'{key}' stands in a group", fix="it holds for all exams of the site: write it above groups")
+    known = {f.name for f in fields(Site)} - WHOLE_SITE - {"groups"}
+    changes = _settings(rest, known | {"scanner", "from", "until"}, " of a group")
     Site(**{**base, **changes})  # values out of range are told now, not at the first exam
     return SiteGroup(scanner, days["from"], days["until"], changes)
 
 
-def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    known = {f.name for f in fields(Site)} - {"groups"}
+def _settings(values: Mapping[str, Any], known: Collection[str], where: str = "") -> dict[str, Any]:
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=2)
             raise ConfigError(
-                f"unknown site setting '{key}'",
+                f"unknown site setting '{key}'{where}",
                 fix=f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}",
             )
     hints = get_type_hints(Site)

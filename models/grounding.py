@@ -28,10 +28,7 @@ class GroundingNet(nn.Module):
 
         Raises ValueError for another grid.
         """
-        if image.ndim != 5 or not self.config.fits(image.shape[2:]):
-            raise ValueError(
-                f"image {tuple(image.shape)}: [B, C, Z, Y, X] with axes in multiples of {self.config.divisor_zyx}"
-            )
+        self.config.require_grid(image.shape)
         return self.decoder.prepare(run_encoder(self.encoder, image, checkpointing=self.config.checkpointing))
 
     def decode(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
 from petground.models.registry import BlockError, check_options
+from petground.models.rival_configs import LLMSegConfig, ProjectionsConfig
 
 __all__ = ["NetConfig"]
 
@@ -17,7 +18,9 @@ class NetConfig:
     """A grounding network. The defaults are those of ConTEXTual Net 3D (arXiv 2502.00528).
 
     Args:
-        features: channels of each stage, from full to lowest resolution.
+        architecture: "unet", text gates in a 3D U-Net; "projections", the same on two projections (2.5D); or "llmseg",
+            which reads only `features`, `in_channels`, `head_bias`, `checkpointing` and `llmseg`.
+        features: channels of each stage, from full to lowest resolution; llmseg's first stage has half of the full.
         encoder: nnU-Net's residual or plain convolutional encoder.
         blocks_per_stage: residual blocks (or convolutions, when plain) of the encoder stages, one number or one each.
         strides: how many times smaller each stage's grid is than the one before, [z, y, x] each, the first all ones;
@@ -43,8 +46,11 @@ class NetConfig:
         presence: a head that says whether the thing is there at all, from the features where the sentence looks.
             Needs coarse_heads.
         checkpointing: training keeps the features between stages only and works the rest out again: less memory.
+        projections: what only the 2.5D network has.
+        llmseg: what only LLMSeg has.
     """
 
+    architecture: Literal["unet", "projections", "llmseg"] = "unet"
     features: list[int] = field(default_factory=lambda: [64, 96, 128, 192, 256])
     encoder: Literal["residual", "plain"] = "residual"
     blocks_per_stage: int | list[int] = 2
@@ -62,11 +68,40 @@ class NetConfig:
     shared_stages: int = 0
     presence: bool = False
     checkpointing: bool = False
+    projections: ProjectionsConfig = field(default_factory=ProjectionsConfig)
+    llmseg: LLMSegConfig = field(default_factory=LLMSegConfig)
 
     def __post_init__(self) -> None:
+        self._nest("projections", ProjectionsConfig)
+        self._nest("llmseg", LLMSegConfig)
+        self._check_architecture()
+        if self.architecture != "llmseg":
+            self._check_unet()
+
+    def _nest(self, name: str, kind: type) -> None:
+        value = getattr(self, name)
+        if isinstance(value, Mapping):  # what a checkpoint hands back
+            object.__setattr__(self, name, kind(**value))
+
+    def _check_architecture(self) -> None:
         stages = len(self.features)
         if stages < 2 or min(self.features) < 1:
             raise BlockError(f"features {self.features}: at least two stages of at least one channel")
+        for option in fields(self):
+            default = option.default if option.default_factory is MISSING else option.default_factory()
+            if not self._reads(option.name) and getattr(self, option.name) != default:
+                raise BlockError(f"architecture {self.architecture} does not read {option.name}; leave it out")
+        heads = self.llmseg.num_heads
+        if self.architecture == "llmseg" and any(n % (2 * heads) for n in self.features):
+            raise BlockError(f"features {self.features}: llmseg with {heads} heads needs multiples of {2 * heads}")
+
+    def _reads(self, option: str) -> bool:
+        if self.architecture == "llmseg":
+            return option in ("architecture", "features", "in_channels", "head_bias", "checkpointing", "llmseg")
+        return option not in ("projections", "llmseg") or option == self.architecture
+
+    def _check_unet(self) -> None:
+        stages = len(self.features)
         if any(stage not in range(stages - 1) for stage in self.fusion_stages):
             raise BlockError(f"fusion_stages {self.fusion_stages} not all in 0..{stages - 2}")
         if isinstance(self.blocks_per_stage, list) and len(self.blocks_per_stage) != stages:
@@ -122,6 +157,8 @@ class NetConfig:
     @property
     def divisor_zyx(self) -> tuple[int, int, int]:
         """Each axis of the grid must be a multiple of its number here."""
+        if self.architecture == "llmseg":
+            return (2 ** len(self.features),) * 3
         strides = [self.stride_zyx(stage) for stage in range(len(self.features))]
         z, y, x = (math.prod(stride[axis] for stride in strides) for axis in range(3))
         return z, y, x
@@ -129,6 +166,11 @@ class NetConfig:
     def fits(self, grid_zyx: Sequence[int]) -> bool:
         """True when the network takes such a grid."""
         return all(n % d == 0 for n, d in zip(grid_zyx, self.divisor_zyx, strict=True))
+
+    def require_grid(self, shape: Sequence[int]) -> None:
+        """Raises ValueError when an image of this shape is not [B, C, Z, Y, X] on a grid that fits."""
+        if len(shape) != 5 or not self.fits(shape[2:]):
+            raise ValueError(f"image {tuple(shape)}: [B, C, Z, Y, X] with axes in multiples of {self.divisor_zyx}")
 
     def stride_zyx(self, stage: int) -> tuple[int, int, int]:
         """From the stage before to this one."""

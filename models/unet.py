@@ -28,10 +28,12 @@ __all__ = ["Decoded", "TextDecoder", "make_encoder", "run_encoder"]
 
 class Decoded(NamedTuple):
     """What the network says: stages, logits [B, S, z, y, x] from the coarsest head to the answer on the full grid;
-    presence, logits [B, S], None without a presence head."""
+    presence, logits [B, S], None without a presence head; parts, what each view of a 2.5D network says on its own grid,
+    one voxel deep along its ray: training judges these, and not the stages, by projections of the target."""
 
     stages: list[Tensor]
     presence: Tensor | None
+    parts: tuple[Decoded, ...] = ()
 
 
 _NORM: dict[str, Any] = {"eps": 1e-5, "affine": True}
@@ -118,7 +120,7 @@ class TextDecoder(nn.Module):
         box: [B, 2, 3], see `voxel_places`. Raises nothing: `GroundingNet` checks.
         """
         batch, sentences = tokens.shape[:2]
-        text = _Text(tokens.flatten(0, 1), mask.flatten(0, 1), _each(box, sentences))
+        text = _Text(tokens.flatten(0, 1), mask.flatten(0, 1), box)
         x = _each(shared[0], sentences)
         logits: list[Tensor] = []
         pooled: Tensor | None = None
@@ -152,7 +154,7 @@ class TextDecoder(nn.Module):
 
 
 class _Text(NamedTuple):
-    """tokens [B*S, P, D], mask [B*S, P] bool, box [B*S, 2, 3] or None."""
+    """tokens [B*S, P, D], mask [B*S, P] bool, box [B, 2, 3] or None."""
 
     tokens: Tensor
     mask: Tensor

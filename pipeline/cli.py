@@ -6,32 +6,36 @@ all rooms meet, needs no import of networks (design: `pipeline` knows nothing of
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import errno
 import importlib.metadata
-import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from petground.labeling.errors import PetgroundError
+from petground.labeling.errors import ConfigError, InputError, PetgroundError
+from petground.pipeline.usage import absent_inputs, parser_of, require_place
 
 __all__ = ["main"]
 
 OK, FAILURE, USAGE, FAILED_CASES = 0, 1, 2, 3
+TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+"""What the disk says that a user can mend; anything else is a fault of ours and keeps its traceback."""
 
 
 class Command(NamedTuple):
-    """Where a command's function lies, one line about it, which of its parameters come without a flag."""
+    """Where a command's function lies, one line about it, which of its parameters come without a flag.
+
+    files: suffixes under which --out is one file; otherwise it is a folder.
+    """
 
     function: str
     about: str
     positional: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 COMMANDS: dict[str, Command] = {
@@ -42,9 +46,14 @@ COMMANDS: dict[str, Command] = {
     "phantom": Command(
         "petground.pipeline.commands.phantom:phantom", "make PET/CT exams with known lesions and reports"
     ),
-    "extract": Command("petground.pipeline.commands.extract:extract", "reports in, findings out; no images"),
+    "extract": Command(
+        "petground.pipeline.commands.extract:extract", "reports in, findings out; no images", files=(".parquet",)
+    ),
     "reports": Command(
-        "petground.pipeline.commands.reports:reports", "FHIR and HL7 v2 exports to a report table", ("export",)
+        "petground.pipeline.commands.reports:reports",
+        "FHIR and HL7 v2 exports to a report table",
+        ("export",),
+        (".parquet", ".csv", ".jsonl"),
     ),
     "fetch": Command("petground.pipeline.commands.fetch:fetch", "the PET/CTs of a report export by DICOMweb"),
     "label": Command("petground.pipeline.commands.label:label", "reports and exams in, 3D weak labels out"),
@@ -54,6 +63,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "train": Command("petground.training.cli:main", "fit a grounding model: `train fit --config ...` (LightningCLI)"),
     "evaluate": Command("petground.training.evaluate:evaluate", "F1 and Dice of a checkpoint, with text controls"),
+    "compare": Command("petground.training.compare:compare", "several evaluations side by side, with paired tests"),
     "ground": Command(
         "petground.pipeline.commands.ground:ground", "masks for a sentence or a whole report on one exam"
     ),
@@ -69,6 +79,12 @@ COMMANDS: dict[str, Command] = {
     "export": Command(
         "petground.pipeline.commands.export:export", "labels out: nnU-Net, VoxTell, MONAI, Hugging Face", ("work",)
     ),
+    "plans": Command(
+        "petground.pipeline.commands.plans:plans",
+        "nnU-Net plans network and patch for an exported data set",
+        ("dataset",),
+        (".json",),
+    ),
     "deidentify": Command(
         "petground.pipeline.commands.deidentify:deidentify", "names, numbers, dates out of reports and DICOM"
     ),
@@ -82,6 +98,8 @@ RAW = {"train"}  # gets its arguments as they are
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0 ok, 1 failure, 2 usage, 3 finished with failed cases."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         Console().print(_overview(), highlight=False, markup=False, soft_wrap=True)
         return OK if arguments else USAGE
@@ -90,9 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     name, rest = _named(arguments)
     if name not in COMMANDS:
-        return _unknown(name)
+        return _unknown(name, rest)
     try:
         return _run(name, rest)
+    except ConfigError as error:
+        _complain(str(error))
+        return USAGE
     except PetgroundError as error:
         _complain(str(error))
     except KeyboardInterrupt:
@@ -100,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone: `petground ... | head`
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in TOLD:
             raise
         _complain(f"{error.strerror}: {error.filename or 'the disk'}; what is finished is kept, mend it and run again")
     return FAILURE
@@ -122,35 +143,14 @@ def _run(name: str, arguments: list[str]) -> int:
     if name in RAW:
         return int(_load(command)(arguments) or OK)
     function = _load(command)
-    parser = _parser(name, function, command.positional)
-    values = parser.instantiate_classes(parser.parse_args(arguments))
-    return int(function(**values.as_dict()) or OK)
-
-
-def _parser(name: str, function: Callable[..., Any], positional: tuple[str, ...]) -> Any:
-    """Flags from the function's signature and docstring: typed and checked by jsonargparse, spelt with dashes."""
-    from docstring_parser import DocstringStyle, parse
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_style=DocstringStyle.GOOGLE)
-    parser = ArgumentParser(
-        prog=f"petground {name}",
-        description=(inspect.getdoc(function) or "").split("\nArgs:")[0].strip(),
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    told = {p.arg_name: p.description for p in parse(function.__doc__ or "").params}
-    switches = [p.name for p in inspect.signature(function).parameters.values() if p.default is False]
-    for parameter in positional:
-        parser.add_argument(parameter, type=Path, help=told.get(parameter))
-    parser.add_function_arguments(function, skip={*positional, *switches}, as_group=False)
-    for parameter in switches:
-        parser.add_argument(f"--{parameter}", action="store_true", help=told.get(parameter))
-    # jsonargparse names flags as Python names parameters; people type dashes. Both are taken, dashes are shown.
-    for action in parser._actions:
-        flags = [flag.replace("_", "-") for flag in action.option_strings]
-        parser._option_string_actions.update(dict.fromkeys(flags, action))
-        action.option_strings = flags
-    return parser
+    values = vars(parser_of(name, function, command.positional).parse_args(arguments))
+    require_place(values.get("out"), command.files)
+    try:
+        return int(function(**values) or OK)
+    except InputError as error:
+        if absent_inputs(values):  # what was typed is wrong, not what lies in the files
+            raise ConfigError(error.message, case=error.case, fix=error.fix) from error
+        raise
 
 
 def _load(command: Command) -> Callable[..., Any]:
@@ -172,7 +172,11 @@ def _overview() -> str:
     )
 
 
-def _unknown(name: str) -> int:
+def _unknown(name: str, rest: list[str]) -> int:
+    if parts := [f"  petground {c}  {COMMANDS[c].about}" for c in COMMANDS if c.startswith(f"{name} ")]:
+        asked = any(word in ("-h", "--help") for word in rest)
+        Console(stderr=not asked).print("\n".join(parts), highlight=False, markup=False, soft_wrap=True)
+        return OK if asked else USAGE
     near = difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.4) or [c for c in COMMANDS if c.startswith(name)]
     _complain(f"no command '{name}'" + (f"; did you mean {' or '.join(near)}?" if near else "; see petground --help"))
     return USAGE

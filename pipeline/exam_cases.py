@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from petground.labeling.finding import Candidate, Excluded, Finding
 from petground.labeling.site import Site, site_to_mapping
 from petground.labeling.suv_header import NO_FALLBACKS, SuvFallbacks
-from petground.pipeline.dates import iso_date
+from petground.pipeline.dates import iso_date, require_same_day
 from petground.pipeline.executors import guarded
 from petground.pipeline.files import write_json
 from petground.pipeline.organ_maps import NO_MAPS, OrganSource, organ_map, read_organs
@@ -28,7 +28,10 @@ __all__ = ["CODE", "exam_case", "ingest_case", "ingest_is_current", "label_case"
 
 # What each stage's outcome hangs on besides its input: results kept by other code are made anew.
 CODE = {
-    "ingest": ("petground.labeling", "petground.pipeline.dicom", "petground.pipeline.read", "petground.pipeline.nifti"),
+    "ingest": (
+        "petground.labeling",
+        *(f"petground.pipeline.{name}" for name in ("dicom", "read", "nifti", "dates", "patients", "tracers")),
+    ),
     "label": ("petground.labeling",),
 }
 Images = dict[str, "Volume"]
@@ -37,7 +40,7 @@ Images = dict[str, "Volume"]
 
 @dataclass(frozen=True)
 class Told:
-    """What the export says of an exam beside its report; the date as ISO. What it does not say the images may.
+    """What the export says of an exam beside its report, as it is written. What it does not say the images may.
 
     fallbacks: what may stand in where the PET's header is silent.
     """
@@ -77,13 +80,18 @@ def exam_case(
     ingested = guarded(ingest_case, exam_id, args)
     if ingested.reason is not None:
         return _failed("ingest", ingested)
-    found = guarded(organ_map, exam_id, (organs, source, out, exam_id, ingested.value))
+    exam = ingested.value
+    site = site.for_exam(told.scanner or exam.get("scanner"), iso_date(told.date) or exam.get("study_date"))
+    day = guarded(require_same_day, exam_id, (told.date, exam.get("study_date"), site))
+    if day.reason is not None:
+        return _failed("ingest", day)
+    found = guarded(organ_map, exam_id, (organs, source, out, exam_id, exam))
     if found.reason is not None:
         return _failed("match", found)
-    site = site.for_exam(told.scanner or ingested.value.get("scanner"), told.date or ingested.value.get("study_date"))
-    around = None if found.value is None else Around(found.value[0], found.value[1], organs.version, told.tracer)
-    key = label_key(codes["label"], site, ingested.value["key"], positive, around)
-    labelled = guarded(label_case, exam_id, (out, exam_id, key, dict(positive), site, ingested.value, images, around))
+    tracer = told.tracer or exam.get("tracer")
+    around = None if found.value is None else Around(found.value[0], found.value[1], organs.version, tracer)
+    key = label_key(codes["label"], site, exam["key"], positive, around)
+    labelled = guarded(label_case, exam_id, (out, exam_id, key, dict(positive), site, exam, images, around))
     return {"failed": None} if labelled.reason is None else _failed("match", labelled)
 
 
@@ -110,7 +118,7 @@ def ingest_is_current(source: Path, folder: Path, code: str, fallbacks: SuvFallb
 
     Looks at names, sizes and times only: a file that was touched counts as changed until its bytes are compared.
     """
-    record = kept(folder)
+    record = kept(folder, thorough=True)
     if record is None or not source.is_dir():
         return None
     files = folder_hash(source, record.get("source"), listing_only=True)
@@ -130,6 +138,7 @@ def ingest_case(
 
     images: takes the volumes when they were read now. fallbacks: what may stand in where the PET's header is silent.
     """
+    from petground.pipeline.dicom.origin import origin
     from petground.pipeline.nifti import as_stored, write_nifti
     from petground.pipeline.read import read_exam
 
@@ -153,31 +162,15 @@ def ingest_case(
             "pet_series": exam.pet_series,
             "ct_series": exam.ct_series,
             "slices": exam.pet.shape[2],
-            **_origin(exam.pet_files),
+            "patient": None if exam.patient is None else exam.patient._asdict(),
+            **origin(exam.pet_files),
         }
 
     value, _ = run_stage(folder, key, work, also={"source": files})
     # Where the files lie is no part of the result: the exams may have been moved since.
-    origin = {"source": value["source"], "folder": str(source.resolve()), "pet_series_uid": value["pet_series_uid"]}
-    write_json(folder / "source.json", origin)
+    place = {"source": value["source"], "folder": str(source.resolve()), "pet_series_uid": value["pet_series_uid"]}
+    write_json(folder / "source.json", place)
     return {**value, "key": key}
-
-
-def _origin(files: Sequence[Path]) -> dict[str, str | None]:
-    """Which series the PET was read from, so that SEG and SR point at that one; which scanner made it, and when."""
-    if not files:
-        return {"pet_series_uid": None, "scanner": None, "study_date": None}
-    import pydicom
-
-    machine = ("Manufacturer", "ManufacturerModelName", "StationName")
-    tags: list[Any] = ["SeriesInstanceUID", "StudyDate", "SeriesDate", *machine]
-    header = pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=tags)
-    names = [" ".join(str(header.get(tag) or "").split()) or "?" for tag in machine]
-    return {
-        "pet_series_uid": str(header.SeriesInstanceUID),
-        "scanner": " / ".join(names) if set(names) != {"?"} else None,
-        "study_date": iso_date(str(header.get("StudyDate") or header.get("SeriesDate") or "")),
-    }
 
 
 def label_case(
@@ -207,7 +200,8 @@ def label_case(
         rows = []
         organs = None if around is None else read_organs(around.path, around.version)
         tracer = None if around is None else around.tracer
-        labels = label_exam(pet, list(positive.values()), site=site, ct=ct, organs=organs, tracer=tracer)
+        told = list(positive.values())
+        labels = label_exam(pet, told, site=site, ct=ct, organs=organs, tracer=tracer, case=exam_id)
         for (finding_id, _), label in zip(positive.items(), labels, strict=True):
             row: dict[str, Any] = {
                 "finding_id": finding_id,

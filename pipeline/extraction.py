@@ -186,9 +186,10 @@ def shard_key(code: str, shard: Sequence[Report]) -> str:
 
 
 def whole_shard(path: Path) -> bool:
-    """Whether a shard's result is there, and readable: a power cut may leave a file without content."""
+    """Whether a shard's result is there, and as it was written: a power cut may leave a file without content."""
     try:
-        return b"petground.extract" in (pq.read_schema(path).metadata or {})
+        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
+        return b"petground.extract" in (table.schema.metadata or {})
     except (OSError, pa.ArrowException):
         return False
 
@@ -235,7 +236,7 @@ def extract_case(path: Path, texts: Sequence[tuple[Any, ...]]) -> None:
     record = json.dumps({"failed": failed, "positive": positive})
     table = pa.Table.from_pylist(rows, schema=_SHARD.with_metadata({"petground.extract": record}))
     content = pa.BufferOutputStream()
-    pq.write_table(table, content, compression="zstd")
+    pq.write_table(table, content, compression="zstd", write_page_checksum=True)
     write_bytes(path, content.getvalue().to_pybytes())
 
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from petground.labeling.errors import GeometryError
 from petground.labeling.volume import Unit, Volume
 
-__all__ = ["FILL", "Grid", "axial_last", "grid_around", "grid_of", "resample"]
+__all__ = ["FILL", "Grid", "axial_last", "grid_around", "grid_of", "on_grid_of", "resample"]
 
 FILL: dict[Unit, float] = {"SUVbw": 0.0, "HU": -1024.0, "label": 0.0, "probability": 0.0}
 """What lies outside an image: no uptake, air, no label."""
 
+SAME_VOXEL = 0.05  # of a voxel: what float32 headers and quaternions lose, and far below half a voxel
 _RAS_LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -94,6 +95,31 @@ def resample(
     if order == "nearest":
         values = values.astype(kind, copy=False)
     return Volume(values, like.affine, volume.unit, frame_of_reference=volume.frame_of_reference)
+
+
+def on_grid_of(label: Volume, image: Volume) -> Volume:
+    """The labelled voxels of a label map on the grid of `image`, voxel by voxel; nothing is resampled.
+
+    Other programs save a label map with its axes in another order or direction, or cut down to what is labelled: its
+    voxels must be the image's all the same. Raises GeometryError when they are not, or lie outside of the image.
+    """
+    found = np.argwhere(label.array != 0)
+    out = np.zeros(image.shape, dtype=label.array.dtype)
+    if len(found):
+        turn = np.linalg.inv(image.affine) @ label.affine  # voxel index of the label -> of the image
+        whole = np.rint(turn)
+        ends = np.array(list(product(*zip(found.min(axis=0), found.max(axis=0), strict=True))))
+        off = np.abs(ends @ (turn - whole)[:3, :3].T + (turn - whole)[:3, 3]).max()
+        axes = np.abs(whole[:3, :3])
+        if off > SAME_VOXEL or not ((axes.sum(axis=0) == 1).all() and (axes.sum(axis=1) == 1).all()):
+            raise GeometryError(
+                "its voxels are not those of the PET", fix="draw it on the PET, and save it unresampled"
+            )
+        index = (found @ whole[:3, :3].T + whole[:3, 3]).astype(int)
+        if (index < 0).any() or (index >= np.array(image.shape)).any():
+            raise GeometryError("it reaches beyond the PET", fix="draw it on the PET of this exam")
+        out[tuple(index.T)] = label.array[tuple(found.T)]
+    return image.like(out, "label")
 
 
 def axial_last(volume: Volume) -> Volume:

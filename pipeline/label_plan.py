@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from petground.labeling.errors import InputError
 from petground.labeling.finding import Finding
 from petground.labeling.site import Site
 from petground.labeling.suv_header import SuvFallbacks
-from petground.pipeline.dates import iso_date
+from petground.pipeline.dates import iso_date, require_same_day
 from petground.pipeline.exam_cases import CODE, Around, ingest_is_current, label_key
 from petground.pipeline.extraction import CODE as EXTRACT_CODE
 from petground.pipeline.extraction import read_shard, shard_key, shards, whole_shard
@@ -57,12 +59,22 @@ def plan(
         exam = (kept(out / "exams" / exam_id) or {}).get("value", {})
         date = iso_date(report.study_date) or exam.get("study_date")
         counted = site.for_exam(report.scanner or exam.get("scanner"), date)
+        if ingest is not None and _of_another_day(report, exam, counted):
+            continue
         given = given_map(organs, exams / exam_id, exam_id)
-        around = None if given is None else Around(*given, organs.version, report.tracer)
-        labels = kept(out / "labels" / exam_id)
+        around = None if given is None else Around(*given, organs.version, report.tracer or exam.get("tracer"))
+        labels = kept(out / "labels" / exam_id, thorough=True)
         made = labels is not None and labels.get("key")
         work.labels += ingest is None or made != label_key(codes["label"], counted, ingest, positive, around)
     return work
+
+
+def _of_another_day(report: Report, exam: Mapping[str, Any], site: Site) -> bool:
+    try:
+        require_same_day(report.study_date, exam.get("study_date"), site)
+    except InputError:
+        return True
+    return False
 
 
 def _positives(export: Export, exams: Path, out: Path, work: Plan) -> Iterator[tuple[Report, dict[str, Finding]]]:

@@ -17,8 +17,8 @@ from petground.labeling.errors import InputError
 from petground.labeling.finding import Finding
 from petground.labeling.site import Site, site_to_mapping
 from petground.labeling.suv_header import SuvFallbacks
-from petground.pipeline.dates import iso_date
 from petground.pipeline.exam_cases import CODE, Told, exam_case, ingest_is_current
+from petground.pipeline.exam_checks import checked
 from petground.pipeline.executors import Runner
 from petground.pipeline.extraction import Extracted, Failure, Tick, extract_reports, run_cases
 from petground.pipeline.files import write_json
@@ -73,8 +73,14 @@ def run_labels(run: LabelRun, tick: Tick = lambda stage, done, total: None) -> d
             run = replace(run, site=infer_site(run.out, run.site, exams, cases, tick, extracted.positive))
         drop_tables(run.out)  # from here on masks are replaced: no table may tell of those that were
         failures = extracted.failures | _label(run, extracted, tick)
+        found = checked(run.out, run.site, (report for report, _ in wanted(extracted)), failures)
+        for exam_id in found.failures:
+            _remove(run.out / "labels" / exam_id)
         write_json(run.out / "site.json", site_to_mapping(run.site))  # pages must count slices as the labels did
-        return write_label_tables(run.out, extracted.exams(), failures)
+        named = (
+            (replace(r, patient_id=found.patient_of.get(r.exam_id, r.patient_id)), f) for r, f in extracted.exams()
+        )
+        return write_label_tables(run.out, named, failures | found.failures, (*found.notes, *_hidden(run.reports)))
     finally:
         extracted.rows.unlink(missing_ok=True)
 
@@ -100,7 +106,7 @@ def _label(run: LabelRun, extracted: Extracted, tick: Tick) -> dict[str, Failure
     def todo() -> Iterator[tuple[str, tuple[Any, ...]]]:
         for report, positive in wanted(extracted, run.weights):
             exam_id, fallbacks = report.exam_id, SuvFallbacks(report.weight_kg, run.site.half_life_from_code)
-            told = Told(report.scanner, iso_date(report.study_date), report.tracer, fallbacks)
+            told = Told(report.scanner, report.study_date, report.tracer, fallbacks)
             weighed[exam_id] = fallbacks
             yield exam_id, (run.exams / exam_id, run.out, exam_id, codes, positive, run.site, told, run.organs)
 
@@ -116,10 +122,20 @@ def _label(run: LabelRun, extracted: Extracted, tick: Tick) -> dict[str, Failure
             unused.discard(outcome.case)
         else:
             failures[outcome.case] = tuple(failed)
-    for folder in (run.out / "labels" / name for name in unused):  # masks that no table names any more
-        if (folder / RECORD).is_file():
-            shutil.rmtree(folder)
+    for name in unused:
+        _remove(run.out / "labels" / name)
     return failures
+
+
+def _hidden(export: Export) -> tuple[str, ...]:
+    told = f"{export.hidden} drafts, withdrawn or superseded reports of exams that have another one were not read"
+    return (f"{told} (petground reports lists them)",) if export.hidden else ()
+
+
+def _remove(folder: Path) -> None:
+    """Masks that no table names any more."""
+    if (folder / RECORD).is_file():
+        shutil.rmtree(folder)
 
 
 def wanted(extracted: Extracted, weights: Weights = NO_WEIGHTS) -> Iterator[tuple[Report, dict[str, Finding]]]:

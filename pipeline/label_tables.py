@@ -39,11 +39,13 @@ def write_label_tables(
     out: Path,
     exams: Iterable[tuple[Report, Sequence[tuple[str, Finding]]]],
     failures: Mapping[str, Failure],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes exams, findings, labels and candidates.parquet and summary.json under `out`; returns the summary.
 
     exams: every exam of the export with its numbered findings; what became of its images is read from out/exams and
-    out/labels. Rows are in the order given, so that the same input gives the same tables whoever ran first.
+    out/labels. Rows are in the order given, so that the same input gives the same tables whoever ran first. notes: what
+    was found about the export as a whole, a sentence each.
     """
     count = Funnel()
     with table_writers({name: out / f"{name}.parquet" for name in WRITTEN}) as add:
@@ -66,8 +68,9 @@ def write_label_tables(
                     add("candidates", {"exam_id": exam_id, "finding_id": finding_id, **candidate})
                 if fate and "label" in fate:
                     count.labels += 1
-                    add("labels", _label_row(report, finding_id, finding, fate["label"]))
-    summary = count.summary()
+                    tracer = report.tracer or (exam or {}).get("tracer")
+                    add("labels", _label_row(report, finding_id, finding, fate["label"]) | {"tracer": tracer})
+    summary = count.summary() | {"notes": list(notes)}
     write_json(out / "summary.json", summary)
     return summary
 
@@ -90,7 +93,7 @@ def _exam_row(report: Report, exam: Mapping[str, Any] | None, failure: Failure |
     elif exam is None:
         row["reason"] = "nothing_to_label"  # no positive mention: the images were not read
     if exam is not None:
-        row["scanner"] = report.scanner or exam.get("scanner")
+        row |= {name: getattr(report, name) or exam.get(name) for name in ("scanner", "tracer")}
         if iso_date(report.study_date) is None:
             row["study_date"] = exam.get("study_date") or report.study_date
         row |= {name: exam[name] for name in ("source", "suv_rule", "suv_factor", "pet_series", "ct_series", "slices")}
@@ -113,6 +116,7 @@ def finding_row(
         "section": finding.section,
         "suv": finding.suv,
         "slice": finding.slice,
+        "series": finding.series,
         "laterality": finding.laterality,
         "site": finding.site,
         "prompt": finding.prompt,
@@ -128,7 +132,7 @@ def finding_row(
     if finding.status != "positive":
         return row
     if fate is not None and "label" in fate:
-        return row | {"stage": "check"}
+        return row | {"stage": "check", "detail": " ".join(finding.warnings) or None}
     if fate is not None:
         stage = _DECIDED_IN.get(fate["reason"], "match")
         return row | {"status": "excluded", "reason": fate["reason"], "stage": stage, "detail": fate["detail"]}
@@ -147,7 +151,6 @@ def _label_row(report: Report, finding_id: str, finding: Finding, label: Mapping
         "prompt": finding.prompt,
         "laterality": finding.laterality,
         "site": finding.site,
-        "tracer": report.tracer,
         "patient_id": report.patient_id,
         **label,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from petground.labeling.infer_numbering import ExamEvidence, Verdict
 from petground.labeling.numbering_groups import Group, Inference, infer, inferred_site
 from petground.labeling.site import Site, site_to_mapping
 from petground.labeling.suv_header import NO_FALLBACKS, SuvFallbacks
-from petground.pipeline.dates import iso_date
+from petground.pipeline.dates import MISMATCH, iso_date, mismatch_note, require_same_day
 from petground.pipeline.exam_cases import CODE, ingest_case
 from petground.pipeline.files import write_bytes, write_json
 from petground.pipeline.reports import Report
@@ -81,18 +82,18 @@ def _inferred(
     codes = {"ingest": source_hash(*CODE["ingest"]), "numbering": source_hash(*EVIDENCE_CODE)}
     unused = {folder.name for folder in (out / "numbering").iterdir()}
     strata: dict[tuple[str, str], list[tuple[str, ExamEvidence]]] = {}
-    failed = 0
+    failed: Counter[str] = Counter()
 
     def todo() -> Iterator[tuple[str, tuple[Any, ...]]]:
         for report, source, positive in exams:
-            scanned = (report.scanner, iso_date(report.study_date))
+            scanned = (report.scanner, report.study_date)
             fallbacks = SuvFallbacks(report.weight_kg, base.half_life_from_code)
             yield report.exam_id, (source, out, report.exam_id, codes, dict(positive), base, scanned, fallbacks)
 
     for done, outcome in enumerate(run_cases(numbering_case, todo()), start=1):
         tick("numbering", done, max(total, done))
         if outcome.reason is not None:  # it fails in labelling as well, and is told there
-            failed += 1
+            failed[outcome.reason] += 1
             continue
         unused.discard(outcome.case)
         told = outcome.value
@@ -108,9 +109,13 @@ def _inferred(
     used = sorted((evidence for kept in strata.values() for _, evidence in kept), key=lambda e: e.exam_id)
     inference = infer(used)
     if not used:
-        why = f"no exam with such a finding could be used, {failed} could not be read"
+        why = "no exam with such a finding could be used"
+        if failed:
+            why += f", {failed.total()} failed ({', '.join(f'{name} {n}' for name, n in failed.most_common())})"
+        if note := mismatch_note(failed.total(), failed[MISMATCH]):
+            why += f"; {note}"
         inference = replace(inference, refusal=why, whole=replace(inference.whole, why_not=why))
-    return inference, len(used), failed
+    return inference, len(used), failed.total()
 
 
 def numbering_case(
@@ -123,13 +128,17 @@ def numbering_case(
     scanned: tuple[str | None, str | None] = (None, None),
     fallbacks: SuvFallbacks = NO_FALLBACKS,
 ) -> dict[str, Any]:
-    """One exam, read if it was not yet: its sightings, kept under their key, its scanner and its date."""
+    """One exam, read if it was not yet: its sightings, kept under their key, its scanner and its date.
+
+    scanned: scanner and date as the export tells them. Raises InputError when the images are of another day.
+    """
     from petground.labeling.evidence import sightings
     from petground.pipeline.nifti import read_nifti
 
     images: dict[str, Any] = {}
     exam = ingest_case(source, out / "exams" / exam_id, exam_id, codes["ingest"], images, fallbacks)
-    asked = [[f.suv, f.suv_decimals, f.slice, f.status, f.counted_from] for f in positive.values()]
+    require_same_day(scanned[1], exam.get("study_date"), base)
+    asked = [[f.suv, f.suv_decimals, f.slice, f.status, f.counted_from, f.warnings] for f in positive.values()]
     key = content_hash(["numbering", codes["numbering"], exam["key"], asked, base.suv_minimum, base.suv_tolerance])
 
     def work(part: Path) -> dict[str, Any]:
@@ -142,7 +151,7 @@ def numbering_case(
     return {
         **value,
         "scanner": scanned[0] or exam.get("scanner"),
-        "study_date": scanned[1] or exam.get("study_date"),
+        "study_date": iso_date(scanned[1]) or exam.get("study_date"),
     }
 
 

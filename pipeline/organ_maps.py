@@ -45,8 +45,8 @@ NO_MAPS = OrganSource()
 
 
 def organ_source(asked: str | None, version: int | None) -> OrganSource:
-    """What `--organs` asks for. Raises ConfigError when TotalSegmentator is asked for and not installed, InputError for
-    a folder that is none.
+    """What `--organs` asks for. Raises ConfigError for a folder that is none and when TotalSegmentator is
+    asked for and not installed, InputError for a folder without maps.
     """
     if version not in (None, 1, 2):
         raise ConfigError(f"--organs-version is {version}", fix="1 or 2")
@@ -57,7 +57,7 @@ def organ_source(asked: str | None, version: int | None) -> OrganSource:
         return OrganSource(segment=True, version=version)
     folder = Path(asked)
     if not folder.is_dir():
-        raise InputError(f"no folder of organ maps at {asked}", fix="give one, or --organs totalsegmentator")
+        raise ConfigError(f"no folder of organ maps at {asked}", fix="give one, or --organs totalsegmentator")
     if not any(folder.glob("*.nii*")) and not any(folder.glob("*/organs.nii*")):
         raise InputError(f"no organ maps in {asked}", fix="<exam_id>.nii.gz or <exam_id>/organs.nii.gz is expected")
     return OrganSource(folder=folder, version=version)

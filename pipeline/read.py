@@ -11,6 +11,7 @@ from petground.labeling.errors import InputError, PetgroundError
 from petground.labeling.suv_header import NO_FALLBACKS, SuvFallbacks
 from petground.labeling.volume import Volume
 from petground.pipeline.dicom.ct import choose_ct, read_ct_series
+from petground.pipeline.dicom.origin import Patient, one_patient
 from petground.pipeline.dicom.pet import choose_pet, read_pet_series
 from petground.pipeline.dicom.series import Series, scan
 from petground.pipeline.geometry import axial_last
@@ -27,7 +28,8 @@ class Exam:
 
     pet: SUVbw. ct: HU on its own grid, None when there is none in the PET's frame of reference. suv_rule: what was
     done, e.g. "BQML/START". suv_factor: SUVbw per Bq/ml when it is one number. pet_series: the series chosen and
-    those refused with why, one line; ct_series likewise. pet_files: DICOM files in k order.
+    those refused with why, one line; ct_series likewise. pet_files: DICOM files in k order. patient: whom the
+    headers name, None where they name nobody.
     """
 
     pet: Volume
@@ -38,6 +40,7 @@ class Exam:
     pet_series: str
     pet_files: tuple[Path, ...] = ()
     ct_series: str = ""
+    patient: Patient | None = None
 
 
 def read_exam(folder: Path, *, case: str, fallbacks: SuvFallbacks = NO_FALLBACKS) -> Exam:
@@ -67,11 +70,12 @@ def _exam(path: Path, *, with_ct: bool, fallbacks: SuvFallbacks = NO_FALLBACKS) 
         ct = None if ct_file is None else axial_last(read_nifti(ct_file, "HU"))
         return Exam(pet, ct, "nifti", "NIfTI/SUVbw", None, f"{pet_file.name} chosen", (), "" if ct is None else "ct")
     found = scan(path)
+    patient = one_patient(found)
     chosen, note = choose_pet(found)
     pet_series = read_pet_series(chosen, fallbacks)
     ct, ct_note = _first_regular(choose_ct(found, chosen)) if with_ct else (None, "not asked for")
     files = tuple(plane.file for plane in pet_series.planes)
-    return Exam(pet_series.volume, ct, "dicom", pet_series.rule, pet_series.factor, note, files, ct_note)
+    return Exam(pet_series.volume, ct, "dicom", pet_series.rule, pet_series.factor, note, files, ct_note, patient)
 
 
 def _ct(path: Path) -> Volume | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from petground.labeling.errors import InputError
 
-__all__ = ["OPTIONAL", "RAGGED", "REQUIRED", "STATED", "report_rows"]
+__all__ = ["HIDES", "OPTIONAL", "RAGGED", "REQUIRED", "STATED", "report_rows", "stated_rows"]
 
 REQUIRED = ("exam_id", "report_text")
 OPTIONAL = ("patient_id", "tracer", "study_date", "scanner")
@@ -22,6 +22,8 @@ RAGGED = "\0ragged"
 """Key of a row's note that it has more or fewer fields than the header."""
 STATED = "\0stated"
 """Key of what a source says is wrong with a row, (reason, message): a draft, a report taken back, a PDF."""
+HIDES = "\0hides"
+"""Key of how many drafts and earlier editions of a row's exam are not used."""
 LONGEST_FIELD = 1 << 27  # characters; the csv module's default of 128 KiB is shorter than some reports
 BATCH = 512  # rows of a Parquet file in memory at once
 HL7_STARTS = ("MSH", "FHS", "BHS")
@@ -171,9 +173,18 @@ def _messages(path: Path) -> Rows:
     """FHIR and HL7; a folder is one export: its resources refer to each other, a later message corrects an earlier."""
     from petground.pipeline.sources.folder import read_source
 
-    for row in read_source(path):
-        stated = row.pop("problem"), row.pop("problem_detail")
-        yield row if stated[0] is None else {**row, STATED: stated}
+    yield from stated_rows(read_source(path))
+
+
+def stated_rows(found: Iterable[dict[str, str | None]]) -> Rows:
+    """What FHIR and HL7 gave as rows of an export: a row per report that is its exam's, with the problem it has."""
+    from petground.pipeline.sources.rows import candidates
+
+    for row, hides in candidates(found):
+        told: dict[str, Any] = {name: value for name, value in row.items() if not name.startswith("problem")}
+        if row["problem"] is not None:
+            told[STATED] = row["problem"], row["problem_detail"]
+        yield {**told, HIDES: hides}
 
 
 def _require_columns(path: Path, columns: Iterable[str], place: str = "") -> None:

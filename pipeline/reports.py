@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import re
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from petground.labeling.errors import InputError
-from petground.pipeline.report_files import RAGGED, STATED, report_rows
+from petground.pipeline.report_files import HIDES, RAGGED, STATED, report_rows
 
-__all__ = ["Export", "IdCounts", "Reading", "Report", "open_export", "read_reports", "stream_reports"]
+__all__ = ["Export", "IdCounts", "Reading", "Report", "judged", "open_export", "read_reports", "stream_reports"]
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,199}")
 LONGEST_REPORT = 10_000_000  # characters; a report has thousands, a whole archive in one field has more
@@ -28,7 +28,10 @@ Reading = tuple[tuple[int, int, tuple[tuple[float, int], ...] | None], ...]
 
 @dataclass(frozen=True)
 class Report:
-    """One row of the export. `problem` is (reason, message) when the row cannot be used; it still gets a row out."""
+    """One row of the export. `problem` is (reason, message) when the row cannot be used; it still gets a row out.
+
+    hides: how many drafts, withdrawn and superseded reports of the exam stand behind it.
+    """
 
     exam_id: str
     text: str
@@ -39,6 +42,7 @@ class Report:
     scanner: str | None = None
     weight_kg: float | None = None  # from the site's table of weights
     second: Reading | None = None  # what a second reader read, where one was asked for
+    hides: int = 0
 
 
 class IdCounts:
@@ -79,7 +83,8 @@ class IdCounts:
 class Export:
     """A report export that was read to its end once: `rows` in it, `unusable` among them. Iterating reads it again.
 
-    second: readings by exam id, where a second reader must agree; an exam that is not in it was not read.
+    second: readings by exam id, where a second reader must agree; an exam that is not in it was not read. hidden: how
+    many drafts, withdrawn and superseded reports of exams that have another one.
     """
 
     path: Path
@@ -87,6 +92,7 @@ class Export:
     unusable: int
     counts: IdCounts
     second: Mapping[str, Reading] | None = None
+    hidden: int = 0
 
     def __iter__(self) -> Iterator[Report]:
         for report in stream_reports(self.path):
@@ -99,15 +105,15 @@ def open_export(path: Path) -> Export:
 
     Raises InputError as `stream_reports`.
     """
-    counts, problems, rows = IdCounts(), [], 0
+    counts, problems, rows, hidden = IdCounts(), [], 0, 0
     for report in stream_reports(path):
-        rows += 1
+        rows, hidden = rows + 1, hidden + report.hides
         counts.add(report.exam_id)
         if report.problem is not None:
             problems.append(report.exam_id)
     repeated = counts.repeats()
     others = sum(counts.problem(exam_id) is None for exam_id in problems)
-    return Export(path, rows, repeated + others, counts)
+    return Export(path, rows, repeated + others, counts, hidden=hidden)
 
 
 def stream_reports(path: Path) -> Iterator[Report]:
@@ -127,6 +133,15 @@ def stream_reports(path: Path) -> Iterator[Report]:
 def read_reports(path: Path) -> list[Report]:
     """All rows at once, repeated exam ids marked: for small exports. Raises as `stream_reports`."""
     return list(open_export(path))
+
+
+def judged(rows: Iterable[Mapping[str, Any]]) -> list[Report]:
+    """Rows as an export with them would be read: the one rule on ids and texts, for what is still to be written."""
+    reports = [_report(number, row) for number, row in enumerate(rows, start=1)]
+    counts = IdCounts()
+    for report in reports:
+        counts.add(report.exam_id)
+    return [replace(report, problem=counts.problem(report.exam_id) or report.problem) for report in reports]
 
 
 def _report(number: int, row: Mapping[str, Any]) -> Report:
@@ -156,7 +171,10 @@ def _report(number: int, row: Mapping[str, Any]) -> Report:
         problem = ("report_too_long", f"row {number}: {len(text)} characters; is it one report?")
     patient = _text(row.get("patient_id")) or exam_id
     tracer, date = _text(row.get("tracer")) or None, _text(row.get("study_date")) or None
-    return Report(exam_id, "" if problem else text, patient, tracer, date, problem, _text(row.get("scanner")) or None)
+    scanner = _text(row.get("scanner")) or None
+    return Report(
+        exam_id, "" if problem else text, patient, tracer, date, problem, scanner, hides=int(row.get(HIDES, 0))
+    )
 
 
 def _text(value: Any) -> str:

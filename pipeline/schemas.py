@@ -14,12 +14,12 @@ from petground.pipeline.files import write_bytes
 
 __all__ = ["TABLES", "read_table", "table_from_rows", "write_table"]
 
-VERSION = "1"
+VERSION = "1"  # of a table that names no other
 _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 
-def _schema(name: str, columns: Mapping[str, pa.DataType]) -> pa.Schema:
-    return pa.schema(list(columns.items()), metadata={"petground.table": name, "petground.version": VERSION})
+def _schema(name: str, columns: Mapping[str, pa.DataType], version: str = VERSION) -> pa.Schema:
+    return pa.schema(list(columns.items()), metadata={"petground.table": name, "petground.version": version})
 
 
 TABLES: dict[str, pa.Schema] = {
@@ -28,8 +28,8 @@ TABLES: dict[str, pa.Schema] = {
         "exams",
         {
             "exam_id": _TEXT,
-            "patient_id": _TEXT,
-            "tracer": _TEXT,
+            "patient_id": _TEXT,  # the export's, else DICOM's PatientID, else the exam's own id
+            "tracer": _TEXT,  # of the export, else of the DICOM header
             "study_date": _TEXT,
             "scanner": _TEXT,  # "maker / model / station" of the DICOM header, or as the report export says
             "status": _TEXT,  # ok | failed
@@ -67,7 +67,9 @@ TABLES: dict[str, pa.Schema] = {
             "uncertain": _FLAG,
             "span_start": _INT,
             "span_end": _INT,
+            "series": _INT,  # "series 3" of "series 3, image 104"; null where the report names none
         },
+        version="2",
     ),
     # one row per finding with a mask
     "labels": _schema(
@@ -198,9 +200,10 @@ def read_table(path: Path, name: str) -> list[dict[str, Any]]:
         raise InputError(f"{path} is not a readable Parquet file", fix="delete it and run the stage again") from error
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     found = (metadata.get("petground.table"), metadata.get("petground.version"))
-    if found != (name, VERSION):
+    version = TABLES[name].metadata[b"petground.version"].decode()
+    if found != (name, version):
         raise SchemaError(
-            f"{path} holds table {found[0]} version {found[1]}, this release reads {name} version {VERSION}",
+            f"{path} holds table {found[0]} version {found[1]}, this release reads {name} version {version}",
             fix="run `petground label` again with this release",
         )
     rows: list[dict[str, Any]] = table.to_pylist()

@@ -2,6 +2,8 @@
 
 Key = hash of stage name, the code it runs, its parameters and its inputs. A stage writes into a folder with a
 temporary name and renames it last, so a result is whole or not there, and a run that was killed goes on where it was.
+What happens to a result later (a disk that filled up or lost power, a copy that broke off) is seen by the size and the
+ends of its files, which the record keeps: a damaged result is made anew.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from petground.pipeline.files import write_json
 __all__ = ["RECORD", "content_hash", "folder_hash", "kept", "run_stage", "source_hash", "sweep"]
 
 RECORD = "stage.json"
+END = 1 << 16  # bytes hashed at either end of a file: tables and masks are read whole, of an image what a cut destroys
 SOURCES = (".py", ".json", ".yaml", ".html", ".css", ".js")
 
 
@@ -81,14 +84,32 @@ def source_hash(*names: str) -> str:
     return digest.hexdigest()
 
 
-def kept(folder: Path) -> dict[str, Any] | None:
-    """The record of the result in `folder`, or None when there is none that is whole."""
+def kept(folder: Path, *, thorough: bool = False) -> dict[str, Any] | None:
+    """The record of the result in `folder`, or None when there is none that is whole.
+
+    Files must be there in their size; `thorough` also reads their ends, as is done before a result is used again.
+    """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        files = record["files"].items()
+        whole = all(_is_as_written(folder / name, written, thorough=thorough) for name, written in files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no record, half of one, or of another release
         return None
-    whole = isinstance(record, dict) and all((folder / name).is_file() for name in record.get("files", ()))
     return record if whole else None
+
+
+def _is_as_written(file: Path, written: Mapping[str, Any], *, thorough: bool) -> bool:
+    size = file.stat().st_size
+    return bool(size == written["size"]) and (not thorough or _ends(file, size) == written["ends"])
+
+
+def _ends(file: Path, size: int) -> str:
+    """Digest of the first and the last END bytes."""
+    with file.open("rb") as stream:
+        digest = hashlib.blake2b(stream.read(END), digest_size=8)
+        stream.seek(max(END, size - END))
+        digest.update(stream.read(END))
+    return digest.hexdigest()
 
 
 def run_stage(
@@ -99,7 +120,7 @@ def run_stage(
     `work` gets an empty folder, writes its files there and returns the values to keep. `also` is kept beside them and
     does not count for the key.
     """
-    found = kept(folder)
+    found = kept(folder, thorough=True)
     if found is not None and found.get("key") == key:
         return found["value"], False
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +128,10 @@ def run_stage(
     part.mkdir()
     try:
         value = work(part)
-        files = sorted(p.relative_to(part).as_posix() for p in part.rglob("*") if p.is_file())
+        files = {}
+        for file in sorted(p for p in part.rglob("*") if p.is_file()):
+            size = file.stat().st_size
+            files[file.relative_to(part).as_posix()] = {"size": size, "ends": _ends(file, size)}
         write_json(part / RECORD, {"key": key, "files": files, "value": value, **(also or {})})
         if folder.exists():
             _require_ours(folder)

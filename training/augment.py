@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,10 @@ from monai.transforms import (
     RandGaussianSmooth,
     RandScaleIntensity,
 )
+from numpy.typing import NDArray
 from torch import Tensor
+
+from petground.training.patches import turned_margin
 
 __all__ = ["Augment", "AugmentConfig"]
 
@@ -46,7 +50,7 @@ class Augment:
     """image [2, Z, Y, X] and target [S, Z, Y, X] in, both changed alike out; the same seed gives the same change."""
 
     def __init__(self, config: AugmentConfig):
-        c = config
+        c = self._config = config
         self._affine = RandAffine(
             prob=c.affine_chance,
             rotate_range=(c.rotate_rad,) * 3,
@@ -67,12 +71,27 @@ class Augment:
         )
 
     def __call__(self, image: Tensor, target: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
+        return self.moved(image, target, seed=seed)[:2]
+
+    def moved(self, image: Tensor, target: Tensor, *, seed: int) -> tuple[Tensor, Tensor, NDArray[np.float64]]:
+        """As called, and how it was moved: [4, 4], voxels from the middle of what comes out -> of what went in."""
         self._affine.set_random_state(seed=seed % 2**32)
         self._intensity.set_random_state(seed=(seed + 1) % 2**32)
         channels = image.shape[0]
         both = _plain(self._affine(torch.cat([image, target])))
         image, moved = both[:channels], both[channels:].clamp(0.0, 1.0)
-        return _plain(self._intensity(image)).clamp(0.0, 1.0), _kept(moved, target)
+        return _plain(self._intensity(image)).clamp(0.0, 1.0), _kept(moved, target), self._matrix()
+
+    def margin(self, patch_zyx: Sequence[int]) -> tuple[int, ...]:
+        """Voxels on each side of a patch that may be moved into it."""
+        c = self._config
+        return turned_margin(patch_zyx, c.rotate_rad, c.scale, c.shift_voxels) if c.affine_chance else (0, 0, 0)
+
+    def _matrix(self) -> NDArray[np.float64]:
+        if not self._affine._do_transform:
+            return np.eye(4)
+        matrix = self._affine.rand_affine_grid.get_transformation_matrix()
+        return np.eye(4) if matrix is None else np.asarray(matrix, dtype=np.float64)
 
 
 def _kept(moved: Tensor, before: Tensor) -> Tensor:

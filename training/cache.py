@@ -1,4 +1,7 @@
-"""Exams on the model's grid, kept on disk under a hash of all that they depend on."""
+"""Exams on the model's grid, kept on disk under a hash of all that they depend on.
+
+An exam is KEY.npz. With patches its image lies beside it as KEY.npy, of which only what a patch needs is read.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,11 @@ import json
 import logging
 import os
 import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import IO, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,6 +24,7 @@ from petground.labeling.errors import PetgroundError
 from petground.labeling.volume import require_same_grid
 from petground.pipeline.nifti import read_nifti
 from petground.training.grid import GridSpec, mask_to_model_grid, to_model_grid
+from petground.training.patches import cut
 from petground.training.work import Exam
 
 __all__ = ["GridExam", "cache_key", "load_exam", "on_grid"]
@@ -28,9 +35,12 @@ _VERSION = 1  # raise when preprocessing changes
 
 @dataclass(frozen=True, eq=False)
 class GridExam:
-    """image [2, Z, Y, X] float32 in 0..1; targets[n] the flat voxel indices of example n and their share in 0..1."""
+    """image [2, Z, Y, X] in 0..1; targets[n] the flat voxel indices of example n and their share in 0..1.
 
-    image: NDArray[np.float32]
+    The image is float32, or with patches a float16 map of the file on disk.
+    """
+
+    image: NDArray[np.floating[Any]]
     targets: tuple[tuple[NDArray[np.int64], NDArray[np.float32]], ...]
 
     def target(self, number: int) -> NDArray[np.float32]:
@@ -40,10 +50,33 @@ class GridExam:
         dense.reshape(-1)[index] = share
         return dense
 
+    def voxels(self, number: int) -> NDArray[np.int64]:
+        """[N, 3]: z, y, x of one example's voxels that it covers by half or more, of all when there is none."""
+        index, share = self.targets[number]
+        index = index[share >= 0.5] if (share >= 0.5).any() else index
+        return np.stack(np.unravel_index(index, self.image.shape[1:]), axis=-1).astype(np.int64)
+
+    def image_part(self, start_zyx: Sequence[int], shape_zyx: Sequence[int]) -> NDArray[np.float32]:
+        """[2, *shape] float32 from `start` on, which may lie outside of the grid: zero there."""
+        return cut(self.image, start_zyx, shape_zyx)
+
+    def target_part(self, number: int, start_zyx: Sequence[int], shape_zyx: Sequence[int]) -> NDArray[np.float32]:
+        """`target`'s part [*shape] from `start` on, without the whole."""
+        dense = np.zeros(tuple(shape_zyx), dtype=np.float32)
+        index, share = self.targets[number]
+        place = np.stack(np.unravel_index(index, self.image.shape[1:]), axis=-1) - np.asarray(start_zyx)
+        inside = ((place >= 0) & (place < dense.shape)).all(axis=1)
+        dense[tuple(place[inside].T)] = share[inside]
+        return dense
+
 
 def cache_key(work: Path, exam: Exam, spec: GridSpec) -> str:
     """Hash of the files' contents, the grid and this module's version."""
-    digest = hashlib.sha256(json.dumps([_VERSION, asdict(spec)], sort_keys=True).encode())
+    settings = asdict(spec)
+    settings.pop("patch_step")  # inference alone asks for it
+    if spec.patch_zyx is None:
+        settings.pop("patch_zyx")
+    digest = hashlib.sha256(json.dumps([_VERSION, settings], sort_keys=True).encode())
     for path in (exam.pet_path, exam.ct_path, *(example.mask_path for example in exam.examples)):
         digest.update(b"\0")
         if path:
@@ -54,26 +87,38 @@ def cache_key(work: Path, exam: Exam, spec: GridSpec) -> str:
 
 
 def load_exam(work: Path, exam: Exam, spec: GridSpec, folder: Path, *, key: str | None = None) -> GridExam:
-    """From the cache, else made and put there (another name, then renamed: several processes may share a folder).
+    """From the cache, else made and put there.
 
     Raises GeometryError when a mask does not lie on its PET's grid.
     """
     path = folder / f"{key or cache_key(work, exam, spec)}.npz"
     if path.is_file():
         try:
-            return _read(path)
+            return _read(path, spec)
         except (OSError, ValueError, KeyError, BadZipFile):
             _log.warning("%s: the cached grid is damaged and made anew", exam.exam_id)
     made = _make(work, exam, spec)
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{path.name}.{uuid.uuid4().hex}.part"
+    image = made.image.astype(np.float16)
+    if spec.patch_zyx is not None:  # before the .npz: who finds that finds the image, too
+        with _whole(path.with_suffix(".npy")) as file:
+            np.save(file, image)
+        image = image[:, :0]
+    with _whole(path) as file:
+        _write(file, made, image)
+    return _read(path, spec)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write under another name, renamed when it is whole: several processes may share a folder."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with part.open("wb") as file:
-            _write(file, made)
+            yield file
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    return _read(path)
 
 
 def on_grid(work: Path, exam: Exam, spec: GridSpec, folder: Path) -> tuple[Exam, str]:
@@ -115,15 +160,17 @@ def _make(work: Path, exam: Exam, spec: GridSpec) -> GridExam:
     return GridExam(image, tuple(targets))
 
 
-def _write(file: object, exam: GridExam) -> None:
+def _write(file: IO[bytes], exam: GridExam, image: NDArray[np.float16]) -> None:
     lengths = np.asarray([len(index) for index, _ in exam.targets], dtype=np.int64)
     index = np.concatenate([index for index, _ in exam.targets]) if exam.targets else np.zeros(0, dtype=np.int64)
     share = np.concatenate([share for _, share in exam.targets]) if exam.targets else np.zeros(0, dtype=np.float32)
-    np.savez(file, image=exam.image.astype(np.float16), lengths=lengths, index=index, share=share)  # type: ignore[arg-type]
+    np.savez(file, image=image, lengths=lengths, index=index, share=share)
 
 
-def _read(path: Path) -> GridExam:
+def _read(path: Path, spec: GridSpec) -> GridExam:
     with np.load(path, allow_pickle=False) as file:
         ends = np.cumsum(file["lengths"])[:-1]
         targets = tuple(zip(np.split(file["index"], ends), np.split(file["share"], ends), strict=True))
-        return GridExam(file["image"].astype(np.float32), targets)
+        if spec.patch_zyx is None:
+            return GridExam(file["image"].astype(np.float32), targets)
+    return GridExam(np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False), targets)

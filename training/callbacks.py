@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
 
 from petground.pipeline.files import write_json
+from petground.training.ema import AsTrained
 from petground.training.module import GroundingModule
 from petground.training.runtime import native_bf16
 
@@ -39,6 +41,7 @@ def default_callbacks(root: Path, *, validated: bool = True) -> list[Callback]:
         best,
         last,
         LearningRateMonitor("step"),
+        AsTrained(),
         RunRecord(),
         progress,
     ]
@@ -85,7 +88,10 @@ class PlainProgress(ProgressBar):
 
 
 class RunRecord(Callback):
-    """Writes run.json into the run's folder at the start and end: versions, splits, steps, seconds, the best score."""
+    """Writes run.json into the run's folder at the start and end.
+
+    Versions, state of the checkout, hashes of the data, splits, device, steps, seconds, the best score.
+    """
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -110,8 +116,21 @@ class RunRecord(Callback):
             "best_checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", "") or None,
             "precision": str(trainer.precision),
             "native_bf16": native_bf16(module.device),
+            "device": _device(module.device),
+            "devices": trainer.world_size,
+            "exams_per_step": _exams_per_step(trainer),
             "parameters": sum(p.numel() for p in module.net.parameters()),
             **module.made(),
         }
         path = Path(trainer.log_dir) / "run.json"
         write_json(path, record)
+
+
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _exams_per_step(trainer: pl.Trainer) -> int:
+    """Of all devices, per optimizer step."""
+    loader = trainer.train_dataloader
+    return int(getattr(loader, "batch_size", None) or 1) * trainer.world_size * trainer.accumulate_grad_batches

@@ -9,21 +9,23 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from petground.labeling.errors import ConfigError
 from petground.models.registry import BlockError
 from petground.models.text.encoder import TextEncoderError
 from petground.training.callbacks import default_callbacks
 from petground.training.data import GroundingData
+from petground.training.ema import moving_average
+from petground.training.find_lr import find_lr
+from petground.training.loggers import MlflowConfig, run_loggers
 from petground.training.module import GroundingModule
 from petground.training.runtime import native_bf16, reuse_memory, use_threads
 
@@ -39,9 +41,28 @@ _LONG_USAGE = re.compile(r"\Ausage:.*?(?=^(?:tip|error):)", re.DOTALL | re.MULTI
 _UNKNOWN = re.compile(r"(?:[Uu]nrecognized arguments:|Key '|Group '|option ')\s*'?(?:--)?([\w.]+)")
 
 
+class _Done(Exception):  # noqa: N818 (no error)
+    """What was asked for is done, and it was not a training."""
+
+
 class TrainCLI(LightningCLI):
     """A run's folder is the trainer's default_root_dir: checkpoints/{best,last}.ckpt, and version_N for each attempt
     with metrics.csv, TensorBoard events, config.yaml, splits.json and run.json."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Flags of the whole training that are neither the model's, the data's nor the trainer's."""
+        parser.add_argument(
+            "--early_stop", type=int | None, default=None, help="stop when val/f1 rose in none of so many validations"
+        )
+        parser.add_argument(
+            "--find_lr",
+            type=bool | int,
+            default=False,
+            help="train nothing; try so many learning rates (true: 100) and suggest one: RUN/lr_find/lr_find.png",
+        )
+        parser.add_argument(
+            "--mlflow", type=MlflowConfig | None, default=None, help="log to MLflow, too: --mlflow.experiment NAME"
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """As Lightning's; what is unknown is answered with the nearest names."""
@@ -59,22 +80,51 @@ class TrainCLI(LightningCLI):
         """Adds loggers and callbacks that the user did not give or turn off."""
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         root = Path(config.get("default_root_dir") or "runs")
+        finding = bool(self._get(self.config_init, "find_lr"))
+        if finding:
+            root = root / "lr_find"
+            kwargs |= {"logger": False, "enable_checkpointing": False}
+            config |= kwargs
         kwargs["default_root_dir"] = root
-        dry = bool(config.get("fast_dev_run"))
-        if config.get("logger") in (None, True) and not dry:
-            table = CSVLogger(root, name="", flush_logs_every_n_steps=20)
-            kwargs["logger"] = [table, TensorBoardLogger(root, name="", version=f"version_{table.version}")]
+        kwargs["use_distributed_sampler"] = False  # the data share themselves out, epoch by epoch
+        if config.get("logger") in (None, True) and not config.get("fast_dev_run"):
+            kwargs["logger"] = run_loggers(root, self._get(self.config_init, "mlflow"), self._settings())
         given = config.get("callbacks") or []
         given = list(given) if isinstance(given, (list, tuple)) else [given]
-        kwargs["callbacks"] = given + [
-            one for one in default_callbacks(root, validated=self._validated()) if _wanted(one, given, config)
-        ]
+        ours = [*self._asked_for(), *default_callbacks(root, validated=self._validated(config))]
+        kwargs["callbacks"] = given + [one for one in ours if _wanted(one, given, config)]
         return super().instantiate_trainer(**kwargs)
+
+    def _asked_for(self) -> list[Callback]:
+        """Callbacks that stand for a setting."""
+        callbacks: list[Callback] = []
+        patience = self._get(self.config_init, "early_stop")
+        if patience is not None:
+            trainer = self._get(self.config_init, "trainer", default={})
+            if patience < 1 or not self._validated(trainer):
+                raise ConfigError(
+                    "early_stop counts validations in which val/f1 did not rise, and there are none to count",
+                    fix="give a number of 1 or more, and validate (--data.validation_fraction)",
+                )
+            callbacks.append(EarlyStopping("val/f1", mode="max", patience=patience))
+        model = self._get(self.config_init, "model")
+        decay = getattr(getattr(model, "optimizer_config", None), "ema", 0.0)
+        return [*callbacks, moving_average(decay)] if decay else callbacks
+
+    def _settings(self) -> dict[str, Any]:
+        """The model's, for a logger that shows a run's parameters."""
+        config = self._get(self.config, "model", default={})
+        return config.as_dict() if hasattr(config, "as_dict") else dict(config)
 
     def before_fit(self) -> None:
         """Refuses to train over another training's checkpoints."""
         config = self._get(self.config_init, "ckpt_path")
         trainer = self.trainer
+        steps = self._get(self.config_init, "find_lr")
+        if steps:
+            folder = Path(trainer.default_root_dir)
+            find_lr(trainer, self.model, self.datamodule, 100 if steps is True else int(steps), folder)
+            raise _Done
         last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         if config is None and last.is_file() and not getattr(trainer, "fast_dev_run", False):
             raise ConfigError(
@@ -82,9 +132,11 @@ class TrainCLI(LightningCLI):
                 fix="go on with --ckpt_path last, or give another --trainer.default_root_dir",
             )
 
-    def _validated(self) -> bool:
+    def _validated(self, trainer: Mapping[str, Any]) -> bool:
         data = self._get(self.config_init, "data")
-        return data is not None and (data.splits_file is not None or data.validation_fraction > 0)
+        if data is None or trainer.get("limit_val_batches") == 0:
+            return False
+        return data.splits_file is not None or data.validation_fraction > 0
 
     def _known_flags(self) -> list[str]:
         parsers = [self.parser, *getattr(self, "_subcommand_parsers", {}).values()]
@@ -114,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 parser_kwargs={"prog": "petground train", "description": _ABOUT},
                 args=arguments,
             )
+    except _Done:
+        return 0
     except (BlockError, TextEncoderError) as error:
         raise ConfigError(str(error)) from error
     except SystemExit as end:  # the parser's own way of saying help (0) or wrong usage (2)

@@ -10,11 +10,12 @@ import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
 from petground.labeling.errors import ConfigError, InputError
+from petground.pipeline.prompts import PromptMode
 from petground.pipeline.schemas import read_table
 from petground.pipeline.splits import Splits, read_splits, split_patients, write_splits
 from petground.training.augment import Augment, AugmentConfig
 from petground.training.cache import on_grid
-from petground.training.dataset import EpochSampler, ExamDataset, Item, collate
+from petground.training.dataset import EpochSampler, ExamDataset, Item, ShareSampler, collate
 from petground.training.grid import GridSpec
 from petground.training.work import Exam, read_exams, swap_sides
 
@@ -36,11 +37,16 @@ class GroundingData(pl.LightningDataModule):
         swapped_fraction: share of the absent ones that are the exam's own sentences with left and right exchanged.
         place_fraction: share of all sentences that are cut down to side and site, so that the words that tell the
             place are learnt whatever stands around them.
-        exams_per_step: exams in a training step.
+        exams_per_step: exams in a training step of one device.
         validation_fraction: share of the patients that validate.
         test_fraction: share of the patients that neither train nor validate; `petground evaluate` measures on them.
         splits: a splits.json of an earlier run instead.
         min_confidence: labels below are not used.
+        prompt: what the model reads of a finding: its words alone, from which every SUV and slice was cut out, or with
+            the reported SUVmax, slice number or both behind them in one fixed wording: words, words+suv, words+slice,
+            all. The checkpoint keeps it, and is asked in the same way. What is absent is asked with another's values.
+        foreground_fraction: with patches, the share of them that is laid around the finding of one of the sentences;
+            the others lie anywhere.
         cache: folder of exams on the model's grid and of sentences' token states; WORK/cache by default.
         workers: loader processes; 0 loads in the main process.
         seed: of the split and of everything random in the loading.
@@ -59,6 +65,8 @@ class GroundingData(pl.LightningDataModule):
         test_fraction: float = 0.0,
         splits: Path | None = None,
         min_confidence: float = 0.0,
+        prompt: PromptMode = "words",
+        foreground_fraction: float = 0.67,
         cache: Path | None = None,
         workers: int = 0,
         seed: int = 0,
@@ -70,6 +78,8 @@ class GroundingData(pl.LightningDataModule):
             raise ConfigError(f"absent_fraction is {absent_fraction}", fix="a number from 0 to below 1")
         if not (0 <= swapped_fraction <= 1 and 0 <= place_fraction <= 1):
             raise ConfigError("swapped_fraction and place_fraction must lie in 0..1")
+        if not 0 <= foreground_fraction <= 1:
+            raise ConfigError(f"foreground_fraction is {foreground_fraction}", fix="a number from 0 to 1")
         self.work = Path(work)
         self.grid: GridSpec | None = None  # the model's, unless set
         self.augment = augment
@@ -82,6 +92,8 @@ class GroundingData(pl.LightningDataModule):
         self.test_fraction = test_fraction
         self.splits_file = splits
         self.min_confidence = min_confidence
+        self.prompt: PromptMode = prompt
+        self.foreground_fraction = foreground_fraction
         self.cache = Path(cache) if cache is not None else self.work / "cache"
         self.workers = workers
         self.seed = seed
@@ -102,13 +114,13 @@ class GroundingData(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Puts every exam on the model's grid, once, on one process."""
-        for exam in read_exams(self.work, min_confidence=self.min_confidence):
+        for exam in self._exams():
             on_grid(self.work, exam, self.model_grid, self.cache / "grids")
 
     def setup(self, stage: str) -> None:
         """Reads the tables and splits by patient; writes splits.json into the run's folder when training."""
         if not self.exams:
-            found = self._on_grid(read_exams(self.work, min_confidence=self.min_confidence))
+            found = self._on_grid(self._exams())
             self.exams = {exam.exam_id: exam for exam in found}
             patients = {exam.exam_id: exam.patient_id for exam in found}
             self.split = (
@@ -124,6 +136,9 @@ class GroundingData(pl.LightningDataModule):
         trainer = self.trainer
         if stage == "fit" and trainer is not None and trainer.is_global_zero and trainer.log_dir:
             write_splits(Path(trainer.log_dir) / "splits.json", self.split)
+
+    def _exams(self) -> list[Exam]:
+        return read_exams(self.work, min_confidence=self.min_confidence, prompt=self.prompt)
 
     def _on_grid(self, exams: Sequence[Exam]) -> list[Exam]:
         """Exams with the labels that lie on the model's grid; those without any are left out, and it is told."""
@@ -146,6 +161,11 @@ class GroundingData(pl.LightningDataModule):
             _log.warning("%d exams of %s have no label to use and are left out", lost, path.name)
         return kept
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """Of each exam in use the hash of its images and masks on the model's grid."""
+        return {exam: self._keys[exam] for exam in self.exams}
+
     def prompts(self) -> list[str]:
         """Every distinct sentence that may be asked for."""
         examples = [example for exam in self.exams.values() for example in exam.examples]
@@ -159,10 +179,14 @@ class GroundingData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Item]:
         """Exams in a new order each epoch; what is random in one hangs on seed, epoch and exam alone."""
         dataset = self._dataset("train", training=True)
-        sampler = EpochSampler(len(dataset), self.seed)
+        rank, processes = self._process()
+        step = min(self.exams_per_step, len(dataset) // processes)
+        if not step:
+            raise ConfigError(f"{len(dataset)} exams train on {processes} devices", fix="take fewer --trainer.devices")
+        sampler = EpochSampler(len(dataset), self.seed, rank=rank, processes=processes, step=step)
         return DataLoader(
             dataset,
-            batch_size=min(self.exams_per_step, len(dataset)),
+            batch_size=step,
             sampler=sampler,
             drop_last=True,
             num_workers=self.workers,
@@ -174,11 +198,17 @@ class GroundingData(pl.LightningDataModule):
         dataset = self._dataset("val", training=False)
         if not len(dataset):
             return []
-        return [DataLoader(dataset, batch_size=1, num_workers=self.workers, collate_fn=collate)]
+        rank, processes = self._process()
+        sampler = ShareSampler(len(dataset), rank=rank, processes=processes) if processes > 1 else None
+        return [DataLoader(dataset, batch_size=1, sampler=sampler, num_workers=self.workers, collate_fn=collate)]
 
     def test_dataloader(self) -> list[DataLoader[Item]]:
         """The validating exams."""
         return self.val_dataloader()
+
+    def _process(self) -> tuple[int, int]:
+        """Which of how many training processes this is."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _dataset(self, name: str, *, training: bool) -> ExamDataset:
         return ExamDataset(
@@ -194,5 +224,6 @@ class GroundingData(pl.LightningDataModule):
             swapped_fraction=self.swapped_fraction,
             place_fraction=self.place_fraction if training else 0.0,
             augment=Augment(self.augment) if training and self.augment is not None else None,
+            foreground_fraction=self.foreground_fraction,
             seed=self.seed,
         )

@@ -1,4 +1,4 @@
-"""Items to learn from: an exam on the model's grid with sentences, some about what it has not."""
+"""Items to learn from: an exam on the model's grid, or a patch of it, with sentences, some about what it has not."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from petground.training.augment import Augment
-from petground.training.cache import load_exam
+from petground.training.cache import GridExam, load_exam
 from petground.training.grid import GridSpec
+from petground.training.patches import box_of, draw_start, in_patch, moved_box
 from petground.training.places import may_be_here
 from petground.training.work import Exam, Example, swap_sides
 
-__all__ = ["EpochSampler", "ExamDataset", "Item", "collate"]
+__all__ = ["EpochSampler", "ExamDataset", "Item", "ShareSampler", "collate"]
 
 Item = Mapping[str, Any]
 
@@ -26,6 +27,10 @@ class ExamDataset(Dataset[Item]):
     """Item (epoch, n): {"exam_id", "image" [2, Z, Y, X], "sentences" of S, "target" [S, Z, Y, X]}.
 
     With `sentences` None: all sentences of the exam and absent ones in their share, the same at every epoch.
+    When the grid has patches, a training item is a patch, and has besides:
+    "box" [2, 3], where it lies in the exam (`patches.box_of`), and "present" [S]: 1 when the sentence's finding lies in
+    the patch, 0 when the exam has it not, NaN when it lies elsewhere in the exam (its target is empty all the same).
+    A validating item is the whole exam; its target is float16, for it is large.
     pool: examples whose sentences may be absent ones; those of the exams by default.
     """
 
@@ -43,11 +48,13 @@ class ExamDataset(Dataset[Item]):
         swapped_fraction: float = 0.0,
         place_fraction: float = 0.0,
         augment: Augment | None = None,
+        foreground_fraction: float = 0.67,
         seed: int = 0,
     ):
         self.work, self.exams, self.grid, self.folder, self.keys = work, list(exams), grid, folder, keys
         self.sentences, self.absent_fraction, self.augment, self.seed = sentences, absent_fraction, augment, seed
         self.swapped_fraction, self.place_fraction = swapped_fraction, place_fraction
+        self.foreground_fraction = foreground_fraction
         self._pool = list(pool if pool is not None else (e for exam in self.exams for e in exam.examples))
         self._places = {example.place for example in self._pool if example.site}
 
@@ -56,12 +63,16 @@ class ExamDataset(Dataset[Item]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> Item:
         epoch, number = key if isinstance(key, tuple) else (0, key)
+        if number < 0:
+            return {"exam_id": None, "sentences": []}
         exam = self.exams[number]
         # a validating exam is asked the same at every epoch, and whichever exams validate beside it
         drawn = (self.seed, epoch, number) if self.sentences else (self.seed, zlib.crc32(exam.exam_id.encode()))
         rng = np.random.default_rng(drawn)
         loaded = load_exam(self.work, exam, self.grid, self.folder, key=self.keys[exam.exam_id])
         present, absent = self._choose(rng, exam)
+        if self.grid.patch_zyx is not None:
+            return self._patch(rng, exam, loaded, present, absent)
         targets = [loaded.target(which) for which in present]
         targets += [np.zeros(loaded.image.shape[1:], dtype=np.float32)] * len(absent)
         image, target = torch.from_numpy(loaded.image), torch.from_numpy(np.stack(targets))
@@ -69,6 +80,41 @@ class ExamDataset(Dataset[Item]):
             image, target = self.augment(image, target, seed=int(rng.integers(2**31)))
         sentences = [self._words(rng, exam.examples[which]) for which in present] + absent
         return {"exam_id": exam.exam_id, "image": image, "sentences": sentences, "target": target}
+
+    def _patch(
+        self, rng: np.random.Generator, exam: Exam, loaded: GridExam, present: Sequence[int], absent: Sequence[str]
+    ) -> Item:
+        """A patch of the exam with its sentences; all of it where everything is asked, in validation."""
+        whole: tuple[int, ...] = loaded.image.shape[1:]
+        size = whole if self.sentences is None else tuple(self.grid.patch_zyx or whole)
+        start: tuple[int, ...] = (0, 0, 0)
+        if self.sentences is not None:
+            around = present and rng.random() < self.foreground_fraction
+            finding = loaded.voxels(present[int(rng.integers(len(present)))]) if around else None
+            start = draw_start(rng, whole, size, finding)
+        margin = (0, 0, 0) if self.augment is None else self.augment.margin(size)
+        first = [begin - more for begin, more in zip(start, margin, strict=True)]
+        outer = [length + 2 * more for length, more in zip(size, margin, strict=True)]
+        kind = torch.float16 if self.sentences is None else torch.float32
+        image = torch.from_numpy(loaded.image_part(first, outer))
+        target = torch.zeros(len(present) + len(absent), *outer, dtype=kind)
+        for row, which in zip(target, present, strict=False):
+            row.copy_(torch.from_numpy(loaded.target_part(which, first, outer)))
+        box = box_of(start, size, whole)
+        if self.augment is not None:
+            image, target, matrix = self.augment.moved(image, target, seed=int(rng.integers(2**31)))
+            box = moved_box(box, size, matrix)
+        inner = (slice(None), *(slice(more, more + length) for more, length in zip(margin, size, strict=True)))
+        image, target = image[inner].contiguous(), target[inner].contiguous()
+        held = [in_patch(one.numpy()) for one in target[: len(present)]]
+        return {
+            "exam_id": exam.exam_id,
+            "image": image,
+            "sentences": [self._words(rng, exam.examples[which]) for which in present] + list(absent),
+            "target": target,
+            "box": torch.from_numpy(box),
+            "present": torch.tensor(held + [0.0] * len(absent)),
+        }
 
     def _words(self, rng: np.random.Generator, example: Example) -> str:
         short = self.place_fraction > 0 and rng.random() < self.place_fraction
@@ -111,27 +157,49 @@ class ExamDataset(Dataset[Item]):
 
 
 class EpochSampler(Sampler[Any]):
-    """(epoch, index) pairs in an order that hangs on seed and epoch; Lightning calls `set_epoch`, also on resume."""
+    """(epoch, index) pairs in an order that hangs on seed and epoch; Lightning calls `set_epoch`, also on resume.
 
-    def __init__(self, length: int, seed: int):
+    Of `processes` this is the `rank`-th: together their steps take the same exams as one process whose steps are
+    `processes` times as large. What does not fill a step of all is left out.
+    """
+
+    def __init__(self, length: int, seed: int, *, rank: int = 0, processes: int = 1, step: int = 1):
         self.length, self.seed, self.epoch = length, seed, 0
+        self.rank, self.processes, self.step = rank, processes, step
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // (self.processes * self.step) * self.step
 
     def __iter__(self) -> Iterator[Any]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return iter([(self.epoch, int(number)) for number in order])
+        steps = order[: len(self) * self.processes].reshape(-1, self.processes, self.step)
+        return iter([(self.epoch, int(number)) for number in steps[:, self.rank].reshape(-1)])
+
+
+class ShareSampler(Sampler[Any]):
+    """Every index once over all processes, as many for each; -1 (`ExamDataset`: nothing) where one has less."""
+
+    def __init__(self, length: int, *, rank: int = 0, processes: int = 1):
+        self.length, self.rank, self.processes = length, rank, processes
+
+    def __len__(self) -> int:
+        return (self.length + self.processes - 1) // self.processes
+
+    def __iter__(self) -> Iterator[int]:
+        return (n if n < self.length else -1 for n in range(self.rank, len(self) * self.processes, self.processes))
 
 
 def collate(items: Sequence[Item]) -> Item:
-    """{"exam_id": [B], "image" [B, 2, Z, Y, X], "sentences": [B][S], "target" [B, S, Z, Y, X]}."""
+    """{"exam_id": [B], "image" [B, 2, Z, Y, X], "sentences": [B][S], "target" [B, S, Z, Y, X]}.
+
+    Of patches also "box" [B, 2, 3] and "present" [B, S].
+    """
+    stacked = [name for name in ("image", "target", "box", "present") if name in items[0]]
     return {
         "exam_id": [item["exam_id"] for item in items],
-        "image": torch.stack([item["image"] for item in items]),
         "sentences": [item["sentences"] for item in items],
-        "target": torch.stack([item["target"] for item in items]),
+        **{name: torch.stack([item[name] for item in items]) for name in stacked},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
+from petground.labeling.body import right_of_midline_mm
 from petground.labeling.errors import ConfigError, InputError, PetgroundError
 from petground.labeling.volume import Unit, Volume, require_same_grid
 from petground.pipeline.files import write_csv, write_json
 from petground.pipeline.nifti import read_nifti
+from petground.pipeline.progress import progress
 from petground.pipeline.schemas import read_table
 from petground.pipeline.splits import patient_hash
 from petground.training.controls import shuffled_among_exams
@@ -26,6 +28,7 @@ from petground.training.figures import Answers, figures_of
 from petground.training.metrics import RULES, Component, Score, missed, score_component, size_class, uptake_class
 from petground.training.plots import logs_of_run, plot_dice, plot_precision_recall, plot_training
 from petground.training.references import Reference, from_labels, from_truth
+from petground.training.work import names_one_side, swap_sides
 
 __all__ = ["evaluate"]
 
@@ -65,7 +68,8 @@ def evaluate(
     console = Console()
     module = load_module(checkpoint, device=device)
     exams = _exams_of(labels, module.provenance, split, console)
-    references = from_truth(labels, truth, exams) if truth is not None else from_labels(labels, exams)
+    read = {"prompt": getattr(module, "prompt", "words")}
+    references = from_truth(labels, truth, exams, **read) if truth is not None else from_labels(labels, exams, **read)
     if not references:
         raise InputError(
             f"no {'reported lesion' if truth else 'label'} among the exams of split '{split}'",
@@ -73,6 +77,7 @@ def evaluate(
         )
     prompts, donors = _prompts(references, controls, seed)
     answers = _answer_all(module, labels, references, prompts, console)
+    asked = {run: [sentence is not None for sentence in said] for run, said in prompts.items()}
     figures = {
         "checkpoint": {"file": checkpoint.name, "sha256": _sha256(checkpoint)},
         "split": split,
@@ -82,7 +87,7 @@ def evaluate(
         "exams": len({r.exam_id for r in references}),
         "patients": len({r.patient_id for r in references}),
         "without_sentence": sum(r.prompt is None for r in references),
-        **figures_of(references, answers, donors),
+        **figures_of(references, answers, donors, asked),
         "seconds": round(time.monotonic() - started, 1),
     }
     write_json(out / "metrics.json", figures)
@@ -136,8 +141,21 @@ def _prompts(references: Sequence[Reference], controls: bool, seed: int) -> tupl
         for i, donor in zip(known, drawn, strict=True):
             donors[i] = known[donor]
         prompts["shuffled"] = [right[donors[i]] for i in range(len(references))]
+    prompts["swapped"] = _swapped(references)
     prompts["empty"] = [None if prompt is None else "" for prompt in right]
     return prompts, donors
+
+
+def _swapped(references: Sequence[Reference]) -> list[str | None]:
+    """Each sentence that names one side, about the other side, where its report tells of no lesion there."""
+    told = {(r.exam_id, (r.site or "").lower(), r.laterality) for r in references}
+    swapped: list[str | None] = []
+    for r in references:
+        other = {"left": "right", "right": "left"}.get(r.laterality or "")
+        one_side = r.prompt is not None and names_one_side(r.prompt)
+        absent = other is not None and (r.exam_id, (r.site or "").lower(), other) not in told
+        swapped.append(swap_sides(r.prompt) if one_side and absent and r.prompt is not None else None)
+    return swapped
 
 
 def _answer_all(
@@ -149,16 +167,15 @@ def _answer_all(
     by_exam: dict[str, list[int]] = {}
     for i, reference in enumerate(references):
         by_exam.setdefault(reference.exam_id, []).append(i)
-    for exam_id, members in track(
-        by_exam.items(), "exams", total=len(by_exam), console=console, disable=not console.is_terminal
-    ):
-        row = files[exam_id]
-        if row["pet_path"] is None:
-            continue  # the labelling run could not read this exam: its lesions are missed
-        pet = _read(work / row["pet_path"], "SUVbw", exam_id)
-        ct = _read(work / row["ct_path"], "HU", exam_id) if row["ct_path"] else None
-        for run, i, score in _answer_exam(module, pet, ct, [(i, references[i]) for i in members], prompts):
-            answers[run][i] = score
+    with progress(console) as tick:
+        for done, (exam_id, members) in enumerate(by_exam.items(), start=1):
+            row = files[exam_id]
+            if row["pet_path"] is not None:  # else the labelling run could not read it: its lesions are missed
+                pet = _read(work / row["pet_path"], "SUVbw", exam_id)
+                ct = _read(work / row["ct_path"], "HU", exam_id) if row["ct_path"] else None
+                for run, i, score in _answer_exam(module, pet, ct, [(i, references[i]) for i in members], prompts):
+                    answers[run][i] = score
+            tick("exams", done, len(by_exam))
     return answers
 
 
@@ -178,9 +195,10 @@ def _answer_exam(
     suv = {i: r.suv for i, r in references}
     for answer in ground_volumes(module, pet, ct, list(asked)):
         component = Component(answer.mask, answer.presence)
+        right_mm = None if answer.voxel_ijk is None else right_of_midline_mm(answer.voxel_ijk, pet, ct)
         for run, i in asked[answer.sentence]:
             score = score_component(component, masks[i], pet.array, suv_reference=suv[i], voxel_ml=pet.voxel_ml)
-            yield run, i, score
+            yield run, i, replace(score, right_mm=right_mm)
 
 
 def _reference_mask(pet: Volume, reference: Reference) -> NDArray[np.bool_]:
@@ -215,6 +233,7 @@ def _rows(references: Sequence[Reference], answers: Answers) -> list[dict[str, A
             "size": size_class(reference.volume_ml),
             "uptake": uptake_class(reference.suv),
             "laterality": reference.laterality,
+            "site": reference.site,
             "has_sentence": reference.prompt is not None,
         }
         for run, scores in answers.items():
@@ -225,6 +244,7 @@ def _rows(references: Sequence[Reference], answers: Answers) -> list[dict[str, A
                 f"{run}_dice": round(score.dice, 4),
                 f"{run}_suv": round(score.suv, 3) if score.answered else None,
                 f"{run}_volume_ml": round(score.volume_ml, 4),
+                f"{run}_right_mm": None if score.right_mm is None else round(score.right_mm, 1),
                 **{f"{run}_hit_{rule}": score.hit(rule) for rule in RULES},
             }
         rows.append(row)

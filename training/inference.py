@@ -1,9 +1,9 @@
-"""A whole report on one exam: the image encoded once, every sentence decoded from the same features."""
+"""A whole report on one exam: the image, or each window of it, encoded once, all sentences decoded from that."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ __all__ = ["Grounding", "Prediction", "ground_volumes", "load_module"]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """probabilities [S, Z, Y, X] in 0..1; presence [S] in 0..1, None when the network has no presence head."""
+    """probabilities [S, Z, Y, X] in 0..1, maybe read from a temporary file; presence [S] in 0..1, or None.
+
+    presence is None when the network has no presence head.
+    """
 
     probabilities: NDArray[np.float32]
     presence: NDArray[np.float32] | None
@@ -85,24 +88,41 @@ def load_module(checkpoint: Path, *, device: str = "auto") -> Any:
 
 
 def ground_volumes(
-    module: Any, pet: Volume, ct: Volume | None, sentences: Sequence[str], *, threshold: float | None = None
+    module: Any,
+    pet: Volume,
+    ct: Volume | None,
+    sentences: Sequence[str],
+    *,
+    threshold: float | None = None,
+    near_mm: Sequence[tuple[float, float] | None] | None = None,
+    tick: Callable[[int, int], None] | None = None,
 ) -> Iterator[Grounding]:
     """Answers to `sentences`, in order, one at a time: only one full-resolution map is held at once.
 
     module: from `load_module`. pet in SUVbw, ct in HU on its own grid, or None. The image is encoded once; equal
     sentences are decoded once. `threshold` is the probability above which a voxel is marked, None for the module's own,
     chosen on its validating exams. Raises SuvError when the PET is not SUVbw.
+
+    Where the module slides over the exam: near_mm tells for each sentence between which heights (RAS z) it must lie,
+    None: anywhere, and windows that do not reach there are left out for it; tick(done, total) counts windows.
     """
     if pet.unit != "SUVbw":
         raise SuvError(f"the PET counts in {pet.unit}, the model reads SUVbw", fix="convert it to SUVbw first")
     if not sentences:
         return
     limit = module.threshold if threshold is None else threshold
-    distinct = list(dict.fromkeys(sentences))
     image, template = to_model_grid(pet, ct, module.grid)
-    predicted = module.predict(image, distinct)
-    for sentence in sentences:
-        which = distinct.index(sentence)
+    if module.grid.patch_zyx is None:
+        asked = [(sentence, None) for sentence in sentences]
+        distinct = list(dict.fromkeys(asked))
+        predicted = module.predict(image, [words for words, _ in distinct])
+    else:
+        asked = list(zip(sentences, near_mm or [None] * len(sentences), strict=True))
+        distinct = list(dict.fromkeys(asked))
+        near = [_slices(template, between) for _, between in distinct]
+        predicted = module.predict(image, [words for words, _ in distinct], near=near, tick=tick)
+    for sentence, key in zip(sentences, asked, strict=True):
+        which = distinct.index(key)
         probability = to_pet_grid(predicted.probabilities[which], template, pet)
         component = best_component(probability.array, threshold=limit)
         if predicted.presence is not None:
@@ -110,6 +130,14 @@ def ground_volumes(
             mask = component.mask if presence >= module.presence_threshold else np.zeros_like(component.mask)
             component = Component(mask, presence)
         yield _answer(sentence, probability, component, pet)
+
+
+def _slices(template: Volume, between_mm: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Heights in RAS mm as z of the tensor; the template's axes run along RAS."""
+    if between_mm is None:
+        return None
+    low, high = (float(template.to_index([*template.to_world_mm([0, 0, 0])[:2], z])[2]) for z in sorted(between_mm))
+    return low, high
 
 
 def _answer(sentence: str, probability: Volume, component: Component, pet: Volume) -> Grounding:

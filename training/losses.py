@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.functional import adaptive_max_pool3d, binary_cross_entropy_with_l
 from petground.labeling.errors import ConfigError
 from petground.models.unet import Decoded
 
-__all__ = ["LossConfig", "deep_loss", "grounding_loss"]
+__all__ = ["LossConfig", "deep_loss", "grounding_loss", "losses_by_exam"]
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,10 @@ def deep_loss(decoded: Decoded, target: Tensor, config: LossConfig, present: Ten
     Deep supervision as in nnU-Net: each coarser stage counts half of the next finer one. A coarse voxel belongs to the
     lesion when any of its voxels does (averaging would lose the small ones). present: [B, S], 1 where the exam has what
     the sentence tells of, 0 where not, NaN where this image cannot show it; by default whether the target has a voxel.
+    Of a 2.5D network every view is judged, by the target's projection, and the mean counts.
     """
-    *coarser, last = decoded.stages
-    losses = grounding_loss(last, target, config)
-    for distance, logits in enumerate(reversed(coarser), start=1):
-        coarse = adaptive_max_pool3d(target.float(), logits.shape[2:])
-        losses["loss"] = losses["loss"] + 0.5**distance * grounding_loss(logits, coarse, config)["loss"]
+    views = [_stages_loss(view.stages, target, config) for view in decoded.parts or (decoded,)]
+    losses = {name: torch.stack([view[name] for view in views]).mean() for name in views[0]}
     if decoded.presence is not None and config.presence:
         wanted = (target.amax((2, 3, 4)) > 0).float() if present is None else present.to(target.device)
         judged = ~wanted.isnan()
@@ -89,6 +88,45 @@ def deep_loss(decoded: Decoded, target: Tensor, config: LossConfig, present: Ten
         losses["presence"] = (each * judged).sum() / judged.sum().clamp(min=1)
         losses["loss"] = losses["loss"] + config.presence * losses["presence"]
     return losses
+
+
+def losses_by_exam(
+    decoded: Decoded, target: Tensor, config: LossConfig, present: Tensor | None = None
+) -> dict[str, Tensor]:
+    """As `deep_loss`, of each of B exams alone, [B]: their mean is the batch's loss.
+
+    So a step is the same for B exams at once, for B steps whose gradients are accumulated, and for B processes with an
+    exam each: the number of sentences that have a lesion differs from exam to exam, and a mean over all would not be.
+    """
+    each = []
+    for one in range(len(target)):
+        row = slice(one, one + 1)
+        each.append(deep_loss(_of_exams(decoded, row), target[row], config, None if present is None else present[row]))
+    return {name: torch.stack([losses[name] for losses in each]) for name in each[0]}
+
+
+def _of_exams(decoded: Decoded, rows: slice) -> Decoded:
+    return Decoded(
+        [stage[rows] for stage in decoded.stages],
+        None if decoded.presence is None else decoded.presence[rows],
+        tuple(_of_exams(part, rows) for part in decoded.parts),
+    )
+
+
+def _stages_loss(stages: Sequence[Tensor], target: Tensor, config: LossConfig) -> dict[str, Tensor]:
+    """Stages from coarse to fine, each on its own grid; a view's grid is one voxel deep along its ray."""
+    *coarser, last = stages
+    losses = grounding_loss(last, _on_grid(target, last), config)
+    for distance, logits in enumerate(reversed(coarser), start=1):
+        coarse = grounding_loss(logits, _on_grid(target, logits), config)["loss"]
+        losses["loss"] = losses["loss"] + 0.5**distance * coarse
+    return losses
+
+
+def _on_grid(target: Tensor, logits: Tensor) -> Tensor:
+    """The target as large as the logits, [B, S, z, y, x]: the maximum over what each voxel covers."""
+    grid = logits.shape[2:]
+    return target if target.shape[2:] == grid else adaptive_max_pool3d(target.float(), grid)
 
 
 def _place_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ class Score:
 
     answered: the model gave a mask at all. overlap, dice: with the reference mask (dice 0 when unanswered).
     suv: SUVmax inside the answer, NaN when unanswered. suv_agrees: within 0.1 of the reference's.
-    presence: the component's, for precision-recall curves. volume_ml of the answer.
+    presence: the component's, for precision-recall curves. volume_ml of the answer. right_mm: how far right of the
+    body's midline the answer's hottest voxel lies [mm], negative: left; None when unanswered or unknown.
     """
 
     answered: bool
@@ -78,6 +79,7 @@ class Score:
     suv_agrees: bool
     presence: float
     volume_ml: float
+    right_mm: float | None = None
 
     def hit(self, rule: str) -> bool:
         """True when the answer counts as found under one of RULES."""

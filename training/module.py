@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,55 +14,32 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from numpy.typing import NDArray
 from torch import Tensor
 
-from petground.labeling.errors import ConfigError, InputError, PetgroundError
-from petground.models.grounding import GroundingNet
+from petground.labeling.errors import ConfigError, PetgroundError
 from petground.models.net_config import NetConfig
+from petground.models.networks import build_network, learned_prompts
 from petground.models.text.bank import TextBank
 from petground.models.text.encoder import TextConfig, TextEncoder
+from petground.models.text.trained import build_text_model
 from petground.models.unet import Decoded
+from petground.pipeline.prompts import PromptMode
 from petground.pipeline.splits import patient_hash
+from petground.training.compiled import Steps, compiled_steps
 from petground.training.grid import GridSpec
 from petground.training.hits import Hits, count_hits
 from petground.training.inference import Prediction
-from petground.training.losses import LossConfig, deep_loss
+from petground.training.losses import LossConfig, deep_loss, losses_by_exam
 from petground.training.metrics import PROBABILITY
-from petground.training.runtime import native_bf16
+from petground.training.optimizers import OptimizerConfig, make_optimizer, parameter_groups, steps_of
+from petground.training.plans import PlansConfig, require_fit, resolve
+from petground.training.predict import answers_to, predict
+from petground.training.provenance import data_hashes, git_state, versions
 
 __all__ = ["GroundingModule", "OptimizerConfig"]
 
 CHECKPOINT_KEY = "petground"
-DECODED_VOXELS = 2_000_000  # at once, over sentences
 THRESHOLDS = (PROBABILITY, 0.3, 0.2, 0.1)  # the published one first: it wins a tie
 PRESENCES = (0.0, 0.1, 0.3, 0.5, 0.7)  # 0: the presence head is not asked
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay over the whole training.
-
-    Args:
-        lr: peak learning rate.
-        weight_decay: of weights; biases and norms have none.
-        warmup_steps: optimizer steps from zero to the peak.
-        final: the learning rate ends at this share of the peak.
-    """
-
-    lr: float = 5e-5
-    weight_decay: float = 0.01
-    warmup_steps: int = 500
-    final: float = 0.01
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0 or self.weight_decay < 0 or self.warmup_steps < 0 or not 0 <= self.final <= 1:
-            raise ConfigError(f"optimizer settings out of range: {self}")
-
-    def factor(self, step: int, total: int) -> float:
-        """Learning rate at a step as a share of the peak."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        done = min(1.0, (step - self.warmup_steps) / max(1, total - self.warmup_steps))
-        return self.final + (1.0 - self.final) * 0.5 * (1.0 + float(np.cos(np.pi * done)))
 
 
 class GroundingModule(pl.LightningModule):
@@ -72,10 +47,13 @@ class GroundingModule(pl.LightningModule):
 
     Args:
         net: the network; the defaults are those of ConTEXTual Net 3D.
-        text: the frozen text encoder.
+        text: the text encoder: frozen, or trained with the network.
         grid: size, spacing and windows of the input.
         loss: weights of Dice and cross-entropy.
-        optimizer: learning rate and schedule.
+        optimizer: recipe, learning rate, schedule, moving average.
+        plans: nnU-Net's plans: encoder, spacing and patch are theirs. They are read once; a checkpoint holds the
+            network and grid that came of them.
+        compile: torch.compile of the training step; its first steps take minutes (docs/training.md: where it pays).
     """
 
     def __init__(
@@ -84,25 +62,34 @@ class GroundingModule(pl.LightningModule):
         text: TextConfig = TextConfig(),  # noqa: B008 (frozen)
         grid: GridSpec = GridSpec(),  # noqa: B008 (frozen)
         loss: LossConfig = LossConfig(),  # noqa: B008 (frozen)
-        optimizer: OptimizerConfig = OptimizerConfig(),
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (frozen)
+        plans: PlansConfig | None = None,
+        compile: bool = False,
     ):
         super().__init__()
         # a checkpoint hands back plain mappings
         self.net_config = _typed(NetConfig, net)
         self.text_config = _typed(TextConfig, text)
         self.grid = _typed(GridSpec, grid)
+        if plans is not None:
+            self.net_config, self.grid = resolve(_typed(PlansConfig, plans), self.net_config, self.grid)
+        require_fit(self.net_config, self.grid)
         self.loss_config = _typed(LossConfig, loss)
         self.optimizer_config = _typed(OptimizerConfig, optimizer)
-        if not self.net_config.fits(self.grid.shape_zyx):
-            raise ConfigError(
-                f"grid shape_zyx {tuple(self.grid.shape_zyx)} and {len(self.net_config.features)} stages do not fit",
-                fix=f"axes (z, y, x) must be multiples of {self.net_config.divisor_zyx}",
-            )
         encoder = TextEncoder(self.text_config)
-        self.net = GroundingNet(self.net_config, encoder.channels)
-        self.bank = TextBank(encoder)
+        self.net = build_network(self.net_config, encoder.channels)
+        if learned_prompts(self.net) is not None and self.text_config.train != "frozen":
+            raise ConfigError(
+                f"learned prompts are for a frozen language model, model.text.train is {self.text_config.train}",
+                fix="set model.text.train: frozen, or model.net.llmseg.prompts: 0",
+            )
+        self.bank = TextBank(encoder)  # of a frozen encoder; one that is trained reads in every step
+        self.text_model = build_text_model(self.text_config)
+        self.compile_steps = compile
+        self._steps: Steps | None = None
         self.provenance: dict[str, Any] = {}
         self._hits = self._no_hits()
+        self._validation = torch.zeros(2)  # sum of the exams' losses, exams
 
     # --- use ---
 
@@ -116,43 +103,40 @@ class GroundingModule(pl.LightningModule):
         """Probability above which a voxel is marked: the one with the best F1 when the run last validated, else 0.5."""
         return float(self.provenance.get("threshold", PROBABILITY))
 
+    @property
+    def prompt(self) -> PromptMode:
+        """Whether the model reads a finding's SUV and slice, as its training data said: see `GroundingData`."""
+        mode: PromptMode = self.provenance.get("prompt", "words")
+        return mode
+
     def embed(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
         """S sentences -> token states [S, P, D] and mask [S, P] bool on the module's device."""
-        tokens, mask = self.bank(sentences)
+        prompts = learned_prompts(self.net)
+        if prompts is not None:  # gradients go through the language model: there is nothing to keep
+            trained = self.text_model
+            tokenizer, model = (
+                self.bank.encoder.model_on(self.device) if trained is None else (trained.tokenizer, trained.model)
+            )
+            answer: tuple[Tensor, Tensor] = prompts(model, tokenizer, sentences, self.text_config.max_tokens)
+            return answer
+        tokens, mask = self.bank(sentences) if self.text_model is None else self.text_model(sentences)
         return tokens.to(self.device), mask.to(self.device)
 
-    @torch.inference_mode()
-    def predict(self, image: NDArray[np.float32], sentences: Sequence[str], *, chunk: int | None = None) -> Prediction:
+    def predict(self, image: NDArray[np.float32], sentences: Sequence[str], **how: Any) -> Prediction:
         """Image [2, Z, Y, X] in 0..1 from `to_model_grid`, S sentences -> what the network says to each.
 
-        The image is encoded once; `chunk` sentences are decoded at a time, by default as many as keep the full
-        resolution's features at the size of some million voxels.
+        The image, or with a patch grid each window of it, is encoded once for all sentences. how: of
+        `training.predict.predict`: chunk, how many sentences are decoded at a time; near, where windows matter; tick.
         """
-        if image.shape != (self.net_config.in_channels, *self.grid.shape_zyx):
-            raise InputError(f"image {image.shape} is not on the model's grid {tuple(self.grid.shape_zyx)}")
-        chunk = chunk or max(1, DECODED_VOXELS // int(np.prod(self.grid.shape_zyx)))
-        training = self.training
-        self.eval()
-        out = np.empty((len(sentences), *self.grid.shape_zyx), dtype=np.float32)
-        presence = np.empty(len(sentences), dtype=np.float32) if self.net_config.presence else None
-        tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None].to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=native_bf16(self.device)):
-            features = self.net.encode(tensor)
-            for start in range(0, len(sentences), chunk):
-                tokens, mask = self.embed(sentences[start : start + chunk])
-                decoded = self.net.decode(features, tokens[None], mask[None])
-                out[start : start + chunk] = decoded.stages[-1][0].float().sigmoid().cpu().numpy()
-                if presence is not None and decoded.presence is not None:
-                    presence[start : start + chunk] = decoded.presence[0].float().sigmoid().cpu().numpy()
-        self.train(training)
-        return Prediction(out, presence)
+        return predict(self, image, sentences, **how)
 
     # --- training ---
 
     def setup(self, stage: str) -> None:
-        """Reads every sentence once, before the first step."""
+        """Reads every sentence once, before the first step, where nothing in the reading is trained."""
         data = getattr(self.trainer, "datamodule", None)
-        if data is not None and hasattr(data, "prompts"):
+        frozen = self.text_model is None and learned_prompts(self.net) is None
+        if data is not None and hasattr(data, "prompts") and frozen:
             self.bank = TextBank(self.bank.encoder, Path(data.cache) / "text")
             self.bank.add(data.prompts())
             self.bank.encoder.unload()
@@ -170,34 +154,48 @@ class GroundingModule(pl.LightningModule):
             self.provenance[f"{did}_on"] = sorted({*known, *exams})
             self.provenance[f"{did}_patients"] = sorted({*self.provenance.get(f"{did}_patients", []), *hashes})
         self.provenance["splits"] = {name: list(exams) for name, exams in data.split.items()}
+        self.provenance["prompt"] = getattr(data, "prompt", "words")
+        self.provenance["data"] = data_hashes(data.work, data.keys)
+        self.provenance["git"] = git_state()
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
-        losses = self._losses(batch)
-        if not torch.isfinite(losses["loss"]):
+        each = self._losses_by_exam(batch)
+        finite = torch.isfinite(each["loss"].detach()).tolist()
+        if not all(finite):
+            bad = [exam for exam, good in zip(batch["exam_id"], finite, strict=True) if not good]
             raise PetgroundError(
-                f"the loss is {float(losses['loss'].detach())} at step {self.global_step}",
-                case=", ".join(batch["exam_id"]),
+                f"the loss is {float(each['loss'].detach().sum())} at step {self.global_step}",
+                case=", ".join(bad),
                 fix="lower the learning rate, or look at this exam's image and labels",
                 reason="not_finite",
             )
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=1)
+        losses = {name: values.mean() for name, values in each.items()}
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=1, sync_dist=True)
         return losses["loss"]
 
     def on_validation_epoch_start(self) -> None:
         self._hits = self._no_hits()
+        self._validation = torch.zeros(2, device=self.device)
 
     def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
-        decoded = self._decoded(batch)
-        losses = deep_loss(Decoded(decoded.stages[-1:], decoded.presence), batch["target"], self.loss_config)
-        self.log("val/loss", losses["loss"], batch_size=1, sync_dist=True)
-        probability = decoded.stages[-1].float().sigmoid().flatten(0, 1).cpu().numpy()
-        target = batch["target"].flatten(0, 1).cpu().numpy() > 0.5
-        said = np.ones(len(target)) if decoded.presence is None else _numpy(decoded.presence.sigmoid().flatten())
-        for threshold in THRESHOLDS:
-            for presence, hits in count_hits(probability, target, threshold, said, self._presences).items():
-                self._hits[threshold, presence] += hits
+        if batch["exam_id"] == [None]:  # another process has one exam more
+            return
+        losses, sentences = [], []
+        for decoded, wanted in answers_to(self, batch):
+            losses.append(deep_loss(decoded, wanted, self.loss_config)["loss"])
+            probability = decoded.stages[-1].float().sigmoid().flatten(0, 1).cpu().numpy()
+            target = wanted.flatten(0, 1).cpu().numpy() > 0.5
+            sentences.append(len(target))
+            said = np.ones(len(target)) if decoded.presence is None else _numpy(decoded.presence.sigmoid().flatten())
+            for threshold in THRESHOLDS:
+                for presence, hits in count_hits(probability, target, threshold, said, self._presences).items():
+                    self._hits[threshold, presence] += hits
+        mean = sum(loss * number for loss, number in zip(losses, sentences, strict=True)) / sum(sentences)
+        self._validation += torch.stack([mean.detach().float(), torch.ones_like(mean).float()])
 
     def on_validation_epoch_end(self) -> None:
+        loss, exams = self.trainer.strategy.reduce(self._validation, reduce_op="sum").tolist()
+        self.log("val/loss", loss / max(1.0, exams))
         scores = {}
         for limits, hits in self._hits.items():
             counts = torch.tensor([hits.true, hits.predicted, hits.wanted], dtype=torch.float32, device=self.device)
@@ -222,22 +220,20 @@ class GroundingModule(pl.LightningModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        config = self.optimizer_config
-        decayed = [p for p in self.net.parameters() if p.ndim > 1]
-        plain = [p for p in self.net.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=config.lr,
-        )
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: config.factor(step, total))
+        parts = [(self.net, 1.0), (self.text_model, self.text_config.lr_factor)]
+        groups = parameter_groups(self.optimizer_config, parts)
+        optimizer, schedule = make_optimizer(self.optimizer_config, groups, steps_of(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_steps": None}  # compiled code belongs to this process and this module
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Everything needed to build the model again, as plain values that `weights_only` loading accepts."""
         checkpoint["hyper_parameters"] = {
             "net": asdict(self.net_config),
-            "text": asdict(self.text_config),
+            # weights that are trained in full are in the checkpoint, and need not be had from elsewhere again
+            "text": asdict(replace(self.text_config, pretrained=self.text_config.train != "full")),
             "grid": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.grid).items()},
             "loss": asdict(self.loss_config),
             "optimizer": asdict(self.optimizer_config),
@@ -252,7 +248,7 @@ class GroundingModule(pl.LightningModule):
         """
         return {
             **self.provenance,
-            "versions": _versions(),
+            "versions": versions(),
             "text_key": self.bank.encoder.key,
             "step": int(self.global_step),
         }
@@ -268,13 +264,21 @@ class GroundingModule(pl.LightningModule):
             )
 
     def _losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        return deep_loss(self._decoded(batch), batch["target"], self.loss_config, batch.get("present"))
+        """Of a whole batch."""
+        return {name: values.mean() for name, values in self._losses_by_exam(batch).items()}
+
+    def _losses_by_exam(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        return losses_by_exam(self._decoded(batch), batch["target"], self.loss_config, batch.get("present"))
 
     def _decoded(self, batch: Mapping[str, Any]) -> Decoded:
         exams, sentences = batch["target"].shape[:2]
         tokens, mask = self.embed([sentence for one in batch["sentences"] for sentence in one])
         tokens, mask = tokens.unflatten(0, (exams, sentences)), mask.unflatten(0, (exams, sentences))
-        return self.net.decode(self.net.encode(batch["image"]), tokens, mask, batch.get("box"))
+        encode, decode = self.net.encode, self.net.decode
+        if self.compile_steps and self.training:
+            self._steps = self._steps or compiled_steps(self.net)
+            encode, decode = self._steps
+        return decode(encode(batch["image"]), tokens, mask, batch.get("box"))
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:
@@ -286,13 +290,3 @@ def _typed(kind: type[T], value: T | Mapping[str, Any]) -> T:
     if not isinstance(value, Mapping):
         return value
     return kind(**{k: tuple(v) if kind is GridSpec and isinstance(v, list) else v for k, v in value.items()})
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("petground", "torch", "lightning", "monai", "transformers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from petground.pipeline.edited import read_labels
+from petground.pipeline.prompts import PromptMode, with_values
 from petground.pipeline.schemas import read_table
 from petground.training.work import has_words, rejected
 
@@ -41,14 +43,16 @@ class Reference:
     mask_path: Path
 
 
-def from_labels(work: Path, exams: Collection[str] | None = None) -> list[Reference]:
-    """References from WORK/labels.parquet, of the named exams or of all.
+def from_labels(work: Path, exams: Collection[str] | None = None, *, prompt: PromptMode = "words") -> list[Reference]:
+    """References from WORK/labels.parquet, of the named exams or of all; redrawn outlines in place of the grown ones.
+
+    prompt: whether sentences tell SUV and slice.
 
     Labels that a reviewer rejected (`work.rejected`) are left out, with a count in the log. Raises InputError and
     SchemaError as `read_table` does.
     """
     refused = rejected(work)
-    rows = [row for row in read_table(work / "labels.parquet", "labels") if exams is None or row["exam_id"] in exams]
+    rows = [row for row in read_labels(work) if exams is None or row["exam_id"] in exams]
     kept = [row for row in rows if (row["exam_id"], row["finding_id"]) not in refused]
     if len(kept) < len(rows):
         _log.info("%d labels are left out: rejected in review", len(rows) - len(kept))
@@ -58,7 +62,9 @@ def from_labels(work: Path, exams: Collection[str] | None = None) -> list[Refere
             key=row["finding_id"],
             patient_id=row["patient_id"] or row["exam_id"],
             tracer=row["tracer"] or "unknown",
-            prompt=row["prompt"] if has_words(row["prompt"]) else None,
+            prompt=with_values(row["prompt"], prompt, row["suv_reported"], row["slice_reported"])
+            if has_words(row["prompt"])
+            else None,
             suv=row["suv_measured"] if row["suv_measured"] is not None else row["suv_reported"],
             volume_ml=row["volume_ml"],
             laterality=row["laterality"],
@@ -69,10 +75,13 @@ def from_labels(work: Path, exams: Collection[str] | None = None) -> list[Refere
     ]
 
 
-def from_truth(work: Path, phantom: Path, exams: Collection[str] | None = None) -> list[Reference]:
+def from_truth(
+    work: Path, phantom: Path, exams: Collection[str] | None = None, *, prompt: PromptMode = "words"
+) -> list[Reference]:
     """References from the true masks of the lesions that the reports state with SUVmax and slice.
 
     work: the labelling run over the phantom's reports, for the sentences. phantom: folder of `petground phantom`.
+    prompt: whether sentences tell SUV and slice, as the report states them.
     Raises InputError and SchemaError as `read_table` does.
     """
     about = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
@@ -82,18 +91,18 @@ def from_truth(work: Path, phantom: Path, exams: Collection[str] | None = None) 
         for row in read_table(phantom / "truth.parquet", "truth")
         if row["reported"] and row["exam_id"] in about and (exams is None or row["exam_id"] in exams)
     ]
-    prompts = link_truth(truth, findings)
+    prompts = link_truth(truth, findings, prompt)
     references = []
     for row in truth:
         exam = about[row["exam_id"]]
-        prompt = prompts.get((row["exam_id"], row["lesion_id"]))
+        words = prompts.get((row["exam_id"], row["lesion_id"]))
         references.append(
             Reference(
                 exam_id=row["exam_id"],
                 key=row["lesion_id"],
                 patient_id=exam["patient_id"] or row["exam_id"],
                 tracer=exam["tracer"] or "unknown",
-                prompt=prompt if has_words(prompt) else None,
+                prompt=words if has_words(words) else None,
                 suv=row["suv_max"],
                 volume_ml=row["volume_ml"],
                 laterality=row["laterality"],
@@ -104,7 +113,9 @@ def from_truth(work: Path, phantom: Path, exams: Collection[str] | None = None) 
     return references
 
 
-def link_truth(truth: Sequence[Mapping[str, Any]], findings: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+def link_truth(
+    truth: Sequence[Mapping[str, Any]], findings: Sequence[Mapping[str, Any]], prompt: PromptMode = "words"
+) -> dict[tuple[str, str], str]:
     """(exam_id, lesion_id) -> prompt of the finding that tells of it; lesions that no finding tells of are absent.
 
     A finding tells of a lesion when it is of the same exam, its printed SUV stands for the lesion's SUVmax (5.2 for
@@ -129,7 +140,7 @@ def link_truth(truth: Sequence[Mapping[str, Any]], findings: Sequence[Mapping[st
         lesion_key = (truth[number]["exam_id"], truth[number]["lesion_id"])
         finding_key = (finding["exam_id"], finding["finding_id"])
         if lesion_key not in prompts and finding_key not in used:
-            prompts[lesion_key] = finding["prompt"] or ""
+            prompts[lesion_key] = with_values(finding["prompt"] or "", prompt, finding["suv"], finding["slice"])
             used.add(finding_key)
     return prompts
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from petground.labeling.errors import InputError, SchemaError
-from petground.pipeline.prompts import has_words, leaks
+from petground.pipeline.edited import read_labels
+from petground.pipeline.prompts import PromptMode, has_words, leaks, with_values
 from petground.pipeline.schemas import read_table
 from petground.training.places import Place
 
-__all__ = ["Exam", "Example", "has_words", "leaks", "read_exams", "rejected", "swap_sides"]
+__all__ = ["Exam", "Example", "has_words", "leaks", "names_one_side", "read_exams", "rejected", "swap_sides"]
 
 _log = logging.getLogger(__name__)
 _REJECTED = ("wrong_lesion", "not_lesion")  # a reviewer's words for a label that must not teach
@@ -26,7 +27,10 @@ _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Example:
-    """One sentence and its mask. prompt: without SUV and slice. place: site and side, to tell what is absent."""
+    """One sentence and its mask. prompt: without SUV and slice, unless they are given: then suv and slice are, too.
+
+    place: site and side, to tell what is absent.
+    """
 
     finding_id: str
     prompt: str
@@ -34,6 +38,9 @@ class Example:
     site: str | None
     laterality: str | None
     confidence: float
+    mode: PromptMode = "words"
+    suv: float | None = None
+    slice: int | None = None
 
     @property
     def place(self) -> Place:
@@ -49,7 +56,9 @@ class Example:
     @property
     def place_words(self) -> str:
         """Side and site alone, "left adrenal nodule"; the whole sentence where the site is not known."""
-        return f"{self.laterality or ''} {self.site}".strip() if self.site else self.prompt
+        if not self.site:
+            return self.prompt
+        return with_values(f"{self.laterality or ''} {self.site}".strip(), self.mode, self.suv, self.slice)
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,10 @@ class Exam:
     told: tuple[Place, ...] = ()
 
 
-def read_exams(work: Path, *, min_confidence: float = 0.0) -> list[Exam]:
+def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = "words") -> list[Exam]:
     """Exams of WORK with a label at or above the confidence, by exam id.
+
+    prompt: whether the sentences tell SUV and slice, from the table's columns.
 
     Left out, with a count in the log: labels that a reviewer rejected, and labels of a sentence that has no words
     besides SUV and slice. Raises InputError when WORK has none, a file it names is missing, or a prompt still tells
@@ -77,7 +88,7 @@ def read_exams(work: Path, *, min_confidence: float = 0.0) -> list[Exam]:
     refused = rejected(work)
     labels: dict[str, list[dict[str, Any]]] = {}
     dropped = wordless = 0
-    for row in read_table(work / "labels.parquet", "labels"):
+    for row in read_labels(work):
         if (row["confidence"] if row["confidence"] is not None else 1.0) < min_confidence:
             continue
         if (row["exam_id"], row["finding_id"]) in refused:
@@ -90,7 +101,7 @@ def read_exams(work: Path, *, min_confidence: float = 0.0) -> list[Exam]:
         _log.info("%d labels are left out: rejected in review", dropped)
     if wordless:
         _log.warning("%d labels are left out: their sentence has no words besides SUV and slice", wordless)
-    found = [_exam(exams.get(exam_id), rows, told.get(exam_id, ())) for exam_id, rows in sorted(labels.items())]
+    found = [_exam(exams.get(one), rows, told.get(one, ()), prompt) for one, rows in sorted(labels.items())]
     if not found:
         raise InputError(
             f"{work} has no labels of confidence {min_confidence:g} or more",
@@ -128,6 +139,11 @@ def rejected(work: Path) -> set[tuple[str, str]]:
     return {key for key, (_, decision) in newest.items() if decision in _REJECTED}
 
 
+def names_one_side(sentence: str) -> bool:
+    """True when the sentence says left or right, and not both: exchanging them gives another claim."""
+    return len({word.lower() for word in _SIDE.findall(sentence)}) == 1
+
+
 def swap_sides(sentence: str) -> str:
     """The sentence with left and right exchanged, in their own case."""
 
@@ -147,7 +163,9 @@ def _told(work: Path) -> dict[str, tuple[Place, ...]]:
     return {exam_id: tuple(places) for exam_id, places in told.items()}
 
 
-def _exam(row: dict[str, Any] | None, labels: Sequence[dict[str, Any]], told: tuple[Place, ...]) -> Exam:
+def _exam(
+    row: dict[str, Any] | None, labels: Sequence[dict[str, Any]], told: tuple[Place, ...], mode: PromptMode
+) -> Exam:
     exam_id = labels[0]["exam_id"]
     if row is None or not row["pet_path"]:
         raise InputError("labels without a PET in exams.parquet", case=exam_id, fix="run `petground label` again")
@@ -161,11 +179,14 @@ def _exam(row: dict[str, Any] | None, labels: Sequence[dict[str, Any]], told: tu
     examples = tuple(
         Example(
             finding_id=label["finding_id"],
-            prompt=label["prompt"],
+            prompt=with_values(label["prompt"], mode, label["suv_reported"], label["slice_reported"]),
             mask_path=label["mask_path"],
             site=label["site"],
             laterality=label["laterality"],
             confidence=1.0 if label["confidence"] is None else label["confidence"],
+            mode=mode,
+            suv=label["suv_reported"],
+            slice=label["slice_reported"],
         )
         for label in sorted(labels, key=lambda one: str(one["finding_id"]))
     )

@@ -17,13 +17,16 @@ from petground.labeling.language.tokens import Words, words_of
 __all__ = ["anatomy_component", "find_anatomy"]
 
 _ROMAN = word_set("i ii iii iv v vi vii viii ia ib iia iib iva ivb va vb")
-_STATIONS = {"2", "4", "10", "11", "12", "13", "14", "1", "3"}
+_STATIONS = {"2", "4", "10", "11", "12", "13", "14", "1", "3", "8", "9"}
+_SEGMENTS = ("segment", "segments")
+_UNPAIRED = frozenset("56789")  # nodal stations without a side
+_LESION_CODES = frozenset(("nt", "ntl", "tl"))  # "NT2": the second non-target lesion
 _NUMBERED_MANY = ("levels", "stations", "segments", "zones")
 _NUMBERED = ("level", "segment", "station", "zone", "seg", "segs", *_NUMBERED_MANY)
 _VERTEBRAE = {"c": 8, "t": 13, "th": 13, "d": 12, "l": 6, "s": 5}
 
 
-_FORMS = frozenset({*_STATIONS, *_VERTEBRAE, *_NUMBERED, "r", "l"})
+_FORMS = frozenset({*_STATIONS, *_LESION_CODES, *_VERTEBRAE, *_NUMBERED, "r", "l"})
 """First words of what `_by_form` reads."""
 
 
@@ -33,6 +36,9 @@ def find_anatomy(words: Words, begin: int, stop: int) -> list[Cue]:
     reached = begin
     listed = {a: (a, b, kinds) for a, b, kinds in phrase_index("anatomy").find(words, begin, stop)}
     index = begin
+    if stop - begin > 2 and words.lower[begin] in _UNPAIRED and words.lower[begin + 1] in (":", "/", "|"):
+        found.append(Cue(begin, begin + 1, {"site": "", "midline": "", "station": ""}))  # "7: SUVmax 5.5"
+        reached = index = begin + 1
     while index < stop:
         word = words.lower[index]
         cue = (
@@ -41,7 +47,9 @@ def find_anatomy(words: Words, begin: int, stop: int) -> list[Cue]:
         if index in listed and (cue is None or cue.last < listed[index][1]):
             a, b, kinds = listed[index]
             cue = Cue(a, b, kinds)
-            if "level" in words.lower[a:b] or words.lower[a] in _NUMBERED:
+            if "level" in words.lower[a:b] or words.lower[a] in _NUMBERED or words.lower[b - 1] in _SEGMENTS:
+                if words.lower[b - 1] in _SEGMENTS and a < b - 1:
+                    kinds = {**kinds, "midline": "", "segment": ""}  # "liver segment 6"
                 cue = Cue(a, max(b, _after_level(words, b, stop)), kinds)
         if cue is None or cue.first < reached:
             index += 1
@@ -96,6 +104,8 @@ def _by_form(words: Words, index: int, stop: int) -> Cue | None:
         and not (index + 2 < stop and words.glued(index + 2) and words.lower[index + 2].isalnum())
     ):
         return Cue(index, index + 2, {"site": "", "side": "right" if follows == "r" else "left", "station": ""})
+    if word in _LESION_CODES:
+        return Cue(index, index + 2, {"lesion": ""}) if glued and is_integer(follows) else None
     if word in _NUMBERED:
         named = index + 1 + (words.lower[index + 1 : index + 2] == ["."])
         last = _after_level(words, named, stop)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from petground.labeling.language.groups import Group
 from petground.labeling.language.mention import Mention
-from petground.labeling.language.stream import Item
+from petground.labeling.language.stream import Item, Row
 from petground.labeling.language.tense import Tense
 
 __all__ = ["Placed", "assign_slices", "resolve"]
@@ -28,7 +28,7 @@ class Placed:
 
 
 def assign_slices(
-    row: list[Item], groups: list[Group], reasons: dict[int, str | None], tenses: dict[int, Tense]
+    row: Row, groups: list[Group], reasons: dict[int, str | None], tenses: dict[int, Tense]
 ) -> dict[int, Placed]:
     """A slice (or `not_axial`, `ambiguous`, `no_slice`) for each value whose reason is None, by item index."""
     placed: dict[int, Placed] = {}
@@ -65,9 +65,9 @@ def _same_structure(row: list[Item], group: Group) -> bool:
     return not any(row[k].has("ref") for k in range(group.first, group.last))
 
 
-def _same_as_before(row: list[Item], groups: list[Group], placed: dict[int, Placed]) -> None:
+def _same_as_before(row: Row, groups: list[Group], placed: dict[int, Placed]) -> None:
     """Reads "... and a left one on the same slice": the slice of the group before."""
-    for before, group in itertools.pairwise(groups):
+    for before, group in itertools.pairwise(groups) if not row.lacks("same") else ():
         given = [placed[v] for v in before.values if v in placed and placed[v].slice is not None]
         if given and any(item.has("same") for item in row[group.first : group.last]):
             for v in group.values:
@@ -76,7 +76,7 @@ def _same_as_before(row: list[Item], groups: list[Group], placed: dict[int, Plac
 
 
 def _own_slices(
-    row: list[Item], group: Group, values: list[int], reasons: dict[int, str | None], tenses: dict[int, Tense]
+    row: Row, group: Group, values: list[int], reasons: dict[int, str | None], tenses: dict[int, Tense]
 ) -> list[int]:
     """Slice items of the group without those that an earlier or reference value claims."""
     found = [i for i in range(group.first, group.last) if "slice" in row[i].kinds]
@@ -92,13 +92,28 @@ def _own_slices(
     return left
 
 
-def _of_then(row: list[Item], i: int) -> bool:
-    """Whether a slice is where the lesion was: "(previously on slice 146)"."""
+def _of_then(row: Row, i: int) -> bool:
+    """Whether a slice is where the lesion was: "(previously on slice 146)", "CT of 1 June: image 44; ..."."""
+    if row.lacks("date", "prior"):
+        return False
+    clause = _clause_around(row, i)
+    if any(k.has("date") or k.kinds.get("prior") == "exam" for k in clause) and not any(
+        k.has("value", "current") for k in clause
+    ):
+        return True
     back = row[max(0, i - 3) : i]
     cue = next((k for k, item in enumerate(back) if item.has("prior")), None)
     return cue is not None and all(
         item.text in ("on", "at", "was", "in", "") or item.has("past") for item in back[cue + 1 :]
     )
+
+
+def _clause_around(row: list[Item], i: int) -> list[Item]:
+    """The items between the semicolons around an item; none when there is no semicolon."""
+    stops = [k for k, item in enumerate(row) if item.text == ";"]
+    first = max((k + 1 for k in stops if k < i), default=0)
+    last = min((k for k in stops if k > i), default=len(row))
+    return row[first:last] if stops else []
 
 
 def _claim(row: list[Item], i: int, others: list[int], values: list[int], tenses: dict[int, Tense]) -> int:
@@ -248,6 +263,9 @@ def _across_groups(
     )
     if tail and row[i].bracket and not _same_structure(row, last):
         tail = False
+    outside = bool(row[waiting[0]].bracket) and row[i].bracket != row[waiting[0]].bracket and i > last.values[-1]
+    if outside and all(row[v].bracket == row[waiting[0]].bracket for v in last.values):
+        tail = tail or all(reasons[v] == "reference" for v in last.values)  # "(4.4 vs liver 3.1), image 168"
     if shared or frame or tail:
         for v in waiting:
             placed[v] = _place(row, i, 0)

@@ -6,7 +6,7 @@ for which value is decided in `tense` and `judge`; a cue here is only a phrase o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from spacy.tokens import Doc
 
@@ -18,8 +18,7 @@ __all__ = ["Cue", "context_component", "find_cues"]
 _NOT_INDEXED = ("negfill",)
 
 
-@dataclass(frozen=True)
-class Cue:
+class Cue(NamedTuple):
     """Tokens first..last (end exclusive) and what they may mean: label by kind."""
 
     first: int

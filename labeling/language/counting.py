@@ -36,6 +36,18 @@ _HEAD = re.compile(
 )
 _LYING = re.compile(r"\b(?:supine|prone|position(?:ed|ing)?|lying|scan(?:ned|ning)?|acquir\w+|acquisition)\b", re.I)
 _STOP = re.compile(r"[.;\n](?=\s|$)|\n")
+_COUNT_WORDS = ("count", "number", "order", "enumerat")
+_AFTER_NOUN = r"\s(?:(?:stack\s|order\s)?(?:run|ascend|increas|go|start|beg[iu]n)|(?:no\.?\s|#)?(?:[01]|one|zero)\b)"
+_PHRASES = tuple(
+    re.compile(begin)
+    for begin in (
+        *(noun + _AFTER_NOUN for noun in ("slices?", "images?", "frames?", "axials?", "cuts?", "sections?", "planes?")),
+        *(noun + _AFTER_NOUN for noun in ("index", "indices", "im")),
+        rf"first\s{_NOUN}",
+    )
+)
+"""With _COUNT_WORDS, what every way to tell the count has, in lower case; few reports have any. Each begins with a
+word of its own, which the engine finds ten times as fast as one of many."""
 
 
 def slices_counted(text: str) -> Literal["head", "feet"] | None:
@@ -45,6 +57,9 @@ def slices_counted(text: str) -> Literal["head", "feet"] | None:
     scan: slices must be said to be counted, numbered or to run, or the first one to lie at an end, in a sentence that
     gives no SUV and no slice of a lesion. Linear in the text; never raises.
     """
+    lower = text.lower()
+    if not any(word in lower for word in _COUNT_WORDS) and not any(phrase.search(lower) for phrase in _PHRASES):
+        return None
     feet, head = _told(text, _FEET), _told(text, _HEAD)
     if feet == head:
         return None

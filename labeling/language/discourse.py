@@ -17,8 +17,10 @@ from petground.labeling.language.records import make_finding, unread_finding
 from petground.labeling.language.repeats import mark_repeats
 from petground.labeling.language.sentences import Sentence, find_sentences
 from petground.labeling.language.sides import find_side, find_site, opposite
+from petground.labeling.language.sizes import only_size
 from petground.labeling.language.stream import Item
-from petground.labeling.language.titles import heading_kinds, heading_side
+from petground.labeling.language.timepoints import is_delayed
+from petground.labeling.language.titles import earlier_titles, heading_kinds, heading_side
 from petground.labeling.language.tokens import Cuts, Words
 
 __all__ = ["read_report"]
@@ -48,6 +50,7 @@ class Topic:
     valued: bool = False
     last: Placed | None = None
     framed: bool = False
+    size_mm: float | None = None
 
 
 def read_report(text: str) -> list[Finding]:
@@ -67,6 +70,7 @@ def read_report(text: str) -> list[Finding]:
 def _read(cuts: Cuts, sentences: list[Sentence], mentions: list[list[Mention] | None]) -> dict[int, Reading]:
     """Readings of the sentences with values, and of those around them that they refer to, in order."""
     readings: dict[int, Reading] = {}
+    earlier = earlier_titles(cuts.text, sentences)
     asking = [n for n, found in enumerate(mentions) if found and any(m.kind == "suv" for m in found)]
     with_value = frozenset(asking)
     while asking:
@@ -78,7 +82,7 @@ def _read(cuts: Cuts, sentences: list[Sentence], mentions: list[list[Mention] | 
         found = mentions[n]
         if found is None:
             found = scan_sentence(words, words.at(sentence.start), words.at(sentence.end)).mentions
-        reading = readings[n] = read_sentence(words, sentence, found, heading_kinds(cuts.text, sentence))
+        reading = readings[n] = read_sentence(words, sentence, found, heading_kinds(cuts.text, sentence, earlier))
         if _asks_back(reading):
             asking.extend(range(max(0, n - LOOK_BACK), n))
         if n in with_value and any(told.reason == "no_slice" for told in reading.told):
@@ -116,6 +120,7 @@ def _link(readings: dict[int, Reading]) -> None:
             for told in reading.told:
                 _take_over(reading, told, topic)
             _was(reading, topic)
+            _delayed(reading, topic)
             _look_ahead(reading, readings.get(n + 1))
             current = [
                 t for t in reading.told if t.reason in (None, "no_slice", "not_axial", "ambiguous", "not_max", "range")
@@ -126,12 +131,23 @@ def _link(readings: dict[int, Reading]) -> None:
                 topic = Topic(
                     n, last.side, last.site or topic.site, [], partial(_clause, reading.words, last), True, placed
                 )
+                _one_more(reading, topic)
             elif reading.told[-1].reason == "prior":  # "On the prior, the left node had 4.9. Today it is 7.3."
                 last = reading.told[-1]
                 topic = Topic(n, last.side, last.site or topic.site, [], partial(_clause, reading.words, last))
         else:
             topic = _next_topic(reading, topic, n)
+            topic.size_mm = only_size(reading.row) or topic.size_mm
         previous = reading
+
+
+def _one_more(reading: Reading, topic: Topic) -> None:
+    """Takes "... and one on the left on image 277" as the topic of "The latter has an SUVmax of 3.2."."""
+    first = reading.groups[-1].last if reading.groups else len(reading.row)
+    rest = reading.row[first:]
+    if (slices := _slices(rest)) and len(slices) == 1:
+        topic.slices, topic.last = slices, None
+        topic.side = find_side(reading.row, list(range(first, len(reading.row))), len(reading.row)) or topic.side
 
 
 def _slices(row: list[Item]) -> list[Mention]:
@@ -150,9 +166,10 @@ def _refers_back(row: list[Item], told: Told | None) -> bool:
     pronoun = any(
         (item.has("anaphor") and item.text not in ("which", "that")) or item.text.startswith(("it ", "this "))
         for item in row[:3]
-    )
+    ) or any(item.has("anaphor") and item.has("lesion") for item in row[3:5])  # "the SUVmax of this lesion is"
+    first = next((i for i, item in enumerate(row) if "value" in item.kinds), len(row))
     definite = row[0].text in ("the", "this", "its", "it", "these") and not any(
-        item.has("site", "sided", "ref", "phys", "side") for item in row
+        item.has("site", "sided", "ref", "phys", "side") for item in (row[:first] if told is not None else row)
     )
     bare = told.bare if told is not None else not any(item.has(*_NAMES) for item in row)
     if told is not None and told.has_place and not pronoun:
@@ -187,6 +204,7 @@ def _take_over(reading: Reading, told: Told, topic: Topic) -> None:
         told.site = topic.site
     if back and not told.has_place:
         told.carried = topic.words()
+        told.size_mm = told.size_mm or topic.size_mm
 
 
 def _midline(row: list[Item], told: Told, words: Words) -> bool:
@@ -213,6 +231,14 @@ def _was(reading: Reading, topic: Topic) -> None:
             told.reason = "prior"
 
 
+def _delayed(reading: Reading, topic: Topic) -> None:
+    """Marks "On delayed images the SUVmax is 7.2." after a sentence that gave the standard value."""
+    for told in reading.told:
+        mine = told.reason in (None, "no_slice") and topic.valued and len(reading.told) == 1
+        if mine and is_delayed(reading.row) and _refers_back(reading.row, told):
+            told.reason = "ambiguous"
+
+
 def _look_ahead(reading: Reading, after: Reading | None) -> None:
     """Reads "SUVmax is 5.4. It is seen on slice 104.": a slice told in the next sentence."""
     waiting = [t for t in reading.told if t.reason == "no_slice"]
@@ -226,6 +252,7 @@ def _look_ahead(reading: Reading, after: Reading | None) -> None:
     if slices and _refers_back(after.row, None):
         found = resolve(slices)
         waiting[0].placed, waiting[0].reason = found, found.reason
+        after.spent = True
 
 
 def _next_topic(reading: Reading, topic: Topic, n: int) -> Topic:
@@ -237,6 +264,8 @@ def _next_topic(reading: Reading, topic: Topic, n: int) -> Topic:
     framed = bool(_slices(row)) and not names and len(row) <= _FRAME_ITEMS
     denies = any(item.has("negation", "negated") for item in row[:6]) and not _slices(row)
     if denies or (not names and not _slices(row)):
+        return topic
+    if reading.spent:  # "SUVmax 9.3. Axial 152. Segment 4: SUVmax 7.1.": the slice has its value
         return topic
     indices = list(range(len(row)))
     side = find_side(row, indices, len(row))

@@ -40,7 +40,20 @@ def make_groups(row: list[Item]) -> list[Group]:
         else:
             groups[-1].last = cut
             groups.append(Group(cut, len(row), [b]))
+    groups[-1].last = _before_next_lesion(row, groups[-1])
     return groups
+
+
+def _before_next_lesion(row: list[Item], group: Group) -> int:
+    """Where "... on image 273 with SUVmax 4.0 and one on the left on image 277" goes on to a lesion without a value."""
+    last = group.values[-1]
+    if not any("slice" in row[i].kinds for i in range(group.first, last)):
+        return group.last
+    for i in range(last + 1, group.last - 1):
+        begins = (row[i].has("coord") or row[i].text == ";") and any("slice" in item.kinds for item in row[i:])
+        if begins and any(row[k].text == "one" or row[k].has("another") for k in range(i + 1, min(i + 3, group.last))):
+            return i
+    return group.last
 
 
 def _named_first(row: list[Item], value: int) -> bool:

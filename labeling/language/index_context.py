@@ -47,6 +47,8 @@ def look_around(scan: Scan, mention: Mention) -> None:
             if word != "-":
                 first = back
             back -= 1
+        elif word in _VIEWS and scan.word(back - 1) in PLANES:
+            back -= 1  # "on the sagittal view image 65"
         else:
             break
     for index in range(first, mention.first):
@@ -87,6 +89,8 @@ def _named_before(scan: Scan, mention: Mention, back: int) -> None:
 
 def _trailing(scan: Scan, mention: Mention) -> None:
     """Reads "of series 3", "(coronal)", "on the sagittal images", "of 263" after the numbers."""
+    if len(mention.indices) > 1 and not mention.is_range:
+        _one_of_list(scan, mention)
     index = skip(scan, mention.last, {"of", "in", "on", "the", "(", ",", "from"}, 3)
     word = scan.word(index)
     if (
@@ -102,7 +106,8 @@ def _trailing(scan: Scan, mention: Mention) -> None:
         _stretch(scan, mention, index + 2)
     elif word in PLANES and not mention.plane and scan.word(mention.last) != ",":
         after = scan.word(index + 1)
-        if not is_integer(after) and not (after in words_for("slice") and is_integer(scan.word(index + 2))):
+        own = skip(scan, index + 1, words_for("slice") | {"#", "no", "number", ".", ":"}, 4)
+        if not is_integer(scan.word(own)):
             last = (
                 index + 2
                 if after in words_for("slice") | words_for("series") | {"plane", "view", "views"}
@@ -110,6 +115,21 @@ def _trailing(scan: Scan, mention: Mention) -> None:
             )
             mention.plane = "axial" if PLANES[word] == "axial" else "other"
             _stretch(scan, mention, last)
+
+
+_ORDER = {"latter": -1, "last": -1, "former": 0, "first": 0, "second": 1, "third": 2}
+
+
+def _one_of_list(scan: Scan, mention: Mention) -> None:
+    """Reads "slices 170, 171 and 172, hottest on the latter": of several indices the one called the best."""
+    step = skip(scan, mention.last, {",", "(", "-", "–", ";"}, 1)
+    if scan.word(step) not in words_for("best"):
+        return
+    step = skip(scan, step + 1, {"on", "at", "in", "seen", "appreciated", "the", "uptake"}, 4)
+    at = _ORDER.get(scan.word(step), len(mention.indices))
+    if at < len(mention.indices):
+        mention.indices, mention.index_spans = (mention.indices[at],), (mention.index_spans[at],)
+        mention.best = True
 
 
 def _stretch(scan: Scan, mention: Mention, last: int) -> None:

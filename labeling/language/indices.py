@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from petground.labeling.language.index_context import (
     MODALITIES,
     PLANES,
@@ -13,6 +15,13 @@ from petground.labeling.language.index_context import (
     two_in_one,
     words_for,
 )
+from petground.labeling.language.index_forms import (
+    SERIES_MAX,
+    colon_form,
+    letters_form,
+    skip_earlier_index,
+    skip_position,
+)
 from petground.labeling.language.lexicon import rule_words
 from petground.labeling.language.mention import Mention, Scan, is_integer
 
@@ -22,18 +31,18 @@ _RANGE = {"-", "--", "–", "—", "to", "through", "thru", "until"}
 _LIST = {",", "and", "&", "or", "/", ";", "+"}
 _ORDINALS = ("th", "st", "nd", "rd")
 _BEST_FILL = ("at", "on", "in", ":", "=", "is", "slice", "image", "~", "around", "about", "intense", "avid", "uptake")
-_POINTING = ("on", "at", "see", "@", "im", "cf")
-_SERIES_MAX = 99  # a series number in "3:104"; a larger first number is an image count ("image 141/263")
+_PLURAL = ("slices", "images", "sections", "cuts", "frames", "imgs", "ims", "sls")
 
 
 def find_indices(scan: Scan) -> None:
     """All slice mentions of the sentence, in order; sets plane, modality, series, range and `best`."""
-    heads, series = rule_words("mentions", "slice"), rule_words("mentions", "series")
+    heads, series, openers = rule_words("mentions", "slice"), rule_words("mentions", "series"), _openers()
+    lower = scan.words.lower
     index = scan.begin
     while index < scan.stop:
-        word = scan.word(index)
+        word = lower[index]
         found = None
-        if index not in scan.taken:
+        if (word in openers or word[0].isdecimal()) and index not in scan.taken:
             if word in series:
                 found = _series_first(scan, index, heads)
             elif word in heads:
@@ -41,23 +50,30 @@ def find_indices(scan: Scan) -> None:
             elif word in PLANES or word in ("#", "@"):
                 found = _plane_and_number(scan, index)
             elif word == "s" and scan.glued(index + 1):
-                found = _letters_form(scan, index)
+                found = letters_form(scan, index)
             elif is_integer(word):
-                found = _colon_form(scan, index) or _modality_and_number(scan, index) or _ordinal(scan, index, heads)
+                found = colon_form(scan, index) or _modality_and_number(scan, index) or _ordinal(scan, index, heads)
         if found is not None:
             look_around(scan, found)
+            skip_earlier_index(scan, found.last)
             index = found.last
         else:
             index += 1
     if any(m.kind == "slice" for m in scan.mentions):
-        for index in range(scan.begin, scan.stop):
-            found = _elided(scan, index)
+        for index in scan.numbers:
+            found = elided_index(scan, index)
             if found is not None:
                 look_around(scan, found)
     for mention in scan.mentions:
         if mention.modality == "mr":  # an image of another examination
             mention.kind = "series"
     scan.mentions.sort(key=lambda m: m.start)
+
+
+@cache
+def _openers() -> frozenset[str]:
+    """Words, apart from numbers, that a slice mention can begin with."""
+    return rule_words("mentions", "slice") | rule_words("mentions", "series") | PLANES.keys() | {"#", "@", "s"}
 
 
 def _after_head(scan: Scan, head: int) -> Mention | None:
@@ -70,8 +86,13 @@ def _after_head(scan: Scan, head: int) -> Mention | None:
     if scan.word(number) in rule_words("mentions", "position") or scan.word(head + 1) in rule_words(
         "mentions", "position"
     ):
-        _position(scan, head)
+        at = skip(scan, head + 2, {":", "no", ".", "number", "#"}, 3)
+        if scan.word(head + 1) == "position" and scan.free_int(at) and not is_length(scan, at) and alone(scan, at):
+            return _numbers(scan, head, at, scan.word(head))  # "axial image position 55"
+        skip_position(scan, head)
         return None
+    if scan.word(head + 1) == "," and scan.free_int(head + 2) and alone(scan, head + 2):
+        number = head + 2  # "axial image, 55"
     if scan.word(number) in rule_words("mentions", "series"):  # "image series 3: 104"
         return None
     if not index_like(scan, number):
@@ -138,17 +159,18 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
         if link in (":", "/") or (link == "-" and head.startswith("ima") and head != "image" and head != "images"):
             if len(found) != 1 or series is not None:
                 break
-            if (link == "/" and found[0] > _SERIES_MAX) or (link == "/" and found[0] > 20 and value > found[0]):
+            if (link == "/" and found[0] > SERIES_MAX) or (link == "/" and found[0] > 20 and value > found[0]):
                 index = step + 1  # image 41/263
                 break
             if not tight and link == "/":
                 break
             series, found, at = found[0], [value], [step]
         elif link in _RANGE:
-            if len(found) != 1 or value <= found[0]:
+            falls = value < found[0] and (head in _PLURAL or scan.word(first - 1) in ("between", "from"))
+            if len(found) != 1 or not (value > found[0] or falls):
                 break
-            found.append(value)
-            at.append(step)
+            found.insert(0 if falls else 1, value)  # "slices 104-98" are those from 98 on
+            at.insert(0 if falls else 1, step)
             is_range = True
         elif link in _LIST:
             if step == index + 1 and link == ";":
@@ -200,48 +222,6 @@ def _plane_and_number(scan: Scan, head: int) -> Mention | None:
     return _numbers(scan, head, number, "slice")
 
 
-def _letters_form(scan: Scan, first: int) -> Mention | None:
-    """Reads "S4 I155", "S4/I155": series and image by their letters."""
-    step = first + 2 + (scan.word(first + 2) in ("/", ",", "-", ":"))
-    if not scan.free_int(first + 1) or scan.word(step) not in ("i", "im") or not scan.free_int(step + 1):
-        return None
-    mention = scan.take("slice", first, step + 2)
-    mention.indices, mention.series = (int(scan.word(step + 1)),), int(scan.word(first + 1))
-    mention.index_spans = ((scan.words.start[step + 1], scan.words.end[step + 1]),)
-    return mention
-
-
-def _colon_form(scan: Scan, first: int) -> Mention | None:
-    """Reads "(3:104)", "[3/104]", "3:104", "3-104" only in brackets: series and image without a word."""
-    if not (scan.free_int(first) and scan.free_int(first + 2) and scan.glued(first + 1) and scan.glued(first + 2)):
-        return None
-    link, series, value = scan.word(first + 1), int(scan.word(first)), int(scan.word(first + 2))
-    bracketed = scan.word(first - 1) in ("(", "[") and scan.word(first + 3) in (")", "]", ",", ";")
-    if link not in (":", "/", "-") or series <= 0 or not alone(scan, first + 2):
-        return None
-    if link == "/" and bracketed and 20 < series < value and value > _SERIES_MAX:  # "(160/344)": image of images
-        mention = scan.take("slice", first, first + 3)
-        mention.indices, mention.index_spans = (series,), ((scan.words.start[first], scan.words.end[first]),)
-        return mention
-    if series > (_SERIES_MAX if link == "/" or not (bracketed or scan.word(first - 1) in MODALITIES) else 9999):
-        return None
-    before = scan.word(first - 1)
-    pointed = before in _POINTING and value > 31 and series <= 20  # "on 3-104", which is no date
-    if link == "/" and not bracketed and not pointed and (before not in (",", "im") or value <= 12):
-        return None
-    told = before if not bracketed else scan.word(first - 2)
-    if link == "/" and value <= 10 and told in rule_words("mentions", "score"):  # "Deauville score (5/5)"
-        return None
-    if link == "-" and not ((bracketed or pointed) and value > 20 and value > 4 * series):
-        return None
-    if link == ":" and not bracketed and value < 10 and before not in MODALITIES:
-        return None
-    mention = scan.take("slice", first, first + 3)
-    mention.indices, mention.series = (value,), series
-    mention.index_spans = ((scan.words.start[first + 2], scan.words.end[first + 2]),)
-    return mention
-
-
 def _modality_and_number(scan: Scan, number: int) -> Mention | None:
     """Reads "(PET 104, CT 208)": only inside brackets, since "CT 2019" is a date."""
     name = number - 1 - (scan.word(number - 1) in (":", "="))
@@ -255,7 +235,7 @@ def _modality_and_number(scan: Scan, number: int) -> Mention | None:
     return _numbers(scan, name, number, "slice")
 
 
-def _elided(scan: Scan, index: int) -> Mention | None:
+def elided_index(scan: Scan, index: int) -> Mention | None:
     """The bare number of "slice 60 and 5.0 on 64" or "best seen on 131", once a slice was named in the sentence."""
     if not scan.free_int(index) or not alone(scan, index) or int(scan.word(index)) < 2:
         return None
@@ -287,11 +267,3 @@ def _best_of_range(scan: Scan, index: int) -> bool:
     while scan.word(back) in _BEST_FILL:
         back -= 1
     return scan.word(back) in words_for("best")
-
-
-def _position(scan: Scan, head: int) -> None:
-    """Takes the number of "slice location -412.5 mm" so that it is nobody's SUV."""
-    for index in range(head + 1, min(head + 7, scan.stop)):
-        if scan.word(index)[:1].isdecimal() and index not in scan.taken:
-            scan.take("number", index, index + 1)
-            return

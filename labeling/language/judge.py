@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from petground.labeling.language.lexicon import rule_words, word_set
+from petground.labeling.language.physiologic import ADVERSATIVE, SAYS, find_physiologic, has_lesion, is_strong
 from petground.labeling.language.scope import CLOSERS, Scope
 from petground.labeling.language.stream import Item
 from petground.labeling.language.tense import Tense
 
 __all__ = ["judge"]
 
-_STRONG = word_set(
-    "focal focus focally increased intense intensely diffuse diffusely new elevated hypermetabolic suspicious "
-    "abnormal asymmetric asymmetrically nodular marked markedly avid discrete prominent heterogeneous patchy "
-    "multifocal"
-)
-_SAYS = word_set(
-    "is are was were be being felt considered likely probably favored favoured favor favors represent "
-    "represents representing consistent compatible related due reflecting reflects reflect to , ( ; : as with "
-    "keeping of for in line presumably presumed thought deemed attributed attributable most suggesting suggests "
-    "compatible"
-)
-_ADVERSATIVE = word_set("but however though although yet while whereas except")
 _APART = (";", "apart", "aside", "other than", "exception")
-_BESIDES = word_set("with plus and superimposed")
-_WITHIN = ("within normal", "within the normal", "within physiologic", "within physiological")
 _BLOOD_OR_LIVER = ("liver", "hepatic", "blood", "aort", "mediastinal", "mbp")
 _UPPER_END = word_set("latter highest hottest greatest maximum upper most")
 _BOUNDS = word_set("over ≥ >= > < ≤ exceeding more higher greater")
@@ -33,13 +20,15 @@ _ELSEWHERE = word_set("elsewhere other otherwise additional else")
 def judge(scope: Scope, tense: Tense) -> str | None:
     """The first reason that applies, in the order of TEXT_REASONS up to `range`; None for a current lesion value."""
     mention = scope.row[scope.value].mention
+    if tense.sign == "delayed":
+        return "ambiguous"
     if tense.sign in ("from", "to", "range") and _threshold(scope):
         return "threshold"  # "an SUV window from 0 to 7"
     if tense.when == "prior" and tense.sign != "versus":
         return "prior"
-    if scope.section in ("indication", "comparison") and tense.when != "current":
+    if (scope.section in ("indication", "comparison") or "then" in scope.heading) and tense.when != "current":
         return "prior"
-    reference, physiologic = _reference(scope), _physiologic(scope)
+    reference, physiologic = _reference(scope), find_physiologic(scope)
     if physiologic == "said" and not (reference and (scope.zone or _of_liver_or_blood(scope))):
         return "physiologic"
     if reference:
@@ -48,6 +37,8 @@ def judge(scope: Scope, tense: Tense) -> str | None:
         return "physiologic"
     if tense.when == "prior":
         return "prior"
+    if "denied" in scope.heading and not scope.zone:
+        return "negated"
     if _negated(scope):
         return "prior" if _gone(scope) else "negated"
     if _threshold(scope):
@@ -65,10 +56,6 @@ def _of_liver_or_blood(scope: Scope) -> bool:
     return bool(places) and places[-1].text.startswith(_BLOOD_OR_LIVER)
 
 
-def _lesion(items: list[Item]) -> bool:
-    return any(item.has("lesion") for item in items)
-
-
 def _nearest(scope: Scope, *kinds: str) -> int:
     """Distance in items to the nearest one of the kinds, before the value first; large when there is none."""
     best = 999
@@ -78,29 +65,33 @@ def _nearest(scope: Scope, *kinds: str) -> int:
     return best
 
 
-def _strong(scope: Scope) -> bool:
-    """A word that makes uptake abnormal."""
-    if any(scope.row[i].has("normal") and "not" in scope.row[i].text for i in scope.items):
-        return False
-    return any(
-        word in _STRONG
-        for i in scope.items
-        for word in scope.row[i].text.split()
-        if not scope.row[i].has("physio", "normal")
-    ) or scope.any("change")
+_DISEASE = word_set("disease lesions metastases mets deposits foci involvement sites")
+
+
+def _listed_as_disease(scope: Scope) -> bool:
+    """Whether, as in "FDG-avid disease: right neck (...), spleen (SUVmax 7.0, im 161)", a list of lesions names it."""
+    row = scope.row
+    colon = next((i for i in range(1, scope.value) if row[i].text == ":"), -1)
+    return colon > 0 and row[colon - 1].text in _DISEASE and scope.any("slice")
 
 
 def _reference(scope: Scope) -> str:
+    named = not scope.row.lacks("reference", "ref", "contralateral", "normal") or "reference" in scope.heading
+    if not (scope.zone or named):
+        return ""
     items = [scope.row[i] for i in scope.items]
     said = any(
         scope.row[i].has("reference") and (scope.zone or i == 0 or not scope.row[i - 1].has("compare"))
         for i in scope.items
+        if not any(scope.row[k].text == ";" for k in range(scope.value, i))
     )
     tissue = any(item.has("ref") for item in items)
+    if said and not tissue and not scope.zone and scope.any("slice") and has_lesion(items) and not scope.any("normal"):
+        said = any(item.has("reference") and not item.text.startswith(("for ", "as ")) for item in items)
     if scope.zone:
-        if any(item.text.startswith("mediastin") for item in items) and not _lesion(items):
+        if any(item.text.startswith("mediastin") for item in items) and not has_lesion(items):
             return "said"
-        if (tissue and not _lesion([i for i in items if not i.has("ref")])) or said:
+        if (tissue and not has_lesion([i for i in items if not i.has("ref")])) or said:
             return "said"
         if any(item.has("contralateral", "normal") for item in items) and not any(
             item.has("physio", "phys") for item in items
@@ -111,7 +102,7 @@ def _reference(scope: Scope) -> str:
         if any(scope.row[i].has("ref") for zone in scope.remarks for i in zone if i < scope.value):
             return "said"  # "exceeds that of liver, SUVmax 6.2 versus 3.0"
         return ""
-    lesion = _lesion(items)
+    lesion = has_lesion(items)
     if said and (not lesion or _nearest(scope, "reference") < _nearest(scope, "lesion")):
         return "said"
     if "reference" in scope.heading and not lesion:
@@ -119,69 +110,31 @@ def _reference(scope: Scope) -> str:
     other_side = any(item.has("contralateral") for item in items)
     if other_side and not lesion:
         return "side"
-    if lesion or _strong(scope) or any(item.has("segment") for item in items):
+    if lesion or is_strong(scope) or any(item.has("segment") for item in items):
         return ""
     behind = scope.row[scope.value + 1 : scope.value + 3]
-    normal = any(item.has("normal") for item in scope.before()) and not scope.any("phys")
+    normal = any(
+        item.has("normal") and (tissue or not item.text.startswith("homogen")) for item in scope.before()
+    ) and not scope.any("phys")
     normal = normal or (len(behind) == 2 and behind[0].text == "(" and behind[1].has("normal"))  # "2.1 (normal)"
     if normal and (tissue or scope.any("side", "contralateral")):
         return "normal"
-    if tissue:
+    if tissue and not _listed_as_disease(scope):
         near = [i for i in reversed(scope.items) if i < scope.value and scope.row[i].has("ref", "site", "phys")] or [
             i for i in scope.items if i > scope.value and scope.row[i].has("ref", "site", "phys")
         ]
-        if near and scope.row[near[0]].has("ref"):
+        limb = bool(near) and scope.row[near[0]].text.endswith("muscle") and scope.any("side") and scope.any("slice")
+        if near and scope.row[near[0]].has("ref") and not limb:  # "left calf muscle, SUVmax 2.9, image 430" is none
             return "tissue"
     return ""
 
 
-def _physiologic(scope: Scope) -> str:
-    for i in scope.items:
-        item = scope.row[i]
-        if not item.has("physio"):
-            continue
-        back = scope.row[max(0, i - 4) : i]
-        if any(b.has("hedge") and b.text not in ("or",) for b in back) or any(b.has("affirmed") for b in back):
-            continue
-        if any(b.text in ("not", "non", "without", "no") for b in back[-2:]):
-            continue
-        if not scope.zone and any(b.text in ("than", "beyond") for b in back[-2:]):
-            continue
-        if i < scope.value:
-            between = scope.row[i + 1 : scope.value]
-            mimics = any(b.has("relation") for b in between)  # "urine activity mimics a node"
-            if any(b.has("lesion") for b in between) and not (mimics or item.text.startswith("celiac")):
-                continue
-            if _strong_words(between) and any(b.text in _ADVERSATIVE or b.text in _BESIDES for b in between):
-                continue
-            return "said"
-        start = max(scope.value, i - 4)
-        if any(b.text in _SAYS or b.has("uncertain") for b in scope.row[start + 1 : i]) or scope.zone:
-            if not any(b.has("starter") for b in scope.row[scope.value : i]):
-                return "said"
-        elif not _lesion([scope.row[k] for k in scope.items]):
-            return "said"
-    items = [scope.row[i] for i in scope.items]
-    if _lesion(items):
-        return ""
-    near = [i for i in reversed(scope.items) if i < scope.value and scope.row[i].has("ref", "site", "phys")] or [
-        i for i in scope.items if i > scope.value and scope.row[i].has("ref", "site", "phys")
-    ]
-    if near and scope.row[near[0]].has("phys") and not _strong(scope):
-        return "organ"
-    normal = any(item.has("normal") for item in scope.before())
-    normal = normal or any(item.text.startswith(_WITHIN) for item in scope.after())
-    if normal and not _strong(scope) and any(item.has("site", "phys") for item in items):
-        return "normal"
-    return ""
-
-
-def _strong_words(items: list[Item]) -> bool:
-    return any(word in _STRONG for item in items for word in item.text.split())
-
-
 def _negated(scope: Scope) -> bool:
     row = scope.row
+    if _neither(row, scope.value):
+        return True
+    if row.lacks("negated", "negation"):
+        return False
     for position, i in enumerate(scope.items):
         item = row[i]
         if item.has("affirmed"):
@@ -195,12 +148,14 @@ def _negated(scope: Scope) -> bool:
             continue
         if i < scope.value:
             between = row[end + 1 : scope.value]
-            if any(b.text in _ADVERSATIVE or b.text.startswith(_APART) or b.has("starter") for b in between):
+            if any(b.text in ADVERSATIVE or b.text.startswith(_APART) or b.has("starter") for b in between):
                 continue
             comma = next((k for k, b in enumerate(between) if b.text == ","), None)
             if comma is not None and any(b.own for b in between[comma:]):
                 continue
             if item.has("negated") and any(b.has("lesion") for b in between) and not _still_told(item, between):
+                continue
+            if item.has("negated") and (any(_says_avid(b) for b in between) or _other_tracer(row, i)):
                 continue
             return True
         tail = row[end + 1 : end + 5]
@@ -211,11 +166,35 @@ def _negated(scope: Scope) -> bool:
         if any(g.has("lesion", "site", "sided") for g in gap[comma:]):
             continue  # "..., right-sided pleural effusion without uptake"
         if any(g.has("starter") for g in gap) or (
-            any(t.own for t in tail) and not any(g.text in _SAYS for g in gap[-3:])
+            any(t.own for t in tail) and not any(g.text in SAYS for g in gap[-3:])
         ):
             continue
         return True
     return False
+
+
+def _neither(row: list[Item], value: int) -> bool:
+    """Whether, as in "Neither the right node (SUVmax 1.5) nor the left (SUVmax 1.4) is avid", the value is denied."""
+    first = next((i for i, item in enumerate(row[:value]) if "neither" in item.text), -1)
+    if first < 0:
+        return False
+    nor = next((i for i in range(first + 1, len(row)) if "nor" in row[i].text.split()), -1)
+    verb = next((i for i in range(nor + 1, len(row)) if row[i].has("uptake", "uptakeword")), -1)
+    return -1 < first < nor and (value < verb or (verb < 0 and value < nor + 8))
+
+
+def _says_avid(item: Item) -> bool:
+    """Whether it is the avid part of "photopenic centre with a hypermetabolic rim"."""
+    return item.has("uptakeword") and item.text.endswith(("avid", "hypermetabolic", "hypermetabolism", "intense"))
+
+
+def _other_tracer(row: list[Item], i: int) -> bool:
+    """Whether, as in "FDG avid, DOTATATE negative liver lesion", the lesion is negative on another tracer alone."""
+    tracers = rule_words("mentions", "tracer")
+    named = tracers.intersection(row[i - 1].text.split()) | tracers.intersection(row[i].text.split())
+    avid = [item.text for item in row[max(0, i - 8) : i + 6] if _says_avid(item) or item.text in ("positive", "avid")]
+    others = tracers.intersection(w for item in row[max(0, i - 8) : i + 6] for w in item.text.split()) - named
+    return bool(named and others and avid)
 
 
 def _still_told(negated: Item, between: list[Item]) -> bool:
@@ -228,7 +207,9 @@ def _still_told(negated: Item, between: list[Item]) -> bool:
 
 def _gone(scope: Scope) -> bool:
     """Whether, as in "the previously seen node (SUVmax 6.3) has resolved", what is gone had its value before."""
-    gone = any(item.text.endswith(("resolved", " none")) or "no longer" in item.text for item in scope.after())
+    gone = any(
+        item.text.endswith(("resolved", "resolution", " none")) or "no longer" in item.text for item in scope.after()
+    )
     return gone and any(item.has("prior", "stable") and "previous" in item.text for item in scope.before())
 
 
@@ -264,6 +245,11 @@ def _singled_out(scope: Scope, tense: Tense) -> bool:
 def _threshold(scope: Scope) -> bool:
     if scope.section == "technique" or (scope.row[0].text == "if" and any(i.has("compare") for i in _around(scope))):
         return True  # "If SUVmax exceeds 5.4 on slice 70 then biopsy."
+    if scope.row.lacks("threshold"):
+        return False
+    at_value = [item for item in scope.row[max(0, scope.value - 3) : scope.value] if item.has("threshold")]
+    if any(item.text in ("threshold", "cutoff", "cut-off", "cut off") for item in at_value):
+        return True  # "...; PERCIST threshold 4.4"
     if scope.any("slice"):
         return False
     told = [scope.row[i].kinds["threshold"] for i in scope.items if scope.row[i].has("threshold")]
@@ -277,6 +263,8 @@ def _around(scope: Scope) -> list[Item]:
 
 def _range(scope: Scope) -> bool:
     """Whether it is "up to" over several lesions, or one end of a range."""
+    if scope.row.lacks("upto", "range"):
+        return False
     before = [i for i in scope.items if i < scope.value]
     upto = [i for i in before if scope.row[i].has("upto") and scope.value - i <= 6]
     if not upto:

@@ -12,6 +12,9 @@ from petground.labeling.language.tokens import Words
 __all__ = ["find_legend", "take_pairs"]
 
 _SIGNS = word_set("/ , ( ) [ ; : @ and at with - on axial pet number no .")
+_COLUMNS = word_set(
+    "change changes prior previous size sizes comment comments trend status interval remark remarks old"
+)
 _LINKS = word_set("( [ / , @ at - on ;")
 
 
@@ -31,7 +34,8 @@ def find_legend(words: Words, begin: int, stop: int) -> bool:
             while after < stop and lower[after] in _SIGNS:
                 after += 1
             closed = after < stop and lower[index + 1] in (")", "]", ":")
-            return after >= stop or closed
+            more = after < stop and lower[index + 1] in ("/", ",", ";", "|") and lower[after] in _COLUMNS
+            return after >= stop or closed or (more and lower[stop - 1] in (")", "]", ":"))
     return False
 
 
@@ -43,6 +47,6 @@ def take_pairs(scan: Scan) -> None:
             continue
         at = index + 2
         ends = scan.word(at + 1)
-        if scan.free_int(at) and (ends in (")", "]", ",", ";", ".", "", "[", "and", "(")):
+        if scan.free_int(at) and (ends in (")", "]", ",", ";", ".", "", "[", "and", "(", "/")):
             mention = scan.take("slice", at, at + 1)
             mention.indices, mention.index_spans = (int(scan.word(at)),), ((mention.start, mention.end),)

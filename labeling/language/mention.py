@@ -9,6 +9,7 @@ from petground.labeling.language.tokens import Words
 
 __all__ = ["FREE_NEXT", "Mention", "Scan", "is_integer", "is_number"]
 
+_COUNTING_SIGNS = frozenset("%‰×°^*~'\"")  # "5%", "2×3", "30°"; any other sign leaves the number alone
 FREE_NEXT = word_set(
     ". .. ... , ; : ) ] } ( [ / ! ? * - -- – — → -> > and & or vs versus v on in at of to from with the "
     "previously prior formerly before earlier today now currently respectively compared was is are were has "
@@ -18,7 +19,7 @@ FREE_NEXT = word_set(
 """What may follow a bare whole number that stands for an SUV or an index; a noun there means that it counts things."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Mention:
     """One typed stretch of text.
 
@@ -27,7 +28,7 @@ class Mention:
     said). modality: pet | ct | "". is_range: "slices 102-131". best: named as the one to look at.
     shared: said to be one and the same for several lesions. when: prior | current, where a table's column says so.
     tracer: the one named at the SUV word ("FDG SUVmax"). core: characters of the number itself; `start` may lie before
-    it, at its SUV word.
+    it, at its SUV word. warning: key of finding.WARNINGS, of a value that is not simply the number printed.
     """
 
     kind: str
@@ -52,13 +53,14 @@ class Mention:
     tracer: str = ""
     link: str = ""
     head: int = -1
+    warning: str = ""
 
 
-@dataclass
+@dataclass(slots=True)
 class Scan:
     """Tokens begin..stop of one sentence and what has been taken so far.
 
-    listed: under a legend or a heading that names the SUV, so that a bare decimal is one.
+    listed: under a legend or a heading that names the SUV, so that a bare decimal is one. numbers: tokens that are one.
     """
 
     words: Words
@@ -67,6 +69,11 @@ class Scan:
     taken: dict[int, str] = field(default_factory=dict)
     mentions: list[Mention] = field(default_factory=list)
     listed: bool = False
+    numbers: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        lower = self.words.lower
+        self.numbers = [i for i in range(self.begin, self.stop) if lower[i][0].isdecimal()]
 
     def word(self, index: int) -> str:
         """The token, or an empty string outside the sentence."""
@@ -99,7 +106,8 @@ class Scan:
     def stands_alone(self, index: int) -> bool:
         """Whether the number is not followed by a unit or a counted noun."""
         after = self.word(index + 1)
-        return not after or after in FREE_NEXT or after in rule_words("mentions", "modality")
+        sign = not after[:1].isalnum() and after[:1] not in _COUNTING_SIGNS
+        return sign or after in FREE_NEXT or after in rule_words("mentions", "modality")
 
 
 def is_number(word: str) -> bool:

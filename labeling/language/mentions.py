@@ -11,11 +11,13 @@ from functools import lru_cache
 
 from spacy.tokens import Doc
 
+from petground.labeling.language.declared import declares_values, takes_bare_values
 from petground.labeling.language.indices import find_indices
 from petground.labeling.language.legend import find_legend, take_pairs
 from petground.labeling.language.lexicon import rule_words, word_set
 from petground.labeling.language.mention import Mention, Scan
 from petground.labeling.language.quantities import find_dates, find_labelled, find_sizes
+from petground.labeling.language.reach import has_suv_words
 from petground.labeling.language.sentences import Sentence
 from petground.labeling.language.table_cells import scan_cells
 from petground.labeling.language.tokens import Cuts, Words, span_of, split_words, words_of
@@ -43,7 +45,9 @@ def scan_sentence(words: Words, begin: int, stop: int, carried: str = "", *, leg
     carried: kind of the SUV word spoken of before. legend: pairs of numbers are a value and its slice.
     """
     scan = Scan(words, begin, stop, listed=legend)
-    numbers = len(_NUMBERS.findall(words.text, words.start[begin], words.end[stop - 1])) if begin < stop else 0
+    if not scan.numbers:
+        return scan
+    numbers = len(_NUMBERS.findall(words.text, words.start[begin], words.end[stop - 1]))
     if numbers > DENSE:
         _scan_dense(scan)
     elif numbers:
@@ -83,6 +87,10 @@ def find_mentions(cuts: Cuts, sentences: list[Sentence], reach: list[bool] | Non
     for n, sentence in enumerate(sentences):
         if reach is not None and not reach[n]:
             carried = ""
+            continue
+        numbered = _DIGIT.search(cuts.text, sentence.start, sentence.end) is not None
+        if not (numbered or carried or has_suv_words(cuts.text[sentence.start : sentence.end])):
+            found[n] = []  # nothing here, and nothing to carry on: not even cut into words
             continue
         words = cuts.within(sentence.start, sentence.end)
         begin, stop = words.at(sentence.start), words.at(sentence.end)
@@ -127,6 +135,7 @@ class _Legends:
         self.kind = "max"
         self._text = text
         self._held: str | None = ""
+        self._declared = declares_values(text)
 
     def covers(self, sentence: Sentence, words: Words, begin: int, stop: int) -> bool:
         """Whether the sentence (tokens begin..stop), its label or the heading above says what its numbers mean."""
@@ -138,6 +147,8 @@ class _Legends:
         numberless = own and _DIGIT.search(self._text, sentence.start, sentence.end) is None
         if numberless and (told or self._heads_a_list(sentence, lower)):
             self._held = sentence.section
+        if self._declared and not own:
+            told = told or takes_bare_values(self._text, sentence.start, sentence.end, sentence.section)
         return told or self._held == sentence.section
 
     def _heads_a_list(self, sentence: Sentence, lower: list[str]) -> bool:

@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from petground.labeling.language.lexicon import load_rules, phrases_of
 from petground.labeling.language.tokens import Words, split_words
 
 __all__ = ["PhraseIndex", "phrase_index"]
 
+_END = ""  # no word
+
 
 class PhraseIndex:
-    """Longest phrase first, left to right; a phrase may have several kinds. Linear in the number of tokens."""
+    """Longest phrase first, left to right; a phrase may have several kinds. Linear in the number of tokens.
+
+    The phrases are kept as a tree of their words: from each node the next word leads to the next node, and _END to the
+    kinds of the phrase that ends there.
+    """
 
     def __init__(self, entries: list[tuple[str, str, str]]):
-        phrases: dict[tuple[str, ...], dict[str, str]] = {}
+        self._root: dict[str, Any] = {}
         for phrase, kind, label in entries:
-            words = tuple(split_words(phrase).lower)
+            node = self._root
+            words = split_words(phrase).lower
+            for word in words:
+                node = node.setdefault(word, {})
             if words:
-                phrases.setdefault(words, {})[kind] = label
-        self._phrases = phrases
-        lengths: dict[str, set[int]] = {}
-        for words in phrases:
-            lengths.setdefault(words[0], set()).add(len(words))
-        self._lengths = {word: sorted(sizes, reverse=True) for word, sizes in lengths.items()}
+                node.setdefault(_END, {})[kind] = label
 
     def find(self, words: Words, begin: int, stop: int) -> list[tuple[int, int, dict[str, str]]]:
         """(first token, end token, label by kind) of every phrase between two tokens, without overlap."""
         found = []
-        lower, lengths, phrases, index = words.lower, self._lengths, self._phrases, begin
-        while index < stop:
-            step = 1
-            for size in lengths.get(lower[index], ()):
-                kinds = phrases.get(tuple(lower[index : index + size])) if index + size <= stop else None
-                if kinds is not None:
-                    found.append((index, index + size, kinds))
-                    step = size
+        lower, root, reached = words.lower, self._root, begin
+        for index in range(begin, stop):
+            node = root.get(lower[index])
+            if node is None or index < reached:
+                continue
+            after = index + 1
+            while node is not None:
+                if _END in node:
+                    last, kinds = after, node[_END]
+                    reached = after
+                if after >= stop:
                     break
-            index += step
+                node = node.get(lower[after])
+                after += 1
+            if reached > index:
+                found.append((index, last, kinds))
         return found
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from petground.labeling.finding import Span
+from petground.labeling.language.lexicon import word_set
 
 __all__ = ["make_prompt", "redact"]
 
@@ -15,19 +16,25 @@ _LINK = (
     r"of|with|respectively|compared|up|down|also|for|it|the|an|a|both|seen|best)"
 )
 _MARKS = r"[,;:/&=<>~–—→.-]"
-_LEAD = (
-    r"(?:and|with|on|at|of|to|from|by|an|a|the|in|its|whose|is|was|are|were|has|have|had|having|reach(?:es|ed|ing)?|show(?:s|ed|ing)?|"
-    r"demonstrat(?:es|ed|ing)|measur(?:es|ed|ing)|best|hottest|seen|noted|see|now|today|currently|previously|prior|formerly|"
-    r"versus|vs|compared|than|about|approximately|exceeding|reads|reading|registers|up|high|as|axial|centered|centred|located|"
-    r"annotated|most|intense|well|lies|spans|extends|over|fallen|risen|went|to|both|present|reaching|whereas|while|which|it)"
+_LEAD = word_set(
+    "and with on at of to from by an a the in its whose is was are were has have had having reach reaches reached "
+    "reaching show shows showed showing demonstrates demonstrated demonstrating measures measured measuring best "
+    "hottest seen noted see now today currently previously prior formerly versus vs compared than about approximately "
+    "exceeding reads reading registers up high as axial centered centred located annotated most intense well lies "
+    "spans extends over fallen risen went both present whereas while which it"
 )
+"""Words that lead to a value or a slice and say nothing without it."""
+_DAEL = "(?:" + "|".join(word[::-1] for word in sorted(_LEAD)) + ")"
 _TWO_CUTS = re.compile(rf"{_M}(?:\s{{0,2}}(?:{_MARKS}|\b{_LINK}\b)){{0,6}}\s{{0,2}}(?={_M})", re.I)
 _EMPTY = re.compile(
-    rf"\s?[(\[](?:\s{{0,2}}(?:{_M}|{_MARKS}|\b(?:{_LINK}|whereas|while|which)\b)){{0,12}}\s{{0,2}}[)\]]", re.I
+    rf"[(\[](?:\s{{0,2}}(?:{_M}|{_MARKS}|\b(?:{_LINK}|whereas|while|which)\b)){{0,12}}\s{{0,2}}[)\]]", re.I
 )
 _FIRST = re.compile(r"^(?:and|plus|while|whereas|but|with|also|as well as|along with)\s(?=\w)", re.I)
-_BEFORE = re.compile(rf"(?:\b{_LEAD}\b[\s,]{{1,2}}){{1,8}}(?={_M})", re.I)
-_AT_END = re.compile(rf"(?:[\s,;:=&/–-]|\b{_LEAD}\b){{0,12}}{_M}[\s,;:]{{0,3}}(?=[.)\]]|$)", re.I)
+# What leads to a cut is looked for backwards from it, in the text turned around: forwards the engine would try every
+# word of the sentence as the first one.
+_BEFORE = re.compile(rf"{_M}(?:[\s,]{{1,2}}\b{_DAEL}\b){{1,8}}", re.I)
+_ENDS = re.compile(rf"{_M}[\s,;:]{{0,3}}(?:[.)\]]|$)")
+_AT_END = re.compile(rf"(?:^|(?<=[.)\]]))[\s,;:]{{0,3}}{_M}(?:[\s,;:=&/–-]|\b{_DAEL}\b){{0,12}}", re.I)
 _AT_START = re.compile(
     rf"^\W{{0,3}}{_M}(?:[\s,;:=.&/–-]|\b(?:of|in|is|was|are|noted|seen|on|at|with|within|for|and|the)\b){{0,8}}", re.I
 )
@@ -53,14 +60,13 @@ def redact(text: str, spans: Iterable[Span]) -> str:
 
 
 _RESPECTIVELY = re.compile(r"[\s,;]{0,3}\brespectively\b")
-_MARK = re.compile(rf"\s?{_M}\s?")
-_BRACKETS = (
-    (re.compile(r"\s?[(\[]\s?[)\]]"), ""),
-    (re.compile(r"([(\[])[\s,;:=]{1,9}"), r"\1"),
-    (re.compile(r"[\s,;:=]{1,9}([)\]])"), r"\1"),
-)
-_DOUBLED = re.compile(r"(?:\s?[,;:]){1,9}(?=\s?[,;.:])")
-_SPACED = re.compile(r"\s([,;.:)\]])")
+_MARK = re.compile(rf" ?{_M} ?")
+_HOLLOW = re.compile(r" ?[(\[] ?[)\]]")
+_OPENED = re.compile(r"([(\[])[ ,;:=]{1,9}")
+_CLOSING = re.compile(r"[ ,;:=]{1,9}([)\]])")
+_TWO_SIGNS = re.compile(r"[,;:] ?[,;.:]")
+_DOUBLED = re.compile(r"(?: ?[,;:]){1,9}(?= ?[,;.:])")
+_SPACED = re.compile(r" ([,;.:)\]])")
 
 
 def _mend(text: str) -> str:
@@ -71,23 +77,36 @@ def _mend(text: str) -> str:
         text = _TWO_CUTS.sub("", text)
     if bracketed:
         for _ in range(2):
-            text = _EMPTY.sub(f" {_M} " if _M in text else " ", text)
+            text = _without_empty(text)
             text = _TWO_CUTS.sub("", text) if several else text
-    text = _BEFORE.sub("", text)
-    if _M in text[:4]:
-        text = _AT_START.sub("", text)
-    text = _AT_END.sub("", text)
+    turned = _BEFORE.sub(_M, text[::-1])
+    if _M in turned[-4:]:
+        turned = _AT_START.sub("", turned[::-1])[::-1]
+    text = turned[::-1]
+    if _ENDS.search(text):
+        text = _AT_END.sub("", turned)[::-1]
     text = _MARK.sub(" ", text)
     if bracketed:
-        text = _BRACKETS[0][0].sub("", text)
-    text = _FIRST.sub("", _RESPECTIVELY.sub("", text) if "respectively" in text else text)
+        text = _HOLLOW.sub("", text)
+    text = _RESPECTIVELY.sub("", text) if "respectively" in text else text
+    if first := _FIRST.match(text):
+        text = text[first.end() :]
     if bracketed:
-        for pattern, kept in _BRACKETS[1:]:
-            text = pattern.sub(kept, text)
-    text = _DOUBLED.sub("", text)
-    text = _SPACED.sub(r"\1", text)
-    text = " ".join(text.split())
+        text = _CLOSING.sub(r"\1", _OPENED.sub(r"\1", text))
+    if _TWO_SIGNS.search(text):
+        text = _DOUBLED.sub("", text)
+    text = " ".join(_SPACED.sub(r"\1", text).split())
     return (_balanced(text) if bracketed or ")" in text or "]" in text else text).strip(" ,;:-=/&")
+
+
+def _without_empty(text: str) -> str:
+    """Brackets that hold nothing but cuts and connecting words, replaced by one cut."""
+    mark = f" {_M} " if _M in text else " "
+    kept, place = [], 0
+    for match in _EMPTY.finditer(text):
+        kept += [text[place : match.start()].removesuffix(" "), mark]
+        place = match.end()
+    return "".join([*kept, text[place:]]) if kept else text
 
 
 def _balanced(text: str) -> str:

@@ -14,7 +14,7 @@ _MONTH = (
     r"|nov(?:ember)?|dec(?:ember)?)"
 )
 _DATE = re.compile(
-    r"(?<![\d.,:])(?:\d{1,2}[/.]\d{1,2}[/.](?:19|20)?\d\d(?!\d)|\d{1,2}-\d{1,2}-(?:19|20)?\d\d(?!\d)"
+    r"(?<![\d.,:])(?:\d{1,2}([/.])\d{1,2}\1(?:19|20)?\d\d(?!\d)|\d{1,2}-\d{1,2}-(?:19|20)?\d\d(?!\d)"
     r"|(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}(?!\d)|\d{1,2}/(?:19|20)\d\d(?!\d)"
     rf"|\d{{1,2}}(?:st|nd|rd|th)?[ -]{{1,2}}(?:of )?{_MONTH}\b\.?(?:,?[ -]{{1,2}}(?:19|20)?\d\d(?!\d))?"
     rf"|\b{_MONTH}\b\.?[ -]{{0,2}}\d{{1,2}}(?:st|nd|rd|th)?,?[ ]{{1,2}}(?:19|20)\d\d(?!\d)"
@@ -23,10 +23,13 @@ _DATE = re.compile(
     r"|(?:in|since|of|from|the|on|year|early|late|mid)[ -](?:19[89]|20[0-4])\d(?![\d:]|[.,]\d))",
     re.IGNORECASE,
 )
-_MAY_BE_DATE = re.compile(
-    r"\d[/-]\d|\d\.\d\d?\.\d|(?:19|20)\d\d|\b(?:jan|feb|mar|apr|may|ju[nl]|aug|sep|oct|nov|dec)", re.I
+_MAY_BE_DATE = re.compile(r"\d(?:[/-]\d|\.\d\d?\.\d|(?<=[12])[90]\d\d)")
+_MONTHS = word_set(
+    "jan january feb february mar march apr april may jun june jul july aug august sep sept september oct october "
+    "nov november dec december"
 )
-"""What every date has; most sentences have none of it and are spared the long pattern."""
+"""What every date has one of; most sentences have neither and are spared the long pattern."""
+_MAY_BE_PHONE = re.compile(r"\d{3}[.-]\d{4}")
 _TIME = re.compile(
     r"(?<![\d.,:/])(?:at |@ ?)?\d{1,2}:\d\d(?::\d\d)?(?= ?(?:[ap]\.?m\b|h\b|hrs?\b|hours?\b))"
     r"|(?:\bat |@ ?)\d{1,2}:\d\d(?!\d)"
@@ -49,9 +52,9 @@ def find_dates(scan: Scan) -> None:
         return
     begin, end = words.start[scan.begin], words.end[scan.stop - 1]
     patterns = [(_TIME, "number")] if words.text.find(":", begin, end) >= 0 else []
-    if words.text.find("-", begin, end) >= 0 or words.text.find(".", begin, end - 4) >= 0:
+    if _MAY_BE_PHONE.search(words.text, begin, end):
         patterns.append((_PHONE, "number"))
-    if _MAY_BE_DATE.search(words.text, begin, end):
+    if _MAY_BE_DATE.search(words.text, begin, end) or not _MONTHS.isdisjoint(words.lower[scan.begin : scan.stop]):
         patterns.append((_DATE, "date"))
     for pattern, kind in patterns:
         for match in pattern.finditer(words.text, begin, end):
@@ -70,10 +73,9 @@ _MONTHS3 = word_set("jan feb mar apr may jun jul aug sep oct nov dec")
 def find_sizes(scan: Scan) -> None:
     """Lengths, "3.2 x 2.4 cm" and "14 x 11 mm" as one each; the value is the largest in mm."""
     lengths = rule_words("mentions", "length")
-    index = scan.begin
-    while index < scan.stop:
-        if not is_number(scan.word(index)) or index in scan.taken:
-            index += 1
+    reached = scan.begin
+    for index in scan.numbers:
+        if index < reached or index in scan.taken:
             continue
         numbers, last = [index], index + 1
         while scan.word(last) in _BY and is_number(scan.word(last + 1)) and len(numbers) < 4:
@@ -91,12 +93,12 @@ def find_sizes(scan: Scan) -> None:
             last = unit + 1 if scan.word(unit) in lengths else last
             if scan.word(index - 1) in ("-", "−", "location", "position", "at") and len(numbers) == 1:
                 scan.take("number", index, last)  # a place along the table
-                index = last
+                reached = last
                 continue
             mention = scan.take("size", index, last)
             mention.value = max(_value(scan.word(n)) for n in numbers) * in_mm
             _earlier_sizes(scan, index)
-        index = last
+        reached = last
 
 
 def _earlier_sizes(scan: Scan, index: int) -> None:
@@ -116,11 +118,10 @@ def find_labelled(scan: Scan) -> None:
     units, labels = rule_words("mentions", "unit"), rule_words("mentions", "label")
     deltas, heads = rule_words("mentions", "delta"), rule_words("mentions", "suv")
     indices = rule_words("mentions", "slice") | rule_words("mentions", "series") | rule_words("mentions", "qualifier")
-    for index in range(scan.begin, scan.stop):
-        word = scan.word(index)
-        if index in scan.taken or not is_number(word):
+    for index in scan.numbers:
+        if index in scan.taken:
             continue
-        after, before = scan.word(index + 1), scan.word(index - 1)
+        word, after, before = scan.word(index), scan.word(index + 1), scan.word(index - 1)
         gap = 2 if after == "-" else 1
         unit = scan.word(index + gap)
         if unit in units and not (unit in ("x", "×") and not is_integer(word) and scan.word(index + gap + 1) == ""):
@@ -145,6 +146,12 @@ def find_labelled(scan: Scan) -> None:
             and scan.word(index - 2) not in heads
         ) and scan.word(index - 2) not in ("max", "mean", "peak", ":", "=", ")"):
             scan.take("number", index, index + 1)
+            continue
+        near = [scan.word(k) for k in range(index - 8, index)]
+        if "ratio" in near and not any(
+            is_number(w) or w in heads or w in (",", ";", ".") for w in near[near.index("ratio") :]
+        ):
+            scan.take("number", index, index + 1)  # "ratio lesion/liver 2.4"
             continue
         _after_label(scan, index, labels)
 

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from functools import cache
 from unicodedata import normalize
 
+from petground.labeling.language.declared import declares_values, takes_bare_values
 from petground.labeling.language.lexicon import load_rules, phrases_of
 from petground.labeling.language.sentences import Sentence
 from petground.labeling.language.spelling import corrections
@@ -20,7 +21,7 @@ _SHORT = 6  # words between blanks; no sentence of more of them is short by its 
 
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"[^\W\d_]+")
-_SPELT = re.compile(r"s\.\s?u\.\s?v|sub\s+max", re.I)
+_SPELT = re.compile(r"s(?:\.\s?u\.\s?v|ub\s+max)")
 _VALUE_WORDS = ("value", "values", "val", "unit", "units")
 """Words of the long forms ("standardized uptake value") by which they are noticed; "uptake" alone is everywhere."""
 
@@ -35,26 +36,34 @@ def trigger_words() -> frozenset[str]:
 
 def has_suv_words(text: str) -> bool:
     """Whether there may be an SUV word at all: without one a text has no findings."""
-    return bool(_present(text)) or _SPELT.search(text) is not None
+    plain = (text if text.isascii() else normalize("NFKC", text)).lower()
+    return not trigger_words().isdisjoint(_WORD.findall(plain)) or _SPELT.search(plain) is not None
 
 
-def _present(text: str) -> frozenset[str]:
-    plain = text if text.isascii() else normalize("NFKC", text)
-    return trigger_words().intersection(_WORD.findall(plain.lower()))
-
-
-@cache
-def _pattern(words: frozenset[str]) -> re.Pattern[str]:
-    return re.compile(rf"(?<![^\W\d_])(?:{'|'.join(sorted(words))})(?![^\W\d_])|{_SPELT.pattern}", re.I)
+def _places(text: str) -> list[int]:
+    """Where the SUV words of a text begin, in order. A few words are looked for, each by the fast search of `str`."""
+    plain = text.lower()
+    if len(plain) != len(text):  # a letter that has two in lower case
+        plain = "".join(c if len(c.lower()) > 1 else c.lower() for c in text)
+    places = [m.start() for m in _SPELT.finditer(plain)]
+    for word in trigger_words().intersection(_WORD.findall(plain)):
+        at = plain.find(word)
+        while at >= 0:
+            end = at + len(word)
+            if not (plain[at - 1 : at].isalpha() or plain[end : end + 1].isalpha()):
+                places.append(at)
+            at = plain.find(word, end)
+    return sorted(places)
 
 
 def find_reach(text: str, sentences: list[Sentence]) -> list[bool]:
     """For each sentence whether an SUV value can stand in it. A superset is harmless, a gap is not."""
     if not text.isascii() and normalize("NFKC", text) != text:
         return [True] * len(sentences)  # full-width letters, subscripts: places cannot be told apart cheaply
-    present = _present(text)
-    places = [m.start() for m in (_pattern(present) if present else _SPELT).finditer(text)]
+    places = _places(text)
     reach = [False] * len(sentences)
+    if declares_values(text):
+        reach = [takes_bare_values(text, s.start, s.end, s.section) for s in sentences]
     for n, sentence in enumerate(sentences):
         spans = ((sentence.start, sentence.end), sentence.label, sentence.group)
         if sentence.cells or any(span is not None and _any_between(places, *span) for span in spans):

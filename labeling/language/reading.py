@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 from petground.labeling.finding import Laterality
 from petground.labeling.language.anatomy import find_anatomy
@@ -14,12 +15,14 @@ from petground.labeling.language.mention import Mention
 from petground.labeling.language.scope import Scope, make_scope
 from petground.labeling.language.sentences import Sentence
 from petground.labeling.language.sides import find_side, find_site, listed_places, listed_side, opposite
-from petground.labeling.language.stream import Item, make_stream
+from petground.labeling.language.sizes import current_size
+from petground.labeling.language.stream import Item, Row, make_stream
 from petground.labeling.language.tense import Tense, read_tenses
 from petground.labeling.language.tokens import Words
 
 __all__ = ["Reading", "Told", "read_sentence"]
 
+_PARTS = ("component", "portion", "part", "extension", "rim", "margin")
 MANY = 40
 """Values in one sentence beyond which it is a dump, not language; they are kept as `ambiguous` without analysis."""
 
@@ -50,14 +53,18 @@ class Told:
 
 @dataclass
 class Reading:
-    """A sentence read. row: its items; told: one per value, in order. unread: values of what is no language."""
+    """A sentence read. row: its items; told: one per value, in order. unread: values of what is no language.
+
+    spent: its slice was given to a value of the sentence before.
+    """
 
     sentence: Sentence
-    row: list[Item]
+    row: Row
     words: Words
     groups: list[Group] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     unread: list[Mention] = field(default_factory=list)
+    spent: bool = False
 
 
 def read_sentence(
@@ -70,7 +77,7 @@ def read_sentence(
     begin, stop = words.at(sentence.start), words.at(sentence.end)
     values = [m for m in mentions if m.kind == "suv"]
     if len(values) > MANY:
-        return Reading(sentence, [], words, unread=values)
+        return Reading(sentence, Row(), words, unread=values)
     dump = (begin, stop) in words.dumps
     cues = [] if dump else find_cues(words, begin, stop)
     row = make_stream(words, begin, stop, mentions, cues, [] if dump else find_anatomy(words, begin, stop))
@@ -85,6 +92,7 @@ def read_sentence(
         placed = {v: resolve([m for i in row if "slice" in i.kinds and (m := i.mention)]) for v in reasons}
     else:
         placed = assign_slices(row, reading.groups, reasons, tenses)
+    cuts = _cuts(row, words, tenses)
     for group in reading.groups:
         current = [v for v in group.values if reasons[v] is None]
         members = _members(row, group, current)
@@ -93,7 +101,7 @@ def read_sentence(
             told = _tell(reading, group, scopes[v], tenses[v], members or [], at)
             told.placed = placed.get(v, told.placed)
             told.reason = reasons[v] or told.placed.reason
-            told.cut += _cuts(row, words, tenses)
+            told.cut += cuts
             reading.told.append(told)
     reading.told.sort(key=lambda t: t.mention.core)
     return reading
@@ -122,8 +130,8 @@ def _tell(reading: Reading, group: Group, scope: Scope, tense: Tense, members: l
         find_site(row, about, v if at < 0 else about[0], words.text, words),
         (words.start[row[group.first].first], words.end[row[group.last - 1].last - 1]),
         tense,
-        uncertain=any(row[i].has("uncertain") for i in items),
-        size_mm=_size(row, about if at >= 0 and _size(row, about, len(row)) else items, v),
+        uncertain=scope.any("uncertain") and any(row[i].has("uncertain") for i in items),
+        size_mm=current_size(row, about if at >= 0 and current_size(row, about, len(row)) else items, v),
         has_place=_has_place(row, items, lesion=False),
         bare=not any(row[i].has("site", "sided", "ref", "phys", "side", "lesion", "another") for i in items),
     )
@@ -182,7 +190,7 @@ def _other_members(row: list[Item], words: Words, members: list[list[int]], at: 
     return cut
 
 
-def _from_sentence(row: list[Item], reading: Reading, number: int, items: list[int]) -> Laterality | None:
+def _from_sentence(row: Row, reading: Reading, number: int, items: list[int]) -> Laterality | None:
     """Side taken over from earlier in the sentence: "a second one", "ipsilateral", "Two left nodes: axillary ..."."""
     earlier = [t.side for t in reading.told if t.side in ("left", "right")]
     if not earlier:
@@ -194,7 +202,12 @@ def _from_sentence(row: list[Item], reading: Reading, number: int, items: list[i
     if any(row[i].has("midline") for i in items):
         return None
     places = [row[i] for i in items if row[i].has("site", "sided", "lesion", "ref", "phys")]
-    if not places or (any(row[i].has("another") for i in items) and not any(p.has("site", "sided") for p in places)):
+    part = any(row[i].text in _PARTS for i in items) and not any(p.has("site", "sided", "ref", "phys") for p in places)
+    if (
+        not places
+        or part
+        or (any(row[i].has("another") for i in items) and not any(p.has("site", "sided") for p in places))
+    ):
         return earlier[-1]
     if all(place.text.startswith(("level", "station")) for place in places):
         return earlier[-1]
@@ -205,7 +218,7 @@ def _from_sentence(row: list[Item], reading: Reading, number: int, items: list[i
     return None
 
 
-def _normal_side(row: list[Item], groups: list[Group], reasons: dict[int, str | None]) -> None:
+def _normal_side(row: Row, groups: list[Group], reasons: dict[int, str | None]) -> None:
     """By "...; the left side is normal" the value of that side is a reference, when another side has one too."""
     for i, item in enumerate(row):
         if not item.has("normal") or any(row[k].has("affirmed") for k in range(max(0, i - 3), i)):
@@ -216,6 +229,16 @@ def _normal_side(row: list[Item], groups: list[Group], reasons: dict[int, str | 
             continue
         for group in groups:
             for v in group.values:
+                there = find_side(row, list(range(group.first, v)), v)
+                told = any(row[k].has("normal", "reference") for k in range(group.first, v))
+                if (
+                    reasons[v] == "reference"
+                    and v < i
+                    and len(groups) > 1
+                    and there == opposite(cast(Laterality, side))
+                    and not told
+                ):
+                    reasons[v] = None  # "left parotid 6.2, right parotid 2.4; the right gland is normal"
                 if (
                     reasons[v] is None
                     and v < i
@@ -223,16 +246,6 @@ def _normal_side(row: list[Item], groups: list[Group], reasons: dict[int, str | 
                     and len(groups) > 1
                 ):
                     reasons[v] = "reference"
-
-
-def _size(row: list[Item], items: list[int], value: int) -> float | None:
-    sizes = [i for i in items if "size" in row[i].kinds and (m := row[i].mention) is not None and m.value > 0]
-    if not sizes:
-        return None
-    now = [i for i in sizes if not any(row[k].has("prior", "from") for k in range(max(0, i - 3), i))] or sizes
-    before = [i for i in now if i < value]
-    mention = row[(before or now)[-1 if before else 0]].mention
-    return mention.value if mention else None
 
 
 def _cuts(row: list[Item], words: Words, tenses: dict[int, Tense]) -> list[tuple[int, int]]:

@@ -35,6 +35,7 @@ def make_finding(text: str, reading: Reading, told: Told) -> Finding:
         uncertain=told.uncertain,
         size_mm=told.size_mm,
         series=slice_mention.series if slice_mention is not None else None,
+        warnings=(mention.warning,) if mention.warning else (),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from petground.labeling.language.groups import Group
-from petground.labeling.language.stream import Item
+from petground.labeling.language.stream import Item, Row
 
 __all__ = ["CLOSERS", "Scope", "make_scope"]
 
@@ -20,7 +20,7 @@ class Scope:
     items: what may speak of the value. label: kinds found in the heading the sentence stands under.
     """
 
-    row: list[Item]
+    row: Row
     value: int
     items: list[int]
     zone: list[int] = field(default_factory=list)
@@ -39,6 +39,8 @@ class Scope:
     def any(self, *kinds: str) -> bool:
         """Whether an item of the scope has one of the kinds."""
         row = self.row
+        if row.lacks(*kinds):
+            return False
         for i in self.items:
             own = row[i].kinds
             if own and not own.keys().isdisjoint(kinds):
@@ -46,7 +48,7 @@ class Scope:
         return False
 
 
-def make_scope(row: list[Item], group: Group, value: int, section: str | None, heading: frozenset[str]) -> Scope:
+def make_scope(row: Row, group: Group, value: int, section: str | None, heading: frozenset[str]) -> Scope:
     """The scope of one value of a group."""
     zones = _zones(row, group)
     mine = next((zone for zone in zones if value in zone), [])
@@ -58,9 +60,11 @@ def make_scope(row: list[Item], group: Group, value: int, section: str | None, h
     return Scope(row, value, items, [], heading, section, zones)
 
 
-def _zones(row: list[Item], group: Group) -> list[list[int]]:
+def _zones(row: Row, group: Group) -> list[list[int]]:
     """Side remarks that compare: from "than", "above", "versus" to the end of the phrase and its bracket."""
     zones: list[list[int]] = []
+    if row.lacks("compare") and not any(item.text == "between" for item in row):
+        return zones
     i = group.first
     while i < group.last:
         if not _compares(row, i) or _measures(row, i, group):
@@ -68,6 +72,7 @@ def _zones(row: list[Item], group: Group) -> list[list[int]]:
             continue
         j = i + 1
         seen_value = False
+        leading = not any(row[k].own for k in range(group.first, i))
         while j < group.last:
             item = row[j]
             if "value" in item.kinds:
@@ -75,7 +80,7 @@ def _zones(row: list[Item], group: Group) -> list[list[int]]:
                     break
                 seen_value = True
             if item.text in ("(", "["):
-                if not seen_value and _has_slice_inside(row, j, group.last):
+                if not seen_value and (_has_slice_inside(row, j, group.last) or _compares_inside(row, j, len(row))):
                     break  # "below liver (1.9 on slice 60; liver 2.6)": the bracket is about the lesion
                 j = _close(row, j, group.last)
                 seen_value = seen_value or any("value" in row[k].kinds for k in range(i, j))
@@ -95,6 +100,8 @@ def _zones(row: list[Item], group: Group) -> list[list[int]]:
                 break
             if item.text in ("in", "within", "of", "at") and j > i + 1 and _lesion_follows(row, j, group.last):
                 break  # "exceeds liver in a left neck node"
+            if item.text in ("of", "in") and seen_value and leading and _lesion_ahead(row, j, group.last):
+                break  # "SUVmax 4.4 today versus 5.8 of the left node"
             if item.has("slice") and not seen_value and not any("value" in row[k].kinds for k in range(j, group.last)):
                 break
             j += 1
@@ -125,8 +132,22 @@ def _has_slice_inside(row: list[Item], opening: int, last: int) -> bool:
     return False
 
 
+def _compares_inside(row: list[Item], opening: int, last: int) -> bool:
+    """Whether a bracket sets a value against that of a tissue: "relative to liver (4.4 vs liver 3.1)"."""
+    inside = row[opening + 1 : _close(row, opening, last)]
+    values = [k for k, item in enumerate(inside) if "value" in item.kinds]
+    if len(values) < 2 or any(item.own for item in inside[: values[0]]):
+        return False
+    told = inside[values[0] : values[1]]
+    return any(item.has("versus", "compare") for item in told)
+
+
 def _lesion_follows(row: list[Item], j: int, last: int) -> bool:
     return row[j - 1].has("ref", "phys") and any(row[k].has("lesion") for k in range(j + 1, min(j + 6, last)))
+
+
+def _lesion_ahead(row: list[Item], j: int, last: int) -> bool:
+    return any(row[k].has("lesion") for k in range(j + 1, min(j + 7, last)))
 
 
 def _more_tissue(row: list[Item], coord: int, last: int) -> bool:
@@ -165,9 +186,11 @@ def _close(row: list[Item], opening: int, last: int) -> int:
     return last
 
 
-def _relations(row: list[Item], group: Group, value: int) -> set[int]:
+def _relations(row: Row, group: Group, value: int) -> set[int]:
     """What a lesion lies next to: "adjacent to the left psoas"."""
     hidden: set[int] = set()
+    if row.lacks("relation"):
+        return hidden
     for i in range(group.first, group.last):
         if row[i].has("relation") and not _told_of_itself(row, i, group, value):
             j = i + 1

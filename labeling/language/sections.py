@@ -12,6 +12,7 @@ from functools import cache
 from spacy.tokens import Doc
 
 from petground.labeling.language.lexicon import load_rules, phrases_of
+from petground.labeling.language.preamble import PREAMBLE, end_of_preamble
 from petground.labeling.language.tokens import span_of, words_of
 
 __all__ = ["Section", "find_sections", "sections_component"]
@@ -23,11 +24,10 @@ _LINE_HEAD = re.compile(
     r"(:|-{1,2}(?=[ \t\n])|\.?(?=[ \t]*$))",
     re.M,
 )
-_INLINE_HEAD = re.compile(
-    r"(?:(?<=[.;!?\n)])[ \t]*|(?<=[ \t]{2}))\b([A-Z][A-Za-z/&]{2,20}(?:[ ][A-Za-z/&]{1,20}){0,4})[ \t]?:"
-)
+# These two begin with the capital itself, what stands before it is asked after: so the engine looks at capitals only.
+_INLINE_HEAD = re.compile(r"([A-Z][A-Za-z/&]{2,20}(?:[ ][A-Za-z/&]{1,20}){0,4})[ \t]?:")
 _CAPITALS = re.compile(
-    r"(?<![A-Za-z])([A-Z]{4,20}(?:[ /&]{1,3}[A-Z]{2,20}){0,4})[ \t]{0,3}(?:\([^()\n]{0,60}\))?[ \t]{0,3}:"
+    r"([A-Z](?<![A-Za-z].)[A-Z]{3,19}(?:[ /&]{1,3}[A-Z]{2,20}){0,4})[ \t]{0,3}(?:\([^()\n]{0,60}\))?[ \t]{0,3}:"
 )
 
 
@@ -67,7 +67,8 @@ _RUNS_ON = frozenset(
 
 @dataclass(frozen=True)
 class Section:
-    """name: canonical, lower case, or None before the first heading. start..end: its text; heading_start: its title."""
+    """name: canonical, lower case; None before the first heading and in a body without one. start..end: its text;
+    heading_start: its title."""
 
     name: str | None
     heading_start: int
@@ -88,7 +89,9 @@ def find_sections(text: str) -> list[Section]:
             name = _names().get(" ".join(match.group(1).lower().split()))
             if name is None and pattern is _LINE_HEAD and match.group(2) == ":":
                 name = _compound(match.group(1))
-            if name is not None and not _in_sentence(text, match, pattern is _LINE_HEAD):
+            if name is None or (pattern is _INLINE_HEAD and not _set_apart(text, match.start())):
+                continue
+            if not _in_sentence(text, match, pattern is _LINE_HEAD):
                 heads.setdefault(match.start(1), (match.end(), name))
     for match in _DICTATED.finditer(text):
         if match.group(2).lower() not in _RUNS_ON:
@@ -97,10 +100,25 @@ def find_sections(text: str) -> list[Section]:
     places = sorted(heads)
     if not places or text[: places[0]].strip(" \t\n*#_>"):
         sections.append(Section(None, 0, 0, places[0] if places else len(text)))
+    last_body = max((place for place in places if heads[place][1] == "findings"), default=-1)
     for place, after in zip(places, [*places[1:], len(text)], strict=False):
         end, name = heads[place]
-        sections.append(Section(name, place, min(end, after), after))
+        start = min(end, after)
+        stop = end_of_preamble(text, start, after, findings_follow=place < last_body) if name in PREAMBLE else after
+        sections.append(Section(name, place, start, stop))
+        if text[stop:after].strip():
+            sections.append(Section(None, stop, stop, after))
+        elif stop < after:
+            sections[-1] = Section(name, place, start, after)
     return sections
+
+
+def _set_apart(text: str, start: int) -> bool:
+    """Whether what begins here stands after two blanks, the end of a sentence, a bracket or a line."""
+    lead = start
+    while lead and text[lead - 1] in " \t":
+        lead -= 1
+    return start - lead >= 2 or text[lead - 1 : lead] in tuple(".;!?\n)")
 
 
 def _compound(title: str) -> str | None:

@@ -6,7 +6,7 @@ Results: `doc._.petground_sentences` (a list of Sentence) and sentence starts on
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from spacy.tokens import Doc
@@ -29,14 +29,18 @@ _ALWAYS_JOIN = word_set(
 _NEVER_BEFORE_CAPITAL = word_set(
     "max min avg lat med ant post sup inf no im img sl mod al etc st ser seg lobe pt w resp ext int"
 )
-_STOP = re.compile(r"[.!?]+[\"')\]]{0,2}(?=\s|$)|(?<=[a-z0-9)])\.(?=[A-Z][a-z])|[!?]+(?=\S)")
+_STOP = re.compile(
+    r"[.!?](?:[.!?]*[\"')\]]{0,2}(?=\s|$)|(?<=[a-z0-9)]\.)(?=[A-Z][a-z])|(?<=[!?])[!?]*(?=\S))"
+)  # begins with the sign, so that the engine looks at signs only
 _MARKER = re.compile(
     r"[ \t]*(?:[-*•·▪◦‣–—>+](?=[ \t\w])|\(?\d{1,2}[.)](?=\s|[A-Za-z])|\(?[a-zA-Z][.)](?=\s)|[ivx]{1,4}[.)](?=\s))[ \t]*"
 )
 _INLINE_MARKER = re.compile(
-    r"(?<=[.;])\s{1,3}(?=\(?\d{1,2}[.)]\s{1,2}[A-Z]|\(?\d{1,2}\)\s{1,2}[a-z])|\s(?=[•▪‣◦]\s?\w)"
+    r"\s(?:(?<=[.;]\s)\s{0,2}(?=\(?\d{1,2}[.)]\s{1,2}[A-Z]|\(?\d{1,2}\)\s{1,2}[a-z])|(?=[•▪‣◦]\s?\w))"
 )
 _DOTTED = re.compile(r"(?:^|\.)[a-z]\.[a-z]$")
+_STROKES = re.compile(r" [/|] [^/|\n]+ [/|] ")  # "2R / 9 mm / 4.2 / 80": a row of its own
+_SUV_ENDS = re.compile(r"suv[ -]?(?:max(?:imum)?|bw|mean|peak)?$", re.I)
 _WORD_BEFORE = re.compile(r"[A-Za-z./]{1,12}$")
 _CONTINUES = re.compile(
     r"[ \t]*(?:[a-z(\[,;%)&=~/]|\d|(?i:suv|sul\b|max\b|slice|slc|im\b|ima|img|series|axial|coronal|maximum|standardi))"
@@ -51,8 +55,7 @@ _LABEL = re.compile(r"[ \t]*(?:\*\*)?([A-Za-z][^:\n.;=]{1,60}):(?!\d)")
 _HAS_VALUE = re.compile(r"\bs\.?u\.?[vl]|uptake value|slice|image\b", re.I)
 
 
-@dataclass(frozen=True)
-class Sentence:
+class Sentence(NamedTuple):
     """start..end: characters without surrounding blanks. section: canonical name.
 
     line: number of the logical line (list item, paragraph piece) it comes from. label: characters of the heading
@@ -152,6 +155,8 @@ def _joins(text: str, first: int, previous_end: int, place: int, stop: int) -> b
         return True
     if tail.count("(") > tail.count(")"):
         return True
+    if _STROKES.search(text, first, previous_end) and _STROKES.search(text, place, stop):
+        return False
     if tail.endswith(":"):
         return bool(_HAS_VALUE.match(text[place:stop].lstrip()))
     return bool(_CONTINUES.match(text, place, stop)) and not _new_label(text, place, stop)
@@ -167,16 +172,21 @@ def _split(text: str, start: int, end: int) -> list[tuple[int, int]]:
     pieces: list[tuple[int, int]] = []
     place = start
     for match in _STOP.finditer(text, start, end):
-        after = text[match.end() : match.end() + 3].lstrip()
-        before = text[max(place, match.start() - 12) : match.start()]
-        if text[match.start()] == "." and (_is_abbreviation(before, after) or not before.strip()):
-            continue
-        if match.group().startswith("..") and after[:1].islower():
-            continue
-        if match.group() == "." and before[-1:].isdigit() and after[:1].isdigit() and _DANGLING.search(before[:-1]):
-            continue
-        pieces.append((place, match.end()))
-        place = match.end()
+        at, stop = match.span()
+        if stop < end:  # the last full stop of a line ends its last sentence in any case
+            after = text[stop : stop + 3].lstrip()
+            before = text[max(place, at - 12) : at]
+            if text[at] == "." and (_is_abbreviation(before, after) or not before.strip()):
+                continue
+            if after[:1].isdigit() and _SUV_ENDS.search(before):
+                continue  # "SUVmax. 6.2"
+            sign = match.group()
+            if sign.startswith("..") and after[:1].islower():
+                continue
+            if sign == "." and before[-1:].isdigit() and after[:1].isdigit() and _DANGLING.search(before[:-1]):
+                continue
+        pieces.append((place, stop))
+        place = stop
     pieces.append((place, end))
     return [piece for a, b in pieces for piece in _trimmed(text, a, b)]
 
@@ -192,11 +202,9 @@ def _trimmed(text: str, start: int, end: int) -> list[tuple[int, int]]:
     pieces.append((start, end))
     trimmed = []
     for a, b in pieces:
-        piece = text[a:b]
-        a += len(piece) - len(piece.lstrip())
-        b -= len(piece) - len(piece.rstrip())
-        if a < b:
-            trimmed.append((a, b))
+        piece = text[a:b].lstrip()
+        if piece:
+            trimmed.append((b - len(piece), b - len(piece) + len(piece.rstrip())))
     return trimmed
 
 
@@ -211,7 +219,7 @@ def _is_abbreviation(before: str, after: str) -> bool:
         return len(before) > 1 and after[:1].isalpha() and after[:1].isupper()  # initials, "L. hilar"
     if word not in _ALWAYS_JOIN:
         return False
-    return not (after[:1].isupper() and word in _NEVER_BEFORE_CAPITAL)
+    return after[:2].lower() == "no" or not (after[:1].isupper() and word in _NEVER_BEFORE_CAPITAL)  # "Im. No. 44"
 
 
 def _label(text: str, start: int, end: int) -> tuple[int, int] | None:

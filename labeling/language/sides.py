@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from petground.labeling.finding import Laterality
-from petground.labeling.language.stream import Item
+from petground.labeling.language.stream import Item, Row
 from petground.labeling.language.tokens import Words
 
 __all__ = ["find_side", "find_site", "listed_places", "listed_side", "opposite"]
@@ -37,11 +37,15 @@ def _before_a_place(row: list[Item], i: int) -> bool:
 def _means_leaving(row: list[Item], i: int) -> bool:
     """Whether the side, as in "concerning for a right-sided primary", is another lesion's."""
     back = [item.text for item in row[max(0, i - 4) : i]]
-    return "concerning" in back or "suggesting" in back
+    further = [item.text for item in row[max(0, i - 6) : i]]
+    across = {"across", "crossing", "crosses", "toward", "towards"} & set(further) and back[-1:] == ["the"]
+    return "concerning" in back or "suggesting" in back or bool(across)
 
 
-def find_side(row: list[Item], indices: list[int], value: int) -> Laterality | None:
+def find_side(row: Row, indices: list[int], value: int) -> Laterality | None:
     """Side of the lesion of a value among the items that speak of it: before the value first, the nearest of them."""
+    if row.lacks("side", "sided"):
+        return None
     sides = _sides(row, indices)
     near = [
         (i, s) for i, s in sides if 0 < i - value <= 3 and row[i - 1].text == "the" and row[i - 2].text in ("on", "in")
@@ -59,6 +63,9 @@ def find_side(row: list[Item], indices: list[int], value: int) -> Laterality | N
             return opposite(cast(Laterality, side))  # "after right nephrectomy the contralateral adrenal"
         if len(before) > 1 and _joined(row, before[-2][0], index) and {before[-2][1], side} == {"left", "right"}:
             return "bilateral"
+        one = next((i for i in indices if index < i < value and row[i].has("single")), None)
+        if side == "bilateral" and one is not None and any(row[i].has("site") for i in indices if one < i < value):
+            return cast(Laterality, after[0][1]) if after else None  # "in both lobes, the largest in segment VII"
         return cast(Laterality, side)
     if after:
         index, side = after[0]
@@ -114,7 +121,7 @@ def _names(row: list[Item], member: list[int]) -> bool:
     return any(row[i].has("side", "sided", "site", "ref", "phys", "lesion") for i in member)
 
 
-def listed_side(row: list[Item], members: list[list[int]], at: int) -> Laterality | None:
+def listed_side(row: Row, members: list[list[int]], at: int) -> Laterality | None:
     """Side of one member: its own, or that of the one before where "right axillary and hilar nodes" share it."""
     side = find_side(row, members[at], len(row))
     if side is not None or at == 0:
@@ -134,8 +141,9 @@ def find_site(row: list[Item], indices: list[int], value: int, text: str, words:
     runs = _runs(row, indices)
     if not runs:
         return None
-    best = max(_worth(row, run) for run in runs)
-    runs = [run for run in runs if _worth(row, run) == best]
+    worth = [_worth(row, run) for run in runs]
+    best = max(worth)
+    runs = [run for run, its in zip(runs, worth, strict=True) if its == best]
     before = [run for run in runs if run[0] < value]
     run = before[-1] if before else runs[0]
     start, end = words.start[row[run[0]].first], words.end[row[run[-1]].last - 1]
@@ -149,7 +157,7 @@ def _runs(row: list[Item], indices: list[int]) -> list[list[int]]:
     """Neighbouring anatomy items, brackets and hyphens between them included."""
     runs: list[list[int]] = []
     for i in indices:
-        if not row[i].has(*_PLACE):
+        if row[i].kinds.keys().isdisjoint(_PLACE):
             continue
         if runs and (
             i - runs[-1][-1] == 1 or (i - runs[-1][-1] == 2 and row[i - 1].text in ("(", ")", "-", "of", "/"))
@@ -161,6 +169,7 @@ def _runs(row: list[Item], indices: list[int]) -> list[list[int]]:
 
 
 def _worth(row: list[Item], run: list[int]) -> int:
-    place = any(row[i].has("site", "sided", "ref", "phys", "midline") for i in run)
-    exact = any(row[i].has("spine", "sided") for i in run)
-    return 2 * place + 2 * exact + any(row[i].has("lesion") for i in run)
+    kinds = row[run[0]].kinds.keys() if len(run) == 1 else {kind for i in run for kind in row[i].kinds}
+    place = not kinds.isdisjoint(("site", "sided", "ref", "phys", "midline"))
+    exact = "spine" in kinds or "sided" in kinds
+    return 2 * place + 2 * exact + ("lesion" in kinds)

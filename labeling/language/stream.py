@@ -8,19 +8,20 @@ from petground.labeling.language.context import Cue
 from petground.labeling.language.mention import Mention
 from petground.labeling.language.tokens import Words
 
-__all__ = ["OWN", "Item", "make_stream"]
+__all__ = ["OWN", "Item", "Row", "make_stream"]
 
 OWN = frozenset({"site", "lesion", "sided", "side", "ref", "phys", "another"})
 """Kinds that can begin a lesion of its own."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Item:
     """One unit of the sentence.
 
     kinds: label by kind; "value", "slice", "size", "date", "head", "punct" for mentions and punctuation, the kinds of
-    context.json and anatomy.json for cues; empty for any other word. first..last: tokens, end exclusive.
-    bracket: number of the innermost bracket it lies in, 0 outside; `depth` how many are open.
+    context.json and anatomy.json for cues; empty for any other word; never changed in place. first..last: tokens, end
+    exclusive. bracket: number of the innermost bracket it lies in, 0 outside; `depth` how many are open. own: whether
+    it can name a lesion or its place.
     """
 
     kinds: dict[str, str]
@@ -30,6 +31,7 @@ class Item:
     bracket: int = 0
     depth: int = 0
     mention: Mention | None = None
+    own: bool = False
 
     def has(self, *kinds: str) -> bool:
         """Whether it is any of the kinds."""
@@ -40,76 +42,88 @@ class Item:
                     return True
         return False
 
-    @property
-    def own(self) -> bool:
-        """Whether it can name a lesion or its place."""
-        return not self.kinds.keys().isdisjoint(OWN)
+
+class Row(list[Item]):
+    """The items of a sentence, and the kinds that any of them has: most rules ask for kinds that are not there."""
+
+    __slots__ = ("kinds",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: set[str] = set()
+
+    def lacks(self, *kinds: str) -> bool:
+        """Whether no item is any of the kinds."""
+        return self.kinds.isdisjoint(kinds)
+
+
+_NONE: dict[str, str] = {}
 
 
 def make_stream(
     words: Words, begin: int, stop: int, mentions: list[Mention], cues: list[Cue], anatomy: list[Cue]
-) -> list[Item]:
+) -> Row:
     """Items of the tokens begin..stop. Mentions win over cues, but plain numbers give way to anatomy ("T12")."""
+    row = Row()
     items: list[Item | None] = [None] * (stop - begin)
-    owner: list[Item] = []
 
-    def place(item: Item) -> None:
-        span = range(max(item.first, begin), min(item.last, stop))
-        hit = [items[i - begin] for i in span if items[i - begin] is not None]
-        first = next((h for h in hit if h is not None), None)
-        if first is None:
-            owner.append(item)
-            for i in span:
-                items[i - begin] = item
-        elif first.mention is None and item.mention is None:
-            first.kinds = {**first.kinds, **item.kinds}
-            for i in span:
-                if items[i - begin] is None:
-                    items[i - begin] = first
-                    first.last = max(first.last, i + 1)
-                    first.first = min(first.first, i)
+    def place(kinds: dict[str, str], first: int, last: int, mention: Mention | None = None) -> None:
+        a, b = max(first, begin) - begin, min(last, stop) - begin
+        for hit in items[a:b]:
+            if hit is not None:
+                break
+        else:
+            row.kinds.update(kinds)
+            items[a:b] = [Item(kinds, first, last, "", 0, 0, mention)] * (b - a)
+            return
+        if hit.mention is None and mention is None:
+            row.kinds.update(kinds)
+            hit.kinds = {**hit.kinds, **kinds}
+            for i in range(a, b):
+                if items[i] is None:
+                    items[i] = hit
+                    hit.last = max(hit.last, begin + i + 1)
+                    hit.first = min(hit.first, begin + i)
 
     for mention in mentions:
         if mention.kind == "suv":
-            core = words.at(mention.core[0])
-            after = mention.last
-            place(Item({"value": ""}, core, after, "", mention=mention))
-        elif mention.kind in ("slice", "size", "date", "series"):
-            place(Item({mention.kind: ""}, mention.first, mention.last, "", mention=mention))
-        elif mention.kind == "head":
-            place(Item({"head": ""}, mention.first, mention.last, "", mention=mention))
+            place({"value": ""}, words.at(mention.core[0]), mention.last, mention)
+        elif mention.kind != "number":
+            place({mention.kind: ""}, mention.first, mention.last, mention)
     for cue in anatomy:
-        place(Item(dict(cue.kinds), cue.first, cue.last, ""))
+        place(cue.kinds, cue.first, cue.last)
     for cue in cues:
-        place(Item(dict(cue.kinds), cue.first, cue.last, ""))
+        place(cue.kinds, cue.first, cue.last)
     for mention in mentions:
         if mention.kind == "number":
-            place(Item({"number": ""}, mention.first, mention.last, "", mention=mention))
-    return _finish(words, begin, items)
+            place({"number": ""}, mention.first, mention.last, mention)
+    _fill(row, words.lower, begin, items)
+    return row
 
 
-def _finish(words: Words, begin: int, items: list[Item | None]) -> list[Item]:
-    row: list[Item] = []
+def _fill(row: Row, lower: list[str], begin: int, items: list[Item | None]) -> None:
+    """Puts the items into the row, with words and punctuation between them, their texts and brackets."""
     opened: list[int] = []
-    count = 0
+    count = bracket = depth = 0
     last: Item | None = None
-    for offset, item in enumerate(items):
-        index = begin + offset
-        word = words.lower[index]
+    for index, item in enumerate(items, begin):
+        word = lower[index]
         if item is not None:
             if item is last:
                 continue
-            last = item
+            item.text = word if item.last - item.first == 1 else " ".join(lower[item.first : item.last])
+            item.bracket, item.depth = bracket, depth
+            item.own = not OWN.isdisjoint(item.kinds)
+            row.append(item)
+        elif word[0].isalnum():
+            row.append(Item(_NONE, index, index + 1, word, bracket, depth))
         else:
-            last = None
-            mark = word if not word[0].isalnum() else ""
-            item = Item({"punct": word} if mark else {}, index, index + 1, word)
-        item.text = " ".join(words.lower[item.first : item.last])
-        if word[0] in "([" and "punct" in item.kinds:
-            count += 1
-            opened.append(count)
-        item.bracket, item.depth = (opened[-1], len(opened)) if opened else (0, 0)
-        if word[0] in ")]" and "punct" in item.kinds and opened:
-            opened.pop()
-        row.append(item)
-    return row
+            if word[0] in "([":
+                count += 1
+                opened.append(count)
+                bracket, depth = count, len(opened)
+            row.append(Item({"punct": word}, index, index + 1, word, bracket, depth))
+            if word[0] in ")]" and opened:
+                opened.pop()
+                bracket, depth = (opened[-1] if opened else 0), len(opened)
+        last = item

@@ -26,6 +26,7 @@ _RULER = re.compile(r"^[\s|:+=_-]{3,}$")
 _NAME = re.compile(r"[^\W\d_]+")
 _NUMBER = re.compile(r"(?<![\w.,])\d{1,4}(?:[.,]\d{1,3})?(?![\w]|[.,]\d)")
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_LEGEND = re.compile(r"\([^()|\n]*suv[^()|\n]*/[^()|\n]*\)\W*$", re.I)  # "Lesions (SUVmax / image / change)"
 _DECIMAL = re.compile(r"\d[.,]\d")
 _NOTHING = re.compile(r"^\W*(?:n/?a|none|nil|nm|nd|ns|not measured|not avid)?\W*$", re.I)
 _INLINE = re.compile(r"[^:\n]{8,120}:(?=\s)")
@@ -95,7 +96,7 @@ def _with_rows(rows: list[Row]) -> list[Row]:
 def _header(line: str) -> Header:
     """How the columns are parted and what they hold, when the line is a header: an SUV column and another one."""
     found: Header = []
-    if "suv" not in line.lower() or _DECIMAL.search(line):
+    if "suv" not in line.lower() or _DECIMAL.search(line) or _LEGEND.search(line):
         return found
     words = line.split()
     for split in (*(partial(_spans, pattern) for pattern in _SPLITS), partial(_last_words, len(words))):

@@ -6,8 +6,16 @@ Each value looks to its left and right across words that only connect, until som
 
 from __future__ import annotations
 
+from petground.labeling.language.brackets import (
+    bracket_of_then,
+    bracket_without_value,
+    sets_against,
+    slice_of_then,
+    value_in_bracket,
+)
 from petground.labeling.language.lexicon import word_set
-from petground.labeling.language.stream import Item
+from petground.labeling.language.stream import Item, Row
+from petground.labeling.language.timepoints import settle_timepoints
 from petground.labeling.language.told import Tense, chain_values, of_compared_exam, pair_values, settle_past
 from petground.labeling.language.told_series import settle_pairs, settle_series, settle_tracers
 
@@ -25,7 +33,7 @@ _LEFT = 14
 _RIGHT = 8
 
 
-def read_tenses(row: list[Item]) -> dict[int, Tense]:
+def read_tenses(row: Row) -> dict[int, Tense]:
     """Tense of every value of a sentence, by item index. `range` in sign marks the two ends of a range."""
     values = [i for i, item in enumerate(row) if "value" in item.kinds]
     tenses: dict[int, Tense] = {}
@@ -50,6 +58,7 @@ def read_tenses(row: list[Item]) -> dict[int, Tense]:
     settle_pairs(row, values, tenses)
     settle_series(row, values, tenses)
     settle_tracers(row, values, tenses)
+    settle_timepoints(row, values, tenses)
     for v in values:
         mention = row[v].mention
         if mention is not None and mention.when:
@@ -71,6 +80,11 @@ def _left(row: list[Item], index: int) -> Tense:
         if closing:
             closing -= 1
             continue
+        if not item.kinds and item.text != "to":  # a plain word
+            unknown += item.text not in _FILL
+            if unknown > 2:
+                break
+            continue
         if "value" in item.kinds:
             if weak is not None or subject:
                 break
@@ -81,6 +95,8 @@ def _left(row: list[Item], index: int) -> Tense:
                 break
             if subject and weak is None:
                 break
+            if found.sign == "from" and (unknown or any(row[k].has("physio") for k in range(j, index))):
+                break  # "uptake from phonation (SUVmax 5.0)"
             return Tense("prior", "past", strong=False, cue=j) if sized and found.when == "prior" else found
         if item.has("stable"):
             told = any(row[k].text in ("(", "[") for k in range(j, index))
@@ -92,9 +108,13 @@ def _left(row: list[Item], index: int) -> Tense:
             continue
         if "punct" in item.kinds:
             if item.text in ("(", "["):
+                if sets_against(row, index):
+                    break
                 continue
+            if item.text == "," and (cue := bracket_of_then(row, index)) >= 0:
+                return Tense("prior", "exam", cue=cue)
             if item.text in (")", "]"):
-                skip = _bracket_without_value(row, j)
+                skip = bracket_without_value(row, j)
                 if skip == 0:
                     break
                 closing = skip
@@ -201,13 +221,18 @@ def _right(row: list[Item], index: int, after: int) -> Tense:
     stop = min(index + _RIGHT, len(row))
     for j in range(index + 1, stop):
         item = row[j]
+        if not item.kinds:  # a plain word
+            if item.text not in _AFTER_FILL:
+                break
+            linked = linked or item.text
+            continue
         if "value" in item.kinds or item.has("stable", "head", "size", "versus", "arrow", "coord"):
             break
         if item.has("prior") and not _describes(row, j):
             label = item.kinds["prior"]
             if linked == "from" or (not opened and _leads_to_value(row, j, after)):
                 break
-            if opened and (_value_in_bracket(row, j) or _slice_of_then(row, index, j)):
+            if opened and (value_in_bracket(row, j) or slice_of_then(row, index, j)):
                 break
             if (
                 label == "exam"
@@ -219,11 +244,11 @@ def _right(row: list[Item], index: int, after: int) -> Tense:
                 break
             return Tense("prior", "after", cue=j)
         if item.has("date"):
-            if opened and _value_in_bracket(row, j):
+            if opened and value_in_bracket(row, j):
                 break
             return Tense("prior", "after", cue=j)
         if item.has("current"):
-            if (opened and _value_in_bracket(row, j)) or _leads_to_value(row, j, after):
+            if (opened and value_in_bracket(row, j)) or _leads_to_value(row, j, after):
                 break
             return Tense("current", "after", cue=j)
         if "punct" in item.kinds:
@@ -258,32 +283,6 @@ def _leads_to_value(row: list[Item], j: int, after: int) -> bool:
         or row[i].text == "to"
         for i in range(j + 1, after)
     )
-
-
-def _slice_of_then(row: list[Item], index: int, j: int) -> bool:
-    """Whether, as in "9.0 on slice 150 (previously on slice 146)", the cue tells of the slice alone."""
-    return any(item.has("slice") for item in row[index + 1 : j]) and any(
-        item.has("slice") for item in row[j + 1 : j + 4]
-    )
-
-
-def _value_in_bracket(row: list[Item], j: int) -> bool:
-    for item in row[j + 1 :]:
-        if "value" in item.kinds:
-            return True
-        if item.text in (")", "]"):
-            return False
-    return False
-
-
-def _bracket_without_value(row: list[Item], closing: int) -> int:
-    """How many items before the closing bracket belong to it, 0 when a value stands inside or nothing opens it."""
-    for j in range(closing - 1, max(closing - 8, -1), -1):
-        if "value" in row[j].kinds:
-            return 0
-        if row[j].text in ("(", "["):
-            return closing - j
-    return 0
 
 
 def _word(row: list[Item], j: int) -> str:

@@ -5,6 +5,7 @@ Titles recur from report to report, so what was found in one is kept.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from petground.labeling.finding import Laterality
@@ -13,22 +14,61 @@ from petground.labeling.language.context import find_cues
 from petground.labeling.language.sentences import Sentence
 from petground.labeling.language.tokens import split_words
 
-__all__ = ["heading_kinds", "heading_side"]
+__all__ = ["earlier_titles", "heading_kinds", "heading_side"]
 
 
-def heading_kinds(text: str, sentence: Sentence) -> frozenset[str]:
-    """Kinds of cue in the label that a sentence stands under and in the title line above."""
+def heading_kinds(text: str, sentence: Sentence, earlier: frozenset[tuple[int, int]] = frozenset()) -> frozenset[str]:
+    """Kinds of cue in the label that a sentence stands under and in the title line above; `then` of an earlier exam.
+
+    earlier: titles known to be of earlier exams (see `earlier_titles`).
+    """
     kinds: frozenset[str] = frozenset()
     for span in (sentence.label, sentence.group):
         if span is not None:
-            kinds |= _title_kinds(text[slice(*span)])
+            kinds |= _title_kinds(text[slice(*span)]) | ({"then"} if span in earlier else set())
+            if span is sentence.label and not sentence.start <= span[0] < sentence.end:
+                kinds -= {"denied"}  # "Not avid: left nodule. Avid: right nodule."
     return kinds
 
 
 @lru_cache(4096)
 def _title_kinds(title: str) -> frozenset[str]:
     words = split_words(title)
-    return frozenset(kind for cue in find_cues(words, 0, len(words.lower)) for kind in cue.kinds)
+    cues = find_cues(words, 0, len(words.lower))
+    kinds = {kind for cue in cues for kind in cue.kinds}
+    if _OF_THEN.match(title):
+        kinds.add("then")
+    nots = [cue.last for cue in cues if "negation" in cue.kinds]
+    avid = any(
+        word in ("avid", "positive", "hypermetabolic")
+        and not any(c.first <= n < c.last for c in cues if "negated" in c.kinds)
+        for n, word in enumerate(words.lower)
+    )
+    if ("negated" in kinds and not avid) or any(
+        "uptake" in cue.kinds and 0 <= cue.first - n <= 3 for n in nots for cue in cues
+    ):
+        kinds.add("denied")  # "Lesions without tracer uptake:"
+    return frozenset(kinds)
+
+
+_NUMBERED = re.compile(r"(?:scan|study|exam|visit|pet|pet/ct|pet-ct|time ?point) ?#?(\d{1,2})\b", re.I)
+_TODAY = re.compile(r"\b(?:current|today|now|present|this (?:scan|study|exam))\b", re.I)
+
+
+def earlier_titles(text: str, sentences: list[Sentence]) -> frozenset[tuple[int, int]]:
+    """Characters of the titles of earlier exams where exams are numbered: "PET 1 (Jan): ", "PET 3 (current): "."""
+    spans = {span for s in sentences for span in (s.label, s.group) if span is not None}
+    told = {span: match.group(1) for span in spans if (match := _NUMBERED.match(text[slice(*span)])) is not None}
+    today = {number for span, number in told.items() if _TODAY.search(text[slice(*span)])}
+    return frozenset(span for span, number in told.items() if len(today) == 1 and number not in today)
+
+
+_OF_THEN = re.compile(
+    r"(?:(?:scan|study|exam|visit|pet|pet/ct|pet-ct|time ?point) ?#?\d?\W{0,4})?"
+    r"(?:baseline|prior|previous|interim|earlier|initial|outside|staging)\b(?!.*(?:suv|lesion|node|mass|compar|change|vs))",
+    re.I,
+)
+"""The title of an earlier scan: "Scan 1 (baseline, 1/3/2022)", "Previous PET/CT"."""
 
 
 def heading_side(text: str, sentence: Sentence) -> Laterality | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from petground.labeling.language.stream import Item
+from petground.labeling.language.stream import Item, Row
 from petground.labeling.language.told import Tense
 
 __all__ = ["settle_pairs", "settle_series", "settle_tracers"]
@@ -13,9 +13,9 @@ _JOINS = ("and", "/", "&", ",", "or", "vs", "versus", "->", "→")
 _PAIR_REACH = 24  # items between the cues and the first of their values
 
 
-def settle_pairs(row: list[Item], values: list[int], tenses: dict[int, Tense]) -> None:
+def settle_pairs(row: Row, values: list[int], tenses: dict[int, Tense]) -> None:
     """Gives "current and prior ... 3.0 and 2.1" and "SUVmax prior/now 2.1/3.0" their tenses in the order told."""
-    if len(values) < 2:
+    if len(values) < 2 or row.lacks("current"):
         return
     one, two = values[0], values[1]
     around = [*_time_cues(row, 0, one), *_time_cues(row, two + 1, min(two + 7, len(row)))]
@@ -51,6 +51,8 @@ def _when(row: list[Item], i: int) -> str:
 
 def settle_series(row: list[Item], values: list[int], tenses: dict[int, Tense]) -> None:
     """Where one value of a lesion is said to be today's, the others of the same kind, without a slice, are earlier."""
+    if not any(tense.when == "current" for tense in tenses.values()):
+        return
     for run in _runs(row, values):
         today = [v for v in run if tenses[v].when == "current" and tenses[v].sign in ("current", "after")]
         if len(today) != 1 or row[tenses[today[0]].cue].text in ("is", "are", "has", "new", "remains"):

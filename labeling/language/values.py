@@ -7,6 +7,7 @@ from functools import cache
 from petground.labeling.language.late_heads import join_late_heads, pair_heads
 from petground.labeling.language.lexicon import load_rules, phrases_of, rule_words, word_set
 from petground.labeling.language.mention import Mention, Scan, is_integer, is_number
+from petground.labeling.language.number_forms import bound_of, split_fraction
 from petground.labeling.language.phrases import PhraseIndex
 
 __all__ = ["find_heads", "find_values"]
@@ -75,10 +76,21 @@ def find_heads(scan: Scan) -> list[Mention]:
             previous.lean |= lean
             _grow(scan, previous, last)
             continue
+        last = _past_field_number(scan, last)
         mention = scan.take("head", first, last)
         mention.suv_kind, mention.lean, mention.tracer = kind, lean, tracer
         heads.append(mention)
     return heads
+
+
+def _past_field_number(scan: Scan, last: int) -> int:
+    """Past the number of a form's field: "SUVmax 2: 5.4", "SUVmax #2 = 5.4"."""
+    step = last + (scan.word(last) in ("#", "no"))
+    number = is_integer(scan.word(step)) and len(scan.word(step)) < 3 and step not in scan.taken
+    if number and scan.word(step + 1) in (":", "=") and is_number(scan.word(step + 2)):
+        return step + 1
+    after = step + 1 + (scan.word(step + 1) in ("of", "is", "was"))
+    return step + 1 if number and scan.glued(step) and is_number(scan.word(after)) else last  # "SUVmax1 5.4"
 
 
 def _tracer(scan: Scan, first: int) -> str:
@@ -138,12 +150,13 @@ def find_values(scan: Scan, carried: str = "") -> list[Mention]:
     if not heads and not carried:
         return values
     spent: set[int] = set()
+    lower, qualifiers = scan.words.lower, _qualifiers()
     index = scan.begin
     while index < scan.stop:
-        word = scan.word(index)
-        if index not in scan.taken and (heads or carried) and word in _qualifiers():
+        word = lower[index]
+        if word in qualifiers and index not in scan.taken:
             _bare_qualifier(scan, index, heads, carried)
-        if is_number(word) and index not in scan.taken:
+        if word[0].isdecimal() and index not in scan.taken:
             mention = _value(scan, index, heads, values, spent, carried)
             if mention is not None:
                 values.append(mention)
@@ -176,7 +189,7 @@ def _value(
     decimals = len(word) - 1 - max(word.find("."), word.find(",")) if not is_integer(word) else 0
     if scan.word(index - 1) == "." and scan.glued(index) and not scan.glued(index - 1) and is_integer(word):
         start, number, decimals = index - 1, float("0." + word), len(word)  # SUV .9
-    split = _split_fraction(scan, index) if start == index and is_integer(word) and len(word) < 3 else ""
+    split = split_fraction(scan, index) if start == index and is_integer(word) and len(word) < 3 else ""
     if split:
         number, decimals, index = float(f"{word}.{split}"), len(split), index + 2
     if values and decimals and start == index and scan.word(index - 1) in ("slice", "image", "img"):
@@ -208,6 +221,7 @@ def _value(
     if isinstance(head, Mention):
         head.head = mention.first
     mention.value, mention.decimals, mention.link = number, decimals, link
+    mention.warning = "decimal_split" if split else bound_of(scan, start, index + 1)
     mention.core = (scan.words.start[start], scan.words.end[index])
     owner = head if isinstance(head, Mention) else anchor if isinstance(anchor, Mention) else None
     owner = owner or next((h for h in reversed(heads) if h.last <= start), None) or (heads[0] if heads else None)
@@ -215,16 +229,6 @@ def _value(
     mention.lean = owner.lean if owner is not None else False
     mention.tracer = owner.tracer if owner is not None else ""
     return mention
-
-
-def _split_fraction(scan: Scan, index: int) -> str:
-    """The decimals of "5. 4, slice 70" and "5 .4", a blank beside the point."""
-    digits = scan.word(index + 2)
-    if scan.word(index + 1) != "." or not is_integer(digits) or len(digits) > 2 or index + 2 in scan.taken:
-        return ""
-    if scan.glued(index + 2):
-        return "" if scan.glued(index + 1) else digits
-    return digits if scan.glued(index + 1) and scan.word(index + 3) in (",", "(", ")", "on", "at") else ""
 
 
 def _walk_back(scan: Scan, start: int) -> tuple[str, Mention | None]:

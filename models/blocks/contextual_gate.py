@@ -80,15 +80,17 @@ class ContextualGate(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> Tensor:
         """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool (True = a real token) -> [B, C, Z, Y, X].
 
-        box [B, 2, 3]: where x lies in the whole exam, see `voxel_places`; None: x is the whole exam.
+        box [E, 2, 3]: where x lies in the whole exam, see `voxel_places`, one for each B/E entries in turn (an exam's
+        sentences); None: x is the whole exam.
         """
         batch, channels, *grid = x.shape
         voxels = x.flatten(2).transpose(1, 2)
         queries = self.norm(voxels)
         if self.position is not None:
-            queries = queries + self.position(self._places((grid[0], grid[1], grid[2]), box, x.device)).to(
-                queries.dtype
-            )
+            places = self.position(self._places((grid[0], grid[1], grid[2]), box, x.device)).to(queries.dtype)
+            # once per exam, not once per sentence: sines of every voxel cost more than the attention
+            exams = 1 if box is None else len(box)
+            queries = (queries.unflatten(0, (exams, -1)) + places.reshape(exams, 1, -1, channels)).flatten(0, 1)
         text = self.text(tokens)
         heads = [self._split(layer(h)) for layer, h in ((self.query, queries), (self.key, text), (self.value, text))]
         attended = cross_attention(heads[0], heads[1], heads[2], mask=mask, backend=self.backend)

@@ -6,11 +6,13 @@ import hashlib
 import os
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from petground.models.text.encoder import TextEncoder
@@ -21,7 +23,8 @@ __all__ = ["TextBank"]
 class TextBank:
     """States by sentence, in memory and (with a folder) as `<folder>/<encoder key>/<sentence hash>.safetensors`.
 
-    The file's name and content hold no text. Sentences are normalised by collapsing white space only.
+    The file's name and content hold no text. Sentences are normalised by collapsing white space only. Processes may
+    share the folder: one of them encodes, the others wait and read. A file that is not as it was written is made anew.
     """
 
     def __init__(self, encoder: TextEncoder, folder: Path | None = None):
@@ -42,12 +45,16 @@ class TextBank:
     def add(self, sentences: Sequence[str], batch: int = 64) -> None:
         """Encodes those sentences that are neither in memory nor on disk."""
         words = dict.fromkeys(" ".join(sentence.split()) for sentence in sentences)
-        missing = sorted((w for w in words if not self._recall(self._key(w))), key=len)
-        for start in range(0, len(missing), batch):
-            chunk = missing[start : start + batch]
-            states, mask = self.encoder(chunk)
-            for word, state, keep in zip(chunk, states, mask, strict=True):
-                self._keep(self._key(word), state[keep].contiguous())
+        missing = [word for word in words if not self._recall(self._key(word))]
+        if not missing:
+            return
+        with self._alone():
+            missing = sorted((w for w in missing if not self._recall(self._key(w))), key=len)  # another was quicker
+            for start in range(0, len(missing), batch):
+                chunk = missing[start : start + batch]
+                states, mask = self.encoder(chunk)
+                for word, state, keep in zip(chunk, states, mask, strict=True):
+                    self._keep(self._key(word), state[keep].contiguous())
 
     def _key(self, sentence: str) -> str:
         return hashlib.sha256(sentence.encode()).hexdigest()[:40]
@@ -59,19 +66,33 @@ class TextBank:
         if path is None or not path.is_file():
             return False
         try:
-            self._states[key] = load_file(path)["states"]
-        except (SafetensorError, KeyError, OSError):  # half a file from a full disk: work it out again
+            with safe_open(path, framework="pt") as file:
+                states, digest = file.get_tensor("states"), (file.metadata() or {}).get("sha256")
+        except (SafetensorError, KeyError, OSError, ValueError):  # half a file from a full disk
             return False
+        if digest != _digest(states):
+            return False
+        self._states[key] = states
         return True
+
+    def _alone(self) -> AbstractContextManager[object]:
+        if self.folder is None:
+            return nullcontext()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / ".lock")  # the system lets go of it when its holder dies
 
     def _keep(self, key: str, states: Tensor) -> None:
         self._states[key] = states
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f".{key}.{uuid.uuid4().hex}.part"
         try:
-            save_file({"states": states}, part)
+            save_file({"states": states}, part, metadata={"sha256": _digest(states)})
             os.replace(part, self.folder / f"{key}.safetensors")
         finally:
             part.unlink(missing_ok=True)
+
+
+def _digest(states: Tensor) -> str:
+    """Of shape and content: safetensors itself would not notice a zeroed block."""
+    return hashlib.sha256(f"{tuple(states.shape)}".encode() + states.numpy().tobytes()).hexdigest()

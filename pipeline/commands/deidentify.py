@@ -124,6 +124,9 @@ def _tell(console: Console, out: Path, done: Done, *, sampled: bool) -> None:
     console.print(f"{done.reports} reports; images written: {files}; left out: {left or 'none'}", highlight=False)
     if done.tally.read_otherwise:
         console.print(f"{done.tally.read_otherwise} reports are read differently now: look at a sample", style="yellow")
+    if unread := done.tally.total("header"):
+        told = ", ".join(f"{what} in {count} exams" for what, _, count, _ in unread)
+        console.print(f"damaged header values could not be sought in the reports: {told}", style="yellow")
     for exam_id, reason, detail in done.failures[:20]:
         console.print(f"  {exam_id}: {reason}: {detail}", style="red", highlight=False, markup=False, soft_wrap=True)
     if len(done.failures) > 20:

@@ -17,7 +17,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from petground.labeling.errors import PetgroundError
+from petground.labeling.errors import ConfigError, PetgroundError
+from petground.pipeline.commands.label import make_folder
 from petground.pipeline.files import write_json
 from petground.pipeline.phantom.score import score_labels
 from petground.pipeline.reports import read_reports
@@ -51,9 +52,12 @@ def demo(out: Path = Path("demo"), exams: int = 100, test_exams: int = 15, fresh
         test_exams: phantom exams held out, written as DICOM.
         fresh: run every step, also those that are done.
     """
+    for flag, number in (("exams", exams), ("test-exams", test_exams)):
+        if number < 1:
+            raise ConfigError(f"--{flag} is {number}", fix="give 1 or more")
     console = Console()
     started = time.time()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     code = source_hash(*(f"petground.{room}" for room in ROOMS))  # a step is run again after a change of code
     console.print(f"[bold]petground demo[/bold]: {exams} phantom exams to learn from, {test_exams} held out, in {out}/")
     marks = _read_json(out / "steps.json")

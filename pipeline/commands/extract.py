@@ -41,8 +41,8 @@ def extract(
     OUT goes on from there.
 
     Args:
-        reports: CSV, JSONL or Parquet with exam_id, report_text and, where known, patient_id, tracer, study_date; or
-            FHIR or HL7 messages, one file or a folder of them.
+        reports: CSV, JSONL or Parquet with exam_id, report_text and, where known, patient_id, tracer, study_date and
+            scanner; or FHIR or HL7 messages, one file or a folder of them.
         out: a WORK folder, or a file that ends in .parquet for the findings alone.
         engine: local processes, or a Dask cluster: of this machine, at --address, or of jobs by --cluster.
         workers: processes at once; default: one per core that this job may use.

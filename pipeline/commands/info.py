@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import json as to_json
 import os
+import pkgutil
 import platform
 import shutil
 from typing import Any
@@ -16,14 +17,14 @@ from rich.table import Table
 __all__ = ["info"]
 
 LIBRARIES = (
-    *("torch", "torchvision", "lightning", "monai", "nnunetv2", "transformers", "spacy", "pydicom", "highdicom"),
-    *("nibabel", "SimpleITK", "pyarrow", "numpy", "scipy", "distributed"),
+    *("torch", "torchvision", "lightning", "monai", "nnunetv2", "transformers", "peft", "spacy", "pydicom"),
+    *("highdicom", "nibabel", "SimpleITK", "pyarrow", "numpy", "scipy", "distributed"),
 )
 TOOLS = {"dciodvfy": "checks DICOM SEG and SR", "TotalSegmentator": "organ masks"}
 
 
 def info(json: bool = False) -> int:
-    """Versions, cores, memory, accelerator and optional tools of this installation.
+    """Versions, cores, accelerator, text encoders that are here, and optional tools of this installation.
 
     Args:
         json: print JSON instead of a table.
@@ -37,7 +38,7 @@ def info(json: bool = False) -> int:
     for name, value in facts.items():
         if isinstance(value, dict):
             value = "\n".join(f"{key} {item or 'not installed'}" for key, item in value.items())
-        table.add_row(name, str(value))
+        table.add_row(name.replace("_", " "), str(value))
     console.print(table)
     return 0
 
@@ -49,6 +50,7 @@ def _facts() -> dict[str, Any]:
         "system": platform.platform(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "accelerator": _accelerator(),
+        "text_encoders": _text_encoders(),
         "libraries": {name: _installed(name) for name in LIBRARIES},
         "tools": {name: shutil.which(name) for name in TOOLS},
     }
@@ -59,6 +61,14 @@ def _installed(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _text_encoders() -> dict[str, str]:
+    """Those that `petground train` can take without a network, and where they are."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+        return {}
+    found: dict[str, str] = pkgutil.resolve_name("petground.models.text.files:available_encoders")()
+    return found
 
 
 def _accelerator() -> str:

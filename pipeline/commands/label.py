@@ -6,11 +6,10 @@ import itertools
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from petground.labeling.errors import ConfigError, InputError
+from petground.labeling.errors import InputError
 from petground.labeling.site import Site, site_from_mapping
 from petground.pipeline.commands.running import Means, running
 from petground.pipeline.label_plan import plan
@@ -21,6 +20,7 @@ from petground.pipeline.numbering_table import describe_numbering, show_numberin
 from petground.pipeline.organ_maps import OrganSource, map_file, organ_source
 from petground.pipeline.reports import Export, open_export
 from petground.pipeline.second_readings import with_second_reading
+from petground.pipeline.settings_file import read_settings
 from petground.pipeline.weights import Weights, read_weights
 
 __all__ = ["label", "make_folder", "read_site"]
@@ -50,8 +50,9 @@ def label(
     after an interruption or a change: only what is missing or touched by the change is made anew.
 
     Args:
-        reports: CSV, JSONL or Parquet with exam_id, report_text and, where known, patient_id, tracer, study_date; or
-            FHIR or HL7 messages, one file or a folder of them.
+        reports: CSV, JSONL or Parquet with exam_id, report_text and, where known, patient_id, tracer, study_date and
+            scanner (which the site file's groups may go by; default: that of the DICOM header); or FHIR or HL7
+            messages, one file or a folder of them. patient_id and study_date must be those of the images.
         exams: folder with one folder per exam_id: DICOM in any nesting, or pet.nii.gz [SUVbw] and ct.nii.gz [HU].
         out: the WORK folder: tables, SUV images, masks.
         site: YAML with the site's conventions (how slices are counted, minimum SUV); default: from the head, from 1.
@@ -112,14 +113,7 @@ def read_site(path: Path | None) -> Site:
     """The site's conventions from a YAML file; the defaults without one."""
     if path is None:
         return Site()
-    if not path.is_file():
-        raise InputError(f"no site file at {path}", fix="see configs/site/ for examples")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that is none
-        raise ConfigError(f"{path.name} is not YAML: {str(error).splitlines()[0]}") from None
-    if values is not None and not isinstance(values, dict):
-        raise ConfigError(f"{path.name} must hold settings as 'key: value'")
+    values = read_settings(path, what="site file", fix="see configs/site/ for examples")
     return site_from_mapping(values)
 
 
@@ -169,4 +163,6 @@ def _report(console: Console, out: Path, summary: dict[str, Any]) -> None:
     if summary["exams_failed"]:
         why = ", ".join(f"{reason} {count}" for reason, count in summary["exam_reasons"].items())
         console.print(f"[red]{summary['exams_failed']} exams failed[/red] ({why}): see exams.parquet, column detail")
+    for note in summary["notes"]:
+        console.print(f"[yellow]note[/yellow]: {note}", highlight=False)
     console.print(f"tables and masks: {out}")

@@ -10,8 +10,10 @@ from rich.console import Console
 
 from petground.labeling.errors import ConfigError, InputError
 from petground.pipeline.files import write_bytes, write_csv
+from petground.pipeline.report_files import stated_rows
+from petground.pipeline.reports import judged
 from petground.pipeline.sources.folder import read_source
-from petground.pipeline.sources.rows import Row
+from petground.pipeline.sources.rows import NO_CANDIDATE, Row, candidates
 
 __all__ = ["reports"]
 
@@ -28,8 +30,9 @@ def reports(
     """Turn FHIR DiagnosticReports or HL7 v2 ORU messages into a report table for `label` and `fetch`.
 
     `petground label` reads such exports itself, with the defaults; this is for a site whose accession number lies
-    elsewhere, or whose export holds more than PET. OUT gets the reports that can be used; beside it
-    OUT's name with .left_out.csv lists the others, each with the reason. Exit code 3 when some could not be read.
+    elsewhere, or whose export holds more than PET. OUT gets the reports that `petground label` will take; beside it
+    OUT's name with .left_out.csv lists the others, each with the reason. Of a report that was corrected the last
+    edition counts. Exit code 3 when some could not be read.
 
     Args:
         export: file or folder: FHIR JSON or NDJSON (bulk export), HL7 v2 messages; .gz as well.
@@ -43,19 +46,25 @@ def reports(
         raise ConfigError(f"{out.name}: unknown kind of table", fix="one of .parquet, .csv, .jsonl")
     console = Console()
     rows = list(read_source(export, exam_id=exam_id, procedure=procedure, preliminary=preliminary))
-    used = [row for row in rows if row["problem"] is None]
+    chosen = [row for row, _ in candidates(rows)]
+    used = []
+    for row, report in zip(chosen, judged(stated_rows(rows)), strict=True):
+        if report.problem is None:
+            used.append(row)
+        else:
+            row["problem"], row["problem_detail"] = report.problem
+    left = [row for row in rows if row["problem"] is not None]
     if not used:
-        why = ", ".join(f"{reason} {count}" for reason, count in Counter(row["problem"] for row in rows).items())
+        why = ", ".join(f"{reason} {count}" for reason, count in Counter(row["problem"] for row in left).items())
         raise InputError(f"none of {len(rows)} reports can be used: {why}", fix="see the settings in --help")
     _write(out, used)
-    left = [row for row in rows if row["problem"] is not None]
     write_csv(out.with_name(f"{out.name}.left_out.csv"), left, ("exam_id", "problem", "problem_detail"))
     console.print(f"{len(used)} reports in {out}", highlight=False, soft_wrap=True)
     reasons = Counter(str(row["problem"]) for row in left)
     if reasons:
         told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
         console.print(f"{len(left)} left out ({told}): see {out.name}.left_out.csv", highlight=False, soft_wrap=True)
-    return 3 if set(reasons) - {"other_procedure", "not_final", "withdrawn"} else 0
+    return 3 if set(reasons) - NO_CANDIDATE else 0
 
 
 def _write(out: Path, rows: list[Row]) -> None:

@@ -6,14 +6,22 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from petground.labeling.errors import ConfigError, InputError
 from petground.labeling.site import Site, site_from_mapping
 from petground.pipeline.commands.label import read_site
+from petground.pipeline.edited import EDITED
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.progress import progress
-from petground.pipeline.review.decisions import add_decisions, label_hash, read_decisions, read_sheet
+from petground.pipeline.review.decisions import (
+    add_decisions,
+    label_hash,
+    newest_decisions,
+    read_decisions,
+    read_sheet,
+)
 from petground.pipeline.review.load import Case, Work, open_work
 from petground.pipeline.review.pack import write_pack
 from petground.pipeline.review.verdict import verdicts_of
@@ -38,7 +46,7 @@ def export(
         work: the WORK folder of `petground label`.
         out: folder for the pages, OUT/<exam_id>/seg.dcm and sr.dcm.
         site: the site file that the labels were made with; default: the conventions kept in WORK.
-        exams: only these exam ids, e.g. --exams '[a, b]'; default: all.
+        exams: only these exam ids, e.g. --exams a b; default: all.
         reviewer: name for the SR's person observer, as "Family^Given"; named where this person's imported decisions
             accept every label of the SR; default: only the software is named.
     """
@@ -101,29 +109,82 @@ def serve(
     return 0
 
 
-def import_decisions(work: Path, decisions: Path) -> int:
-    """Take physicians' decisions into WORK/decisions.csv.
+def import_decisions(
+    work: Path, decisions: Path | None = None, edited: Path | None = None, reviewer: str | None = None
+) -> int:
+    """Take physicians' decisions into WORK/decisions.csv, and outlines that they redrew into WORK/edited.
 
-    Rows are added, never replaced: a second reader or a second thought is another row. Importing a file twice changes
-    nothing; a row that cannot be right stops the import before anything is written.
+    Decisions are added, never replaced: a second reader or a second thought is another row. Importing a file twice
+    changes nothing; a row that cannot be right stops the import before anything is written.
+
+    Redrawn outlines (DICOM SEG or RTSTRUCT from OHIF or 3D Slicer, NIfTI from 3D Slicer or ITK-SNAP) must lie on the
+    exam's PET grid. Each is for the finding that its tracking UID, its own name or its file's name tells: f001 of E17
+    is a segment or ROI named "f001 ..." on the PET of E17, or E17/f001.nii.gz, or E17_f001.nii.gz; a label map of
+    several findings needs a table of label names beside it. What was not edited may stay in the file. From then on the
+    outline counts in place of the grown one, in pages, exports, training and evaluation; to undo it, delete it in
+    WORK/edited.
 
     Args:
         work: the WORK folder that the pages were exported from.
         decisions: CSV or JSONL downloaded from a review page.
+        edited: file or folder with redrawn outlines.
+        reviewer: who drew them: each is then also an "accept" of that person for the new outline.
     """
+    if decisions is None and edited is None:
+        raise ConfigError("nothing to import", fix="give a file of decisions, or --edited")
+    if reviewer is not None and (edited is None or not reviewer.strip()):
+        raise ConfigError("--reviewer names who drew the outlines of --edited", fix="give both; a page asks for itself")
     console = Console()
     tables = open_work(work)
+    if decisions is not None:
+        _take_decisions(console, tables, decisions)
+    return 0 if edited is None else _take_edited(console, tables, edited, reviewer)
+
+
+def _take_decisions(console: Console, tables: Work, decisions: Path) -> None:
     known = {(str(r["exam_id"]), str(r["finding_id"])) for r in tables.findings}
     new = read_decisions(decisions, known)
-    added, merged = add_decisions(work / "decisions.csv", new)
+    place = tables.folder / "decisions.csv"
+    added, merged = add_decisions(place, new)
     stale = sum(row["label_hash"] != _hash_now(tables, row) for row in added)
-    told = f"{len(added)} decisions added, {len(merged)} in all: {work / 'decisions.csv'}"
-    console.print(told, highlight=False, markup=False)
+    told = f"{len(added)} decisions added, {len(merged)} in all: {place}"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
     if repeated := len(new) - len(added):
         console.print(f"{repeated} were there already", highlight=False)
     if stale:
         console.print(f"{stale} were made on labels that have changed since; see label_hash", style="yellow")
-    return 0
+
+
+def _take_edited(console: Console, tables: Work, edited: Path, reviewer: str | None) -> int:
+    from petground.pipeline.review.take_drawn import take_drawn
+
+    work = tables.folder
+    try:
+        with FileLock(work / ".lock", timeout=0), progress(console) as tick:
+            taken = take_drawn(tables, _site(work, None), edited, reviewer, tick)
+    except Timeout:
+        raise InputError(f"another run is writing to {work}", fix="wait for it") from None
+    for (exam_id, finding_id), record in taken.kept.items():
+        line = f"{exam_id} {finding_id}: {record.volume_ml:.2f} ml, SUVmax {record.suv_measured:.2f}, {record.kind}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if reviewer is not None and taken.kept:
+        common = {"decision": "accept", "reason": "redrew the outline", "reviewer": reviewer.strip()}
+        rows = [
+            {**common, "exam_id": key[0], "finding_id": key[1], "time": record.imported, "version": record.petground,
+             "label_hash": taken.hashes[key]}
+            for key, record in taken.kept.items()
+        ]  # fmt: skip
+        add_decisions(work / "decisions.csv", rows)
+    for name, message in taken.failures:
+        line = f"{name}: {message}"
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    told = f"{len(taken.kept)} outlines taken into {work / EDITED}, {taken.unchanged} as they were"
+    console.print(f"{told}, {len(taken.failures)} refused", highlight=False, markup=False, soft_wrap=True)
+    newest = newest_decisions(read_sheet(work / "decisions.csv"))
+    if rejected := [" ".join(key) for key in taken.kept if newest.get(key) in ("wrong_lesion", "not_lesion", "unsure")]:
+        line = f"not used while the newest decision rejects them: {', '.join(rejected)} (import with --reviewer)"
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    return 3 if taken.failures else 0
 
 
 def _site(work: Path, given: Path | None) -> Site:
@@ -147,11 +208,11 @@ def _site(work: Path, given: Path | None) -> Site:
     return used
 
 
-def _hash_now(work: Work, row: dict[str, str]) -> str:
-    key = (row["exam_id"], row["finding_id"])
-    finding = next(r for r in work.findings if (r["exam_id"], r["finding_id"]) == key)
-    for label in work.labels:
-        if (label["exam_id"], label["finding_id"]) == key:
-            path = work.folder / label["mask_path"]
-            return label_hash(finding, read_nifti(path, "label")) if path.is_file() else "missing"
-    return label_hash(finding, None)
+def _hash_now(tables: Work, row: dict[str, str]) -> str:
+    rows = tables.of(row["exam_id"])
+    finding = next(r for r in rows.findings if str(r["finding_id"]) == row["finding_id"])
+    label = rows.labels.get(row["finding_id"])
+    if label is None:
+        return label_hash(finding, None)
+    path = tables.folder / label["mask_path"]
+    return label_hash(finding, read_nifti(path, "label")) if path.is_file() else "missing"

@@ -108,6 +108,7 @@ def exam_case(
         return {
             "row": new,
             "text": [[kind, rule, count] for (kind, rule), count in sorted(counts.items())],
+            "unread": list(headers().unread),
             "reads_same": _findings(str(row["report_text"])) == _findings(cleaned.text),
         }
 

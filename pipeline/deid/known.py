@@ -45,7 +45,11 @@ OWN = ("exam_id", "report_text", "patient_id", "tracer", "study_date", "scanner"
 
 @dataclass(frozen=True)
 class Headers:
-    """Of all files of an exam: names, ids and places, patient ids, birth date, study year."""
+    """Of all files of an exam: names, ids and places, patient ids, birth date, study year.
+
+    unread: attributes whose value no file tells because it is damaged. It goes from the header, but cannot be sought
+    in the report.
+    """
 
     names: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
@@ -53,12 +57,28 @@ class Headers:
     patients: tuple[str, ...] = ()
     birth: date | None = None
     year: int | None = None
+    unread: tuple[str, ...] = ()
 
 
 def read_headers(source: Path) -> Headers:
     """Names and numbers in the headers of an exam folder; files that cannot be read are found out when images are."""
     found: dict[str, dict[str, None]] = {kind: {} for kind in ("names", "ids", "places", "patients")}
     birth, year = None, None
+    told: set[str] = set()
+    damaged: set[str] = set()
+
+    def value_of(header: Any, keyword: str) -> Any:
+        try:
+            value = header.get(keyword)
+        except Exception:  # pydicom raises what it likes on damaged values
+            damaged.add(keyword)
+            return None
+        if (
+            value is not None and str(value).strip()
+        ):  # bytes that the declared character set does not hold become U+FFFD
+            (damaged if "\ufffd" in str(value) else told).add(keyword)
+        return value
+
     with lenient():
         for _, file, looks in dicom_files(source):
             if not looks:
@@ -67,17 +87,18 @@ def read_headers(source: Path) -> Headers:
                 header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=TAGS)
             except Exception:  # told by write_images
                 continue
-            for kind, keywords in (("names", NAMES), ("ids", IDS), ("places", PLACES), ("patients", ("PatientID",))):
-                found[kind] |= dict.fromkeys(_values(header, keywords))
-            for sequence in SEQUENCES:
-                for item in header.get(sequence) or ():
-                    for kind, keywords in (("names", NAMES), ("ids", IDS), ("places", PLACES)):
-                        found[kind] |= dict.fromkeys(_values(item, keywords))
-            birth = birth or _day(header.get("PatientBirthDate"))
-            studied = _day(header.get("StudyDate"))
+            found["patients"] |= dict.fromkeys(_texts(value_of(header, "PatientID")))
+            inner = [item for sequence in SEQUENCES for item in _items(value_of(header, sequence))]
+            for item in (header, *inner):
+                for kind, keywords in (("names", NAMES), ("ids", IDS), ("places", PLACES)):
+                    for keyword in keywords:
+                        found[kind] |= dict.fromkeys(_texts(value_of(item, keyword)))
+            birth = birth or _day(value_of(header, "PatientBirthDate"))
+            studied = _day(value_of(header, "StudyDate"))
             year = year or (studied.year if studied else None)
     names, ids, places, patients = (tuple(found[kind]) for kind in ("names", "ids", "places", "patients"))
-    return Headers(names, ids, places, patients, birth, year)
+    unread = tuple(sorted(damaged - told - {"StudyDate"}))  # the study date is no identity that a text is searched for
+    return Headers(names, ids, places, patients, birth, year, unread)
 
 
 def identity_of(row: Mapping[str, Any], headers: Headers, profile: Profile) -> Identity:
@@ -103,20 +124,16 @@ def identity_of(row: Mapping[str, Any], headers: Headers, profile: Profile) -> I
     return Identity(_distinct(names), _distinct(ids), _distinct(places), birth)
 
 
-def _values(header: Any, keywords: Iterable[str]) -> list[str]:
-    values = []
-    for keyword in keywords:
-        try:
-            value = header.get(keyword)
-        except Exception:  # a damaged value is cleaned from the header all the same, but cannot be sought in the text
-            continue
-        parts = (
-            value
-            if not isinstance(value, str) and hasattr(value, "__iter__") and not hasattr(value, "family_name")
-            else [value]
-        )
-        values += [text for part in parts if part is not None and (text := str(part).strip())]
-    return values
+def _texts(value: Any) -> list[str]:
+    several = not isinstance(value, str | bytes) and hasattr(value, "__iter__") and not hasattr(value, "family_name")
+    parts = value if several else [value]
+    return [text for part in parts if part is not None and (text := str(part).strip())]
+
+
+def _items(value: Any) -> list[Any]:
+    """Data sets of a sequence; none of what is none."""
+    several = value is not None and not isinstance(value, str | bytes) and hasattr(value, "__iter__")
+    return [item for item in value if isinstance(item, pydicom.Dataset)] if several else []
 
 
 def _day(value: Any) -> date | None:

@@ -52,7 +52,7 @@ LEFT_OUT = {
 
 @dataclass
 class Tally:
-    """Counts by exam (new id), source (report, dicom, file), what and how."""
+    """Counts by exam (new id), source (report, header, dicom, file), what and how."""
 
     counts: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
@@ -63,6 +63,11 @@ class Tally:
         """kind, rule, count of a report's replacements."""
         for kind, rule, count in found:
             self.counts[exam, "report", kind, rule] += count
+
+    def header(self, exam: str, unread: list[str]) -> None:
+        """Attributes whose value was damaged: they name someone whom the report was not searched for."""
+        for keyword in unread:
+            self.counts[exam, "header", keyword, "damaged, not sought in the report"] += 1
 
     def images(self, exam: str, images: dict[str, Any]) -> None:
         """Changed attributes, files left out and written of an exam."""
@@ -108,6 +113,7 @@ def write_report(out: Path, tally: Tally, profile: Profile, *, exams: int) -> di
         "failed": dict(sorted(Counter(tally.failed.values()).items())),
         "files_written": dict(sorted(tally.written.items())),
         "reports_whose_findings_changed": tally.read_otherwise,
+        "header_values_not_sought": {what: count for what, _, count, _ in tally.total("header")},
         "text": dict(kinds.most_common()),
         "text_rules": _listed(tally.total("report")),
         "files_left_out": {what: count for what, _, count, _ in tally.total("file")},

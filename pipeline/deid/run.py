@@ -77,6 +77,7 @@ def run_deid(run: Deid, tick: Tick = lambda what, done, total: None) -> Done:
         value = outcome.value
         rows[new_id] = value["row"]
         done.tally.text(new_id, value["text"])
+        done.tally.header(new_id, value["unread"])
         done.tally.read_otherwise += not value["reads_same"]
         if value["images"] is not None:
             done.tally.images(new_id, value["images"])

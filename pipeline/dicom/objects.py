@@ -50,7 +50,8 @@ class SourcePet:
 
 @dataclass(frozen=True, eq=False)
 class Finding3D:
-    """One segment and its measurements. mask: label Volume on the PET grid; suv_max [g/ml]; volume_ml."""
+    """One segment and its measurements. mask: label Volume on the PET grid; suv_max [g/ml]; volume_ml; manual: drawn by
+    a person, not grown; learned: marked by a trained network."""
 
     finding_id: str
     label: str
@@ -60,6 +61,8 @@ class Finding3D:
     site: str | None = None
     laterality: str | None = None
     method: str = ""
+    manual: bool = False
+    learned: bool = False
 
 
 def read_source(folder: Path, pet: Volume, *, case: str, series_uid: str | None = None) -> SourcePet:

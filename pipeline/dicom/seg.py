@@ -38,7 +38,7 @@ def build_seg(source: SourcePet, findings: Sequence[Finding3D], *, case: str) ->
     if not findings:
         raise InputError("no label to write as DICOM SEG", case=case)
     frames = np.stack([_frames(source, finding, case) for finding in findings], axis=-1)
-    descriptions = []
+    descriptions, kinds = [], hd.seg.SegmentAlgorithmTypeValues
     for number, finding in enumerate(findings, start=1):
         place, side = site_code(finding.site), side_code(finding.laterality)
         description = hd.seg.SegmentDescription(
@@ -46,14 +46,16 @@ def build_seg(source: SourcePet, findings: Sequence[Finding3D], *, case: str) ->
             segment_label=finding.label[:64],  # VR LO
             segmented_property_category=LESION_CATEGORY,
             segmented_property_type=LESION,
-            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm_identification=hd.AlgorithmIdentificationSequence(
+            algorithm_type=kinds.MANUAL if finding.manual else kinds.AUTOMATIC,
+            algorithm_identification=None
+            if finding.manual
+            else hd.AlgorithmIdentificationSequence(
                 name=f"{DEVICE} {finding.method}".strip()[:64],
-                family=codes.DCM.NeighborhoodAnalysis,
+                family=codes.DCM.ArtificialIntelligence if finding.learned else codes.DCM.NeighborhoodAnalysis,
                 version=version(),
                 source=DEVICE,
             ),
-            tracking_uid=tracking_uid(source, finding),
+            tracking_uid=tracking_uid(str(source.datasets[0].SeriesInstanceUID), finding.finding_id),
             tracking_id=f"{case} {finding.finding_id}"[:64],
             anatomic_regions=None if place is None else [place],
             display_color=_colour(hd, number),
@@ -62,6 +64,8 @@ def build_seg(source: SourcePet, findings: Sequence[Finding3D], *, case: str) ->
             modifier = hd.sr.CodedConcept.from_code(side)
             description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [modifier]
         descriptions.append(description)
+    learned = all(finding.learned for finding in findings)
+    about = "Answers of a model, for review" if learned else "Weak labels from report and PET, for review"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd but harmless values of the source's patient and study attributes
         return hd.seg.Segmentation(
@@ -78,7 +82,7 @@ def build_seg(source: SourcePet, findings: Sequence[Finding3D], *, case: str) ->
             software_versions=version(),
             device_serial_number=device_uid()[-16:],
             content_label="LESIONS",
-            content_description="Weak labels from report and PET, for review",
+            content_description=about,
             series_description="petground lesions",
         )
 
@@ -86,7 +90,8 @@ def build_seg(source: SourcePet, findings: Sequence[Finding3D], *, case: str) ->
 def read_seg(path: Path, pet: Volume) -> dict[int, Volume]:
     """Segment number -> mask (uint8 0/1) on the grid of `pet`, from any BINARY or LABELMAP Segmentation of it.
 
-    Raises InputError when the file is not a Segmentation, GeometryError when a frame does not lie on the grid.
+    Raises InputError when the file is not a Segmentation or holds fractions, GeometryError when a frame does not lie
+    on the grid.
     """
     import highdicom as hd
 
@@ -98,6 +103,10 @@ def read_seg(path: Path, pet: Volume) -> dict[int, Volume]:
         raise GeometryError(
             f"{path.name} is in another frame of reference than the PET", fix="choose the SEG of this exam"
         )
+    if str(seg.get("SegmentationType")) == "FRACTIONAL":
+        whole = int(seg.get("MaximumFractionalValue", 255))
+        if not np.isin(seg.pixel_array, (0, whole)).all():
+            raise InputError(f"{path.name} holds fractions, not an outline", fix="export it as a binary segmentation")
     masks = {int(n): np.zeros(pet.shape, dtype=np.uint8) for n in seg.segment_numbers}
     pixels = np.atleast_3d(seg.pixel_array) if seg.get("NumberOfFrames", 1) > 1 else seg.pixel_array[None]
     shared = seg.SharedFunctionalGroupsSequence[0]
@@ -112,9 +121,9 @@ def read_seg(path: Path, pet: Volume) -> dict[int, Volume]:
     return {number: pet.like(mask, "label") for number, mask in masks.items()}
 
 
-def tracking_uid(source: SourcePet, finding: Finding3D) -> str:
-    """The same in SEG and SR, and again when the finding is exported anew."""
-    return stable_uid(str(source.datasets[0].SeriesInstanceUID), finding.finding_id)
+def tracking_uid(series_uid: str, finding_id: str) -> str:
+    """Of a finding on a PET series: the same in SEG and SR, and again when it is exported anew or comes back."""
+    return stable_uid(series_uid, finding_id)
 
 
 def _frames(source: SourcePet, finding: Finding3D, case: str) -> NDArray[np.uint8]:

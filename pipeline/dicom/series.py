@@ -14,6 +14,7 @@ from petground.labeling.errors import InputError
 from petground.pipeline.dicom.elements import Shared
 from petground.pipeline.dicom.header import HEADER_TAGS, Slice, number, slice_of, text
 from petground.pipeline.dicom.multiframe import MULTIFRAME_CLASSES, frames_of
+from petground.pipeline.dicom.origin import Patient, patients_of
 from petground.pipeline.dicom.outline import HEAD
 
 __all__ = ["CT_CLASSES", "PET_CLASSES", "Series", "scan"]
@@ -39,11 +40,13 @@ class Series:
     """Planes of one series with one orientation, matrix and meaning; `header` is that of the first file met.
 
     problem: why an image of the series has no place in the patient, so that the series cannot be used.
+    patients: whom its headers name.
     """
 
     header: Any
     planes: list[Slice] = field(default_factory=list)
     problem: str | None = None
+    patients: set[Patient] = field(default_factory=set)
 
     @property
     def modality(self) -> str:
@@ -85,16 +88,18 @@ def scan(path: Path) -> list[Series]:
             continue
         if text(header, "SOPClassUID") not in PET_CLASSES + CT_CLASSES:
             continue  # a secondary capture or a raw-data object made from a PET or CT
-        uid = text(header, "SeriesInstanceUID")
+        uid, patient = text(header, "SeriesInstanceUID"), patients_of(header)
         try:
             header, planes = _planes(header, file)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             problems.setdefault(uid, f"{file.name}: {error.args[0] if error.args else error} is missing or unusable")
-            groups.setdefault((uid, None), Series(header))
+            groups.setdefault((uid, None), Series(header)).patients.update(patient)
             continue
         for plane in planes:
             key = (uid, *_grid_key(plane), *(text(header, keyword) for keyword in UNIFORM))
-            groups.setdefault(key, Series(header)).planes.append(plane)
+            series = groups.setdefault(key, Series(header))
+            series.planes.append(plane)
+            series.patients.update(patient)
     for key, series in groups.items():
         series.problem = problems.get(key[0])
     return list(groups.values())

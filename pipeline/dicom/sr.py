@@ -114,7 +114,8 @@ def _group(sr: Any, source: SourcePet, seg: Any, number: int, finding: Finding3D
     volume = sr.Measurement(name=VOLUME, value=round(finding.volume_ml, 4), unit=MILLILITRE)
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=tracking_uid(source, finding), identifier=f"{case} {finding.finding_id}"[:64]
+            uid=tracking_uid(str(source.datasets[0].SeriesInstanceUID), finding.finding_id),
+            identifier=f"{case} {finding.finding_id}"[:64],
         ),
         referenced_segment=sr.ReferencedSegment(
             sop_class_uid=seg.SOPClassUID,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,13 @@ def dask(
         raise ConfigError("the Dask engine is not installed", fix="pip install 'petground[dask]'") from error
     with ExitStack() as stack:
         place: Any = address
+        local: Any = None
         if described is not None:
             place = stack.enter_context(start_cluster(described))
         elif address is None:
             # The cases' memory lies in the children; the workers themselves hold next to nothing.
-            local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0)
+            with _interrupts_kept_from_workers():
+                local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0)
             place = stack.enter_context(local)
         client = stack.enter_context(_connected(place))
         claim = stack.enter_context(claimed(folders))
@@ -62,7 +66,22 @@ def dask(
         try:
             yield _runner(client, limits, claim)
         finally:
-            _quietly(client, _stop_children)
+            _quietly(client, _stop_children if local is None else _stop_own_children)
+
+
+@contextmanager
+def _interrupts_kept_from_workers() -> Iterator[None]:
+    """What is started within never sees Ctrl-C, which reaches every process of a terminal's group: this process alone
+    decides what ends, and workers do not die with a traceback each. A Ctrl-C that comes meanwhile is answered after.
+
+    Blocked, not ignored: threads and processes inherit it, so workers that replace a lost one have it too.
+    """
+    resource_tracker.ensure_running()  # started later, it would unblock the signal in its thread
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -192,6 +211,12 @@ def _stop_children() -> None:
     """On the worker: a client that is done, or was interrupted, leaves nothing running."""
     while _children:
         _children.pop().stop()
+
+
+def _stop_own_children() -> None:
+    """The same on a worker that ends with this command: that its case is cancelled is no news then."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _stop_children()
 
 
 def _quietly(client: Any, function: Callable[[], None]) -> None:

@@ -7,19 +7,18 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from petground.labeling.errors import InputError, SchemaError
+from petground.labeling.errors import InputError
+from petground.pipeline.edited import EDITED, with_edits
 from petground.pipeline.prompts import has_words, leaks
-from petground.pipeline.review.decisions import read_decisions, read_sheet, time_of
+from petground.pipeline.review.decisions import newest_decisions, read_decisions, read_sheet
 from petground.pipeline.schemas import read_table
 
-__all__ = ["EDITED", "FATES", "Doubt", "ExamOut", "Lesion", "Selection", "select"]
+__all__ = ["FATES", "Doubt", "ExamOut", "Lesion", "Selection", "select"]
 
 Key = tuple[str, str]
-EDITED = "edited"  # WORK/edited/<exam_id>/<finding_id>.nii.gz: an outline that a physician drew anew, on the PET grid
 
 FATES = {
     "exported": "has a mask in this release",
@@ -117,8 +116,10 @@ def select(
     """
     exam_rows = read_table(work / "exams.parquet", "exams")
     findings = read_table(work / "findings.parquet", "findings")
-    labels = read_table(work / "labels.parquet", "labels")
-    verdicts = _newest(work, decisions, {(row["exam_id"], row["finding_id"]) for row in findings})
+    findings, labels = with_edits(work, exam_rows, findings, read_table(work / "labels.parquet", "labels"))
+    known = {(row["exam_id"], row["finding_id"]) for row in findings}
+    sheet = read_sheet(work / "decisions.csv") if decisions is None else read_decisions(decisions, known)
+    verdicts = newest_decisions(sheet)
     exams = {row["exam_id"]: row for row in exam_rows if row["pet_path"]}
     fates: dict[Key, str] = {}
     kept: dict[str, list[Lesion]] = defaultdict(list)
@@ -129,7 +130,7 @@ def select(
         if key[0] not in exams:
             raise InputError("a label without a PET in exams.parquet", case=key[0], fix="run `petground label` again")
         fate = _fate(row, verdicts.get(key), min_confidence)
-        lesion = _lesion(work, row)
+        lesion = _lesion(row)
         if fate in ("wrong_lesion", "unsure", "below_confidence"):  # "not_lesion" is background: a physician said so
             doubts[key[0]].append(Doubt(mask_path=lesion.mask_path))
             untold[key[0]] += 1
@@ -170,27 +171,6 @@ def select(
     return selection
 
 
-def _newest(work: Path, given: Path | None, known: set[Key]) -> dict[Key, str]:
-    """The newest decision on each finding, whoever made it and whichever version of the label it was made on.
-
-    A label that was made anew after its rejection stays out until it is decided anew: training reads it so too.
-    """
-    rows: Iterable[Mapping[str, str]]
-    rows = read_decisions(given, known) if given is not None else read_sheet(work / "decisions.csv")
-    newest: dict[Key, tuple[datetime, str]] = {}
-    for row in rows:
-        key = row["exam_id"], row["finding_id"]
-        if not row["decision"]:
-            continue
-        try:
-            time = time_of(row)
-        except ValueError as error:
-            raise SchemaError("decisions.csv holds a time that is none", fix="ISO 8601") from error
-        if key not in newest or time >= newest[key][0]:
-            newest[key] = time, row["decision"]
-    return {key: decision for key, (_, decision) in newest.items()}
-
-
 def _fate(row: Mapping[str, Any], decision: str | None, min_confidence: float) -> str:
     if decision in ("wrong_lesion", "not_lesion", "unsure"):
         return decision
@@ -204,13 +184,11 @@ def _confidence(row: Mapping[str, Any]) -> float:
     return 1.0 if row["confidence"] is None else float(row["confidence"])
 
 
-def _lesion(work: Path, row: Mapping[str, Any]) -> Lesion:
-    edited = f"{EDITED}/{row['exam_id']}/{row['finding_id']}.nii.gz"
-    use = (work / edited).is_file()
+def _lesion(row: Mapping[str, Any]) -> Lesion:
     return Lesion(
         finding_id=row["finding_id"],
         prompt=row["prompt"] or "",
-        mask_path=edited if use else row["mask_path"],
+        mask_path=row["mask_path"],
         site=row["site"],
         laterality=row["laterality"],
         suv_reported=row["suv_reported"],
@@ -220,7 +198,7 @@ def _lesion(work: Path, row: Mapping[str, Any]) -> Lesion:
         voxel_ijk=(row["voxel_i"], row["voxel_j"], row["voxel_k"]),
         volume_ml=float(row["volume_ml"] or 0.0),
         confidence=_confidence(row),
-        edited=use,
+        edited=str(row["mask_path"]).startswith(f"{EDITED}/"),
     )
 
 

@@ -12,6 +12,7 @@ from petground.labeling.body import right_of_midline_mm
 from petground.labeling.errors import GeometryError
 from petground.labeling.numbering import slice_number
 from petground.labeling.site import Site
+from petground.pipeline.edited import DRAWN
 from petground.pipeline.review.load import Case, Item, reason_text
 
 __all__ = ["alarms", "describe", "provenance", "side_of", "site_slice", "title"]
@@ -27,6 +28,7 @@ WARNINGS = {
     "ambiguous": "Another place fits the report nearly as well.",
     "at_image_edge": "The label reaches the edge of the image.",
     "on_organ": "The label lies on an organ with uptake of its own.",
+    "larger_than_stated": "It went far beyond the stated size, and was outlined anew within that reach.",
     "touches_hotter": "It touches something hotter; the border between the two was drawn along the valley.",
     "touches_other": "It touches another lesion or maximum; the border between the two was drawn along the valley.",
 }
@@ -75,7 +77,7 @@ def describe(case: Case, item: Item) -> Words:
     if item.voxel_ijk is not None:
         words["side_measured"] = _side_words(right_of_midline_mm(item.voxel_ijk, case.pet, case.ct))
     volume = float(label["volume_ml"])
-    confidence = label.get("confidence")
+    confidence = None if label.get("method") == DRAWN else label.get("confidence")  # a person's is not computed
     threshold = label.get("threshold")
     return words | {
         "volume": f"{volume:.1f} ml" if volume >= 1 else f"{volume:.2f} ml",
@@ -104,6 +106,8 @@ def alarms(case: Case, item: Item, site: Site) -> list[dict[str, str]]:
             other = "right" if side == "left" else "left"
             text = f"The report says {side}; the hottest voxel lies {wrong_mm:.0f} mm {other} of the body’s midline."
             found.append({"level": level, "title": OTHER_SIDE, "text": text})
+    if item.label is not None and item.label.get("method") == DRAWN:
+        found.append({"level": "note", "title": "Redrawn.", "text": _redrawn(item.label)})
     if item.label is not None:
         for warning in filter(None, (w.strip() for w in (item.label.get("warnings") or "").split(";"))):
             if warning.startswith("laterality") and any(a["title"] == OTHER_SIDE for a in found):
@@ -123,6 +127,16 @@ def alarms(case: Case, item: Item, site: Site) -> list[dict[str, str]]:
             text = f"{others} other place{'s' if others > 1 else ''} could be meant; see the rings and the list below."
             found.append({"level": "warn", "title": "Not the only candidate.", "text": text})
     return sorted(found, key=lambda a: ("bad", "warn", "note").index(a["level"]))
+
+
+def _redrawn(label: Mapping[str, Any]) -> str:
+    """Who drew the outline and when it was handed in, as far as that is known."""
+    edited = json.loads(label["provenance"]).get("edited", {})
+    who = edited.get("reviewer") or edited.get("creator")
+    day = str(edited.get("imported") or "")[:10]
+    return (
+        f"A person drew this outline{f' ({who})' if who else ''}; it was taken in on {day} in place of the grown one."
+    )
 
 
 def side_of(case: Case, row: Mapping[str, Any]) -> str:

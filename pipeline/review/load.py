@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,22 @@ from petground.labeling.numbering import slice_to_k
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume, require_same_grid
 from petground.pipeline.dates import iso_date
+from petground.pipeline.edited import with_edits
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.schemas import read_table
 
-__all__ = ["Case", "Item", "Work", "load_case", "open_work", "reason_text"]
+__all__ = ["Case", "ExamRows", "Item", "Work", "load_case", "open_work", "reason_text", "source_of"]
 
 Row = dict[str, Any]
+
+
+@dataclass
+class ExamRows:
+    """What the tables hold of one exam: findings by their place in the text, labels and candidates by finding_id."""
+
+    findings: list[Row] = field(default_factory=list)
+    labels: dict[str, Row] = field(default_factory=dict)
+    candidates: dict[str, list[Row]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,32 @@ class Work:
     findings: list[Row]
     labels: list[Row]
     candidates: list[Row]
+
+    def of(self, exam_id: str) -> ExamRows:
+        """The rows of an exam; none for an exam that is not known."""
+        return self._grouped.get(exam_id) or ExamRows()
+
+    def judged(self, finding: Row) -> bool:
+        """Whether a person is asked about a mention: it has a label, or the image gave none; not what the text ruled
+        out."""
+        labelled = str(finding["finding_id"]) in self.of(str(finding["exam_id"])).labels
+        return labelled or finding.get("reason") in IMAGE_REASONS
+
+    @cached_property
+    def _grouped(self) -> dict[str, ExamRows]:
+        """Once for all exams: looking through whole tables for each exam takes the square of an archive."""
+        found: dict[str, ExamRows] = defaultdict(ExamRows)
+        for row in self.findings:
+            found[str(row["exam_id"])].findings.append(row)
+        for row in self.labels:
+            found[str(row["exam_id"])].labels[str(row["finding_id"])] = row
+        for row in self.candidates:
+            found[str(row["exam_id"])].candidates.setdefault(str(row["finding_id"]), []).append(row)
+        for rows in found.values():
+            rows.findings.sort(key=lambda r: (r.get("span_start") or 0, str(r["finding_id"])))
+            for several in rows.candidates.values():
+                several.sort(key=lambda r: r["rank"])
+        return dict(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +99,10 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One exam with its images: items to judge, excluded rows that the text ruled out, source as source.json has it."""
+    """One exam with its images: items to judge, excluded rows that the text ruled out, source as source.json has it.
+
+    site: the conventions that hold for this exam.
+    """
 
     exam: Row
     pet: Volume
@@ -69,6 +110,7 @@ class Case:
     items: list[Item]
     excluded: list[Row]
     source: dict[str, str] = field(default_factory=dict)
+    site: Site = field(default_factory=Site)
 
     @property
     def exam_id(self) -> str:
@@ -76,10 +118,14 @@ class Case:
 
 
 def open_work(folder: Path) -> Work:
-    """Reads the tables. Raises InputError when the folder or a table is missing, SchemaError on another version."""
+    """Reads the tables, redrawn outlines in place of the grown.
+
+    Raises InputError when the folder or a table is missing, SchemaError on another version.
+    """
     if not folder.is_dir():
         raise InputError(f"no work folder at {folder}", fix="run `petground label` first")
     exams, findings, labels = (read_table(folder / f"{name}.parquet", name) for name in ("exams", "findings", "labels"))
+    findings, labels = with_edits(folder, exams, findings, labels)
     path = folder / "candidates.parquet"
     return Work(folder, exams, findings, labels, read_table(path, "candidates") if path.is_file() else [])
 
@@ -90,13 +136,11 @@ def load_case(work: Work, exam: Row, site: Site) -> Case:
     site = site.for_exam(exam.get("scanner"), iso_date(exam.get("study_date")))
     pet = read_nifti(_file(work, exam.get("pet_path") or f"exams/{exam_id}/pet.nii.gz", exam_id), "SUVbw")
     ct = read_nifti(_file(work, exam["ct_path"], exam_id), "HU") if exam.get("ct_path") else None
-    labels = {str(r["finding_id"]): r for r in work.labels if r["exam_id"] == exam_id}
-    findings = [r for r in work.findings if r["exam_id"] == exam_id]
-    findings.sort(key=lambda r: (r.get("span_start") or 0, str(r["finding_id"])))
+    rows = work.of(exam_id)
     items, excluded = [], []
-    for finding in findings:
-        label = labels.get(str(finding["finding_id"]))
-        if label is None and finding.get("reason") not in IMAGE_REASONS:
+    for finding in rows.findings:
+        label = rows.labels.get(str(finding["finding_id"]))
+        if not work.judged(finding):
             excluded.append(finding)
             continue
         mask = None
@@ -105,10 +149,9 @@ def load_case(work: Work, exam: Row, site: Site) -> Case:
             require_same_grid(pet, mask, case=f"{exam_id}/{finding['finding_id']}", atol_mm=0.01)
             if not np.any(mask.array > 0):
                 raise GeometryError("the label's mask is empty", case=f"{exam_id}/{finding['finding_id']}")
-        candidates = [r for r in work.candidates if (r["exam_id"], r["finding_id"]) == (exam_id, finding["finding_id"])]
-        candidates.sort(key=lambda r: r["rank"])
+        candidates = rows.candidates.get(str(finding["finding_id"]), [])
         items.append(Item(finding, label, mask, candidates, _reported_k(finding, label, pet, ct, site)))
-    return Case(exam, pet, ct, items, excluded, _source(work, exam_id))
+    return Case(exam, pet, ct, items, excluded, source_of(work.folder, exam_id), site)
 
 
 def reason_text(reason: str | None) -> str:
@@ -136,8 +179,9 @@ def _reported_k(
     return min(found, key=lambda k: abs(k - int(label["voxel_k"]))) if label is not None else found[len(found) // 2]
 
 
-def _source(work: Work, exam_id: str) -> dict[str, str]:
-    path = work.folder / "exams" / exam_id / "source.json"
+def source_of(work: Path, exam_id: str) -> dict[str, str]:
+    """Where an exam's images came from, as WORK/exams/<exam_id>/source.json has it; empty where that is not told."""
+    path = work / "exams" / exam_id / "source.json"
     if not path.is_file():
         return {}
     try:

@@ -105,13 +105,14 @@ def exam_page(
     """The exam's page, and the case when there is something to judge; (None, None) for an exam without findings."""
     if entry["findings"] and exam["status"] != "failed":
         case = load_case(work, exam, site)
+        site = case.site  # where conventions differ by scanner or year, those of this exam
         entry["alarms"] = sum(
             any(a["level"] != "note" for a in alarms(case, item, site)) for item in case.items if item.label is not None
         )
         return render_case(case, site, stamp), case
     if exam["status"] == "failed":
         entry["note"] = f"failed: {exam.get('detail') or exam.get('reason')}"
-    mentions = [r for r in work.findings if r["exam_id"] == exam["exam_id"]]
+    mentions = work.of(str(exam["exam_id"])).findings
     return (render_mentions(exam, mentions, stamp) if mentions else None), None
 
 
@@ -127,14 +128,13 @@ def _chosen(work: Work, exams: Sequence[str] | None) -> list[dict[str, Any]]:
 
 def exam_entry(work: Work, exam: dict[str, Any]) -> dict[str, Any]:
     """An exam's line in the index, its page not made yet."""
-    exam_id = exam["exam_id"]
-    findings = [r for r in work.findings if r["exam_id"] == exam_id]
-    judged = [r for r in findings if r["status"] == "positive" or r.get("stage") in ("match", "contour", "check")]
+    rows = work.of(str(exam["exam_id"]))
+    judged = [r for r in rows.findings if r["status"] == "positive" or r.get("stage") in ("match", "contour", "check")]
     facts = [exam.get("tracer"), exam.get("study_date"), exam.get("source")]
     return {
-        "exam_id": str(exam_id), "href": None, "facts": [f for f in facts if f], "findings": len(judged),
-        "labels": sum(r["exam_id"] == exam_id for r in work.labels), "alarms": 0,
-        "excluded": len(findings) - len(judged), "note": "" if judged else "nothing to judge", "files": [],
+        "exam_id": str(exam["exam_id"]), "href": None, "facts": [f for f in facts if f], "findings": len(judged),
+        "labels": len(rows.labels), "alarms": 0,
+        "excluded": len(rows.findings) - len(judged), "note": "" if judged else "nothing to judge", "files": [],
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from petground.labeling.site import Site
 from petground.pipeline.review.decisions import COLUMNS, DECISIONS, label_hash
 from petground.pipeline.review.judge import alarms, describe, provenance, side_of, site_slice, title
 from petground.pipeline.review.load import Case, Item, reason_text
-from petground.pipeline.review.marks import mark_sentences
+from petground.pipeline.review.marks import Piece, mark_sentences
 from petground.pipeline.review.panels import CT_WINDOW_HU, SUV_CEILING, Viewer
 from petground.pipeline.review.views import Album, axial_row, detail_row, projections
 
@@ -63,10 +63,11 @@ def render_case(case: Case, site: Site, stamp: Stamp) -> str:
             keep |= item.mask.array > 0
     viewer = Viewer(case.pet, case.ct, keep)
     facts = [f"{case.pet.shape[2]} slices", None if case.ct else "no CT"]
+    pieces = mark_sentences([item.finding for item in case.items])
     text = ""
     for pixel_mm, quality in QUALITIES:
         album = Album(viewer, pixel_mm, quality)
-        items = [_item(case, item, album, site) for item in case.items]
+        items = [_item(case, item, album, site, pieces[item.finding_id]) for item in case.items]
         text = _fill(case.exam, case.excluded, stamp, items=items, images=album.images, facts=facts)
         if len(text) < PAGE_BYTES:
             break
@@ -127,8 +128,7 @@ def _fill(
     )  # fmt: skip
 
 
-def _item(case: Case, item: Item, album: Album, site: Site) -> dict[str, Any]:
-    pieces = mark_sentences([i.finding for i in case.items])
+def _item(case: Case, item: Item, album: Album, site: Site, pieces: list[Piece]) -> dict[str, Any]:
     rest = item.candidates[1:] if item.label is not None else item.candidates
     choices = [w for w in DECISIONS if item.label is not None or w in ("adjust", "not_lesion", "unsure")]
     captions = (
@@ -142,7 +142,7 @@ def _item(case: Case, item: Item, album: Album, site: Site) -> dict[str, Any]:
         "section": item.finding.get("section"),
         "uncertain": bool(item.finding.get("uncertain")),
         "label": item.label is not None,
-        "pieces": pieces[item.finding_id],
+        "pieces": pieces,
         "alarms": alarms(case, item, site),
         "mips": projections(album, item),
         "tall": album.viewer.frame("coronal").height_mm > TALL * album.viewer.frame("coronal").width_mm,

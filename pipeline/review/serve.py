@@ -40,11 +40,9 @@ class Desk:
     def page(self, name: str) -> str | None:
         """HTML of a page by its file name, None when there is none. Raises PetgroundError when it cannot be made."""
         if name in ("", "index.html"):
-            rows = []
-            for file, exam in self._exams.items():
-                entry = exam_entry(self.work, exam)
+            rows = [exam_entry(self.work, exam) for exam in self._exams.values()]
+            for entry, file in zip(rows, self._exams, strict=True):
                 entry["href"] = file if entry["findings"] or entry["excluded"] else None
-                rows.append(entry)
             return render_index(rows, version=self.stamp.version, exported=self.stamp.exported)
         if name not in self._exams:
             return None
@@ -89,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
             page = self.desk.page(name)
         except PetgroundError as error:
             return self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", f"no page: {error}")
+        except Exception as error:  # a fault of ours with one exam: said, and the server goes on
+            return self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", f"no page: {type(error).__name__}")
         if page is None:
             return self._answer(HTTPStatus.NOT_FOUND, "text/plain", "not found")
         return self._answer(HTTPStatus.OK, "text/html", page)
@@ -105,6 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(f"not saved: {error}")
         except OSError as error:
             return self._refuse(f"not saved: {error.strerror}")
+        except Exception as error:  # whatever it is, the reviewer must be told that nothing was kept
+            return self._refuse(f"not saved: {type(error).__name__}")
         return self._answer(HTTPStatus.OK, "application/json", json.dumps(saved))
 
     def _name(self) -> str | None:

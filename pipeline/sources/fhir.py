@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from petground.labeling.errors import InputError
+from petground.pipeline.sources import rows
 from petground.pipeline.sources.fhir_store import (
     SUFFIXES,
     Broken,
@@ -22,26 +23,16 @@ from petground.pipeline.sources.fhir_store import (
 )
 from petground.pipeline.sources.fhir_text import report_text
 from petground.pipeline.sources.richtext import Unreadable
-from petground.pipeline.sources.rows import (
-    NOT_FINAL,
-    Row,
-    Version,
-    failed,
-    instant,
-    iso_date,
-    latest,
-    pattern,
-    report_row,
-    source_files,
-    tracer_of,
-)
+from petground.pipeline.sources.rows import Row, Version, instant, iso_date
+from petground.pipeline.tracers import tracer_of
 
 __all__ = ["SUFFIXES", "read_fhir"]
 
 # http://hl7.org/fhir/R5/valueset-diagnostic-report-status.html
 _UNFINISHED = frozenset(["registered", "partial", "preliminary", "unknown"])
 _WITHDRAWN = frozenset(["entered-in-error", "cancelled"])
-_FINAL = frozenset(["final", "amended", "corrected", "appended", "modified"])
+_AMENDING = frozenset(["amended", "corrected", "appended", "modified"])
+_FINAL = _AMENDING | {"final"}
 
 
 @dataclass(frozen=True)
@@ -71,8 +62,8 @@ def read_fhir(
     What a report refers to (Binary, Observation, Patient, ImagingStudy, ServiceRequest) is looked up in all files of
     the folder. Raises InputError when a file cannot be read, or holds neither a DiagnosticReport nor a reason why.
     """
-    wanted = pattern(procedure)
-    files = source_files(Path(path), SUFFIXES)
+    wanted = rows.pattern(procedure)
+    files = rows.source_files(Path(path), SUFFIXES)
     held: list[_Held] = []
     broken: list[Row] = []
     links: set[str] = set()
@@ -80,7 +71,7 @@ def read_fhir(
     for file in files:
         for item in readable(file) if len(files) > 1 else resources(file):
             if isinstance(item, Broken):
-                broken.append(failed("unreadable", f"{item.where} {item.why}"))
+                broken.append(rows.failed("unreadable", f"{item.where} {item.why}"))
                 continue
             if item.resource["resourceType"] != "DiagnosticReport":
                 others += 1
@@ -96,7 +87,7 @@ def read_fhir(
     held.reverse()
     while held:  # popped, so that an export is not in memory twice
         editions.append(_edition(held.pop(), store, exam_id, wanted, preliminary))
-    yield from latest(_attributed(editions))
+    yield from rows.latest(_attributed(editions))
     yield from broken
 
 
@@ -134,19 +125,19 @@ def _edition(held: _Held, store: Store, rule: str, wanted: re.Pattern[str] | Non
     problem: tuple[str, str] | None = None
     text = None
     if status in _WITHDRAWN:
-        problem = ("withdrawn", f"status is {status}")
+        problem = (rows.WITHDRAWN, f"status is {status}")
     elif status in _UNFINISHED and not preliminary:
-        problem = (NOT_FINAL, f"status is {status}; --preliminary takes it")
+        problem = (rows.NOT_FINAL, f"status is {status}; --preliminary takes it")
     elif status is not None and status not in _FINAL | _UNFINISHED:
         problem = ("unreadable", "status is none that FHIR knows")
     elif wanted is not None and not wanted.search(name):
-        problem = ("other_procedure", "code and category do not fit the procedure filter")
+        problem = (rows.OTHER, "code and category do not fit the procedure filter")
     else:
         try:
             text = report_text(report, store, held.document)
         except Unreadable as error:
             problem = error.problem
-    row = report_row(
+    row = rows.report_row(
         _exam_id(report, store, studies, rule),
         text,
         patient_id=_patient_id(report, store),
@@ -155,15 +146,17 @@ def _edition(held: _Held, store: Store, rule: str, wanted: re.Pattern[str] | Non
         problem=problem,
     )
     meta = items(report.get("meta"))
-    stamps = (instant(word(meta.get("lastUpdated"))), instant(word(report.get("issued"))))
+    issued = instant(word(report.get("issued")))
     version = word(meta.get("versionId")) or ""
     order = (
         0.0 if status in _UNFINISHED else 1.0,
-        *stamps,
+        instant(word(meta.get("lastUpdated"))),
+        issued,
         float(version) if version.isascii() and version.isdigit() and len(version) < 15 else 0.0,
         float(held.place),
     )
-    return Version(_identity(report, row["exam_id"], held.place), order, row)
+    key = _identity(report, row["exam_id"], held.place)
+    return Version(key, order, row, amends=status in _AMENDING, about=name, issued=issued)
 
 
 def _identity(report: Resource, exam_id: str | None, place: int) -> tuple[str, ...]:

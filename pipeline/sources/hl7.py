@@ -15,22 +15,12 @@ from typing import Any
 import hl7
 
 from petground.labeling.errors import ConfigError, InputError
+from petground.pipeline.sources import rows
 from petground.pipeline.sources.hl7_text import Observation, decoded, report_text, unescaped
 from petground.pipeline.sources.hl7_wire import messages
 from petground.pipeline.sources.richtext import Unreadable
-from petground.pipeline.sources.rows import (
-    NOT_FINAL,
-    Row,
-    Version,
-    failed,
-    instant,
-    iso_date,
-    latest,
-    pattern,
-    report_row,
-    source_files,
-    tracer_of,
-)
+from petground.pipeline.sources.rows import Row, Version, instant, iso_date
+from petground.pipeline.tracers import tracer_of
 
 __all__ = ["ACCESSION", "SUFFIXES", "read_hl7"]
 
@@ -73,8 +63,8 @@ def read_hl7(
     at all or a file cannot be read, ConfigError for a place or expression that is none.
     """
     places = [_place(word) for word in accession]
-    wanted = pattern(procedure)
-    files = source_files(Path(path), SUFFIXES)
+    wanted = rows.pattern(procedure)
+    files = rows.source_files(Path(path), SUFFIXES)
     state = {"reports": 0}
 
     def editions() -> Iterator[Version]:
@@ -86,19 +76,19 @@ def read_hl7(
                     if len(files) == 1:
                         raise segments
                     state["reports"] += 1
-                    yield Version(("", str(number)), (0.0,), failed("unreadable", segments.message))
+                    yield Version(("", str(number)), (0.0,), rows.failed("unreadable", segments.message))
                     continue
                 try:
                     orders = _merged(_read(segments, places), places)
                     read = [_edition(order, wanted, preliminary, (number, n)) for n, order in enumerate(orders)]
                 except (hl7.HL7Exception, ValueError, IndexError, KeyError, TypeError, AttributeError):
                     # What the parser says would quote the message.
-                    where = f"{file.name}, message {count}"
-                    read = [Version(("", str(number)), (0.0,), failed("unreadable", f"{where} is not valid HL7 v2"))]
+                    why = f"{file.name}, message {count} is not valid HL7 v2"
+                    read = [Version(("", str(number)), (0.0,), rows.failed("unreadable", why))]
                 state["reports"] += len(read)
                 yield from read
 
-    yield from latest(editions())
+    yield from rows.latest(editions())
     if not state["reports"]:
         raise InputError(f"{path} holds no HL7 v2 ORU message", fix="expected are messages that start with MSH")
 
@@ -182,17 +172,17 @@ def _edition(order: _Order, wanted: re.Pattern[str] | None, preliminary: bool, n
     )
     withdrawn = status in _WITHDRAWN or (bool(order.observations) and not used)
     if withdrawn:
-        problem = ("withdrawn", "the result was cancelled or deleted (OBR-25, OBX-11)")
+        problem = (rows.WITHDRAWN, "the result was cancelled or deleted (OBR-25, OBX-11)")
     elif provisional and not preliminary:
-        problem = (NOT_FINAL, f"the result is not final (OBR-25 '{status[:1]}', OBX-11); --preliminary takes it")
+        problem = (rows.NOT_FINAL, f"the result is not final (OBR-25 '{status[:1]}', OBX-11); --preliminary takes it")
     elif wanted is not None and not wanted.search(name):
-        problem = ("other_procedure", "OBR-4 does not fit the procedure filter")
+        problem = (rows.OTHER, "OBR-4 does not fit the procedure filter")
     else:
         try:
             text = report_text(used, order.notes)
         except Unreadable as error:
             problem = error.problem
-    row = report_row(
+    row = rows.report_row(
         order.exam_id,
         text,
         patient_id=_patient_id(order.segments.get("PID")),

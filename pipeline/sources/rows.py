@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
@@ -11,8 +12,14 @@ from pathlib import Path
 from petground.labeling.errors import ConfigError, InputError
 
 __all__ = [
+    "NOT_FINAL",
+    "NO_CANDIDATE",
+    "OTHER",
+    "SUPERSEDED",
+    "WITHDRAWN",
     "Row",
     "Version",
+    "candidates",
     "clean",
     "failed",
     "instant",
@@ -21,52 +28,97 @@ __all__ = [
     "pattern",
     "report_row",
     "source_files",
-    "tracer_of",
 ]
 
 Row = dict[str, str | None]
 """exam_id, report_text, patient_id, tracer, study_date; `problem` is a reason code or None, `problem_detail` tells."""
 
-NOT_FINAL = "not_final"
+NOT_FINAL, WITHDRAWN, OTHER, SUPERSEDED = "not_final", "withdrawn", "other_procedure", "superseded"
+NO_CANDIDATE = frozenset((NOT_FINAL, WITHDRAWN, OTHER, SUPERSEDED))
+"""Reasons of rows that do not want to be the exam's report: another row of it stands as if they were not there."""
 
 # Control characters that no report means: they end up in reports through printers, terminals and broken encodings.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
-# What a procedure's name says was injected. Only names that leave no doubt: "PET/CT oncology" says nothing.
-_TRACERS = (
-    ("DOTATATE", r"dotatate|netspot|detectnet"),
-    ("DOTATOC", r"dotatoc"),
-    ("DOTANOC", r"dotanoc"),
-    ("DCFPyL", r"dcfpyl|piflufolastat|pylarify"),
-    ("PSMA-1007", r"psma[\s-]*1007"),
-    ("PSMA-11", r"psma[\s-]*11|gozetotide|illuccix|locametz"),
-    ("PSMA", r"psma"),
-    ("fluciclovine", r"fluciclovine|axumin|facbc"),
-    ("fluoroestradiol", r"fluoroestradiol|cerianna|\bfes\b"),
-    ("FAPI", r"fapi"),
-    ("choline", r"choline"),
-    ("fluoride", r"sodium fluoride|\bnaf\b"),
-    ("FDG", r"fdg|fluorodeoxyglucose|fludeoxyglucose"),
-)
 
 
 @dataclass(frozen=True)
 class Version:
-    """One edition of a report. key: what makes two editions the same report; order: the later one is greater."""
+    """One edition of a report. key: what makes two editions the same report; order: the later one is greater.
+
+    amends: its status says that it corrects a report that was final; about: the procedure; issued: seconds since 1970,
+    -inf where it is not stated.
+    """
 
     key: tuple[str, ...]
     order: tuple[float, ...]
     row: Row
+    amends: bool = False
+    about: str = ""
+    issued: float = float("-inf")
 
 
 def latest(versions: Iterable[Version]) -> Iterator[Row]:
-    """The last edition of each report, reports in the order in which they were first met."""
+    """The last edition of each report, reports in the order in which they were first met.
+
+    Some systems file a corrected report as a report of its own: the one that it corrects ends as "superseded".
+    """
     kept: dict[tuple[str, ...], Version] = {}
     for version in versions:
         held = kept.get(version.key)
         if held is None or version.order >= held.order:
             kept[version.key] = version
+    corrected = _corrected(kept.values())
     for version in kept.values():
-        yield version.row
+        if id(version) in corrected:
+            why = SUPERSEDED, "a later report of the exam corrects it"
+            yield report_row(version.row["exam_id"], None, patient_id=version.row["patient_id"], problem=why)
+        else:
+            yield version.row
+
+
+def _corrected(versions: Iterable[Version]) -> set[int]:
+    """Identities (`id`) of the versions that an amended one of the same exam, procedure and patient takes the place of.
+
+    A report that is no amendment and was issued later is no earlier edition of anything: both stay.
+    """
+    found: dict[tuple[str, str], list[Version]] = defaultdict(list)
+    for version in versions:
+        exam_id = version.row["exam_id"]
+        if exam_id and version.row["problem"] not in NO_CANDIDATE:
+            found[exam_id, version.about].append(version)
+    corrected: set[int] = set()
+    for group in found.values():
+        amending = [version for version in group if version.amends]
+        if not amending or len({version.row["patient_id"] for version in group} - {None}) > 1:
+            continue
+        last = max(amending, key=lambda version: (version.issued, version.order))
+        for version in group:
+            known = last.issued > float("-inf")
+            if version is not last and (version.amends or not known or version.issued <= last.issued):
+                corrected.add(id(version))
+    return corrected
+
+
+def candidates(rows: Iterable[Row]) -> Iterator[tuple[Row, int]]:
+    """Rows that must be told apart from each other by their exam_id, each with how many others of the exam it hides.
+
+    Hidden are drafts, withdrawn and superseded reports, where the exam has another row.
+    """
+    found = list(rows)
+    of_exam: dict[str, list[Row]] = defaultdict(list)
+    for row in found:
+        if row["exam_id"]:
+            of_exam[row["exam_id"].casefold()].append(row)
+    hidden: dict[int, int] = {}  # by id of the row that stands for them, the first that wants to
+    for group in of_exam.values():
+        aside = [row for row in group if row["problem"] in NO_CANDIDATE]
+        first = next((row for row in group if row["problem"] not in NO_CANDIDATE), None)
+        first = first or min(aside, key=lambda row: row["problem"] == SUPERSEDED)
+        hidden |= {id(row): -1 for row in aside}
+        hidden[id(first)] = sum(row is not first for row in aside)
+    for row in found:
+        if hidden.get(id(row), 0) >= 0:
+            yield row, hidden.get(id(row), 0)
 
 
 def report_row(
@@ -137,11 +189,6 @@ def instant(value: str | None) -> float:
         digits = zone[1:].replace(":", "")
         offset = (int(digits[:2]) * 3600 + int(digits[2:]) * 60) * (-1 if zone[0] == "-" else 1)
     return moment.timestamp() + float(fraction or 0) - offset
-
-
-def tracer_of(procedure: str) -> str | None:
-    """The tracer that a procedure's name states, None when it states none."""
-    return next((name for name, words in _TRACERS if re.search(words, procedure, re.I)), None)
 
 
 def pattern(procedure: str | None) -> re.Pattern[str] | None:

@@ -476,7 +476,7 @@ FORMS: list[tuple[str, list[tuple[float, int | str, str | None]]]] = [
     ("Left axillary node SUVmax5.5 slice95", [(5.5, 95, L)]),
     ("Left axillary node with SUV-max of 5,5 on slice 95", [(5.5, 95, L)]),
     ("left axillary node with suv of five on slice 95", []),
-    ("Left axillary node, SUVmax 5.5 at 60 min and 6.6 at 120 min, slice 95.", [(5.5, 95, L), (6.6, 95, L)]),
+    ("Left axillary node, SUVmax 5.5 at 60 min and 6.6 at 120 min, slice 95.", [(5.5, 95, L), (6.6, "ambiguous", L)]),
 ]
 
 

@@ -95,3 +95,15 @@ def test_a_patch_has_the_coordinates_of_its_place_in_the_exam() -> None:
     patch = voxel_places((2, 3, 2), box).reshape(2, 3, 2, 3)
     assert torch.allclose(patch, whole[1:3, 3:6, 2:4], atol=1e-6)
     assert not torch.allclose(patch, voxel_places((2, 3, 2)).reshape(2, 3, 2, 3))
+
+
+def test_sentences_of_an_exam_share_its_box() -> None:
+    _, tokens, mask = _inputs()
+    gate = _gate(num_heads=2, norm=True, coordinates="fourier", form="residual_gate")
+    nn.init.normal_(gate.out.weight)
+    x, tokens, mask = torch.randn(4, 8, 2, 3, 4), tokens.repeat(2, 1, 1), mask.repeat(2, 1)
+    box = torch.tensor([[[-1.0, -1.0, -1.0], [0.0, 0.5, 1.0]], [[0.0, -0.5, -1.0], [1.0, 1.0, 0.25]]])
+    together = gate(x, tokens, mask, box)
+    for n in range(4):  # exams 0, 0, 1, 1
+        alone = gate(x[n : n + 1], tokens[n : n + 1], mask[n : n + 1], box[n // 2 : n // 2 + 1])
+        assert torch.allclose(alone[0], together[n], atol=1e-5)

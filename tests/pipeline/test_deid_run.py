@@ -12,6 +12,7 @@ from typing import Any
 import dicom_series as series
 import pyarrow.parquet as pq
 import pytest
+from pydicom import DataElement, dcmread
 from pydicom.dataset import Dataset
 
 from petground.pipeline.cli import main
@@ -129,6 +130,39 @@ def test_nothing_of_the_identities_is_in_what_leaves(cleaned: Path) -> None:
     assert {folder.name for folder in (out / "exams").iterdir()} < set(table)
 
 
+def test_a_damaged_name_that_cannot_be_sought_in_the_report_is_told(place: Path) -> None:
+    """In E18 the name has a binary VR and an odd length, in E17 bytes that UTF-8 does not hold: neither can be read."""
+    for path in sorted((place / "exams").rglob("*.dcm")):
+        ds = dcmread(path)
+        if "E18" in path.parts:
+            ds.add(DataElement("ReferringPhysicianName", "OB", b"Quillfeather"))
+            ds.save_as(path, enforce_file_format=True)
+            raw = path.read_bytes()
+            at = raw.index(b"\x08\x00\x90\x00OB")
+            new = b"\x08\x00\x90\x00US" + (11).to_bytes(2, "little") + b"Quillfeathe"
+            path.write_bytes(raw[:at] + new + raw[at + 12 + 12 :])
+        else:
+            ds.SpecificCharacterSet, ds.OperatorsName = "ISO_IR 192", "Larch^Q"
+            ds.save_as(path, enforce_file_format=True)
+            path.write_bytes(path.read_bytes().replace(b"Larch^Q ", b"L\xe4rch^Q "))
+    quick(place)
+    summary = json.loads((place / "out" / "removed.json").read_text())
+    assert summary["header_values_not_sought"] == {"OperatorsName": 1, "ReferringPhysicianName": 1}
+    page = (place / "out" / "removed.html").read_text()
+    assert "ReferringPhysicianName in 1 exam" in page
+    rows = [row for row in pq.read_table(place / "out" / "removed.parquet").to_pylist() if row["source"] == "header"]
+    assert {row["what"] for row in rows} == {"OperatorsName", "ReferringPhysicianName"}
+    assert len({row["exam_id"] for row in rows}) == 2
+
+
+def test_a_name_that_another_file_of_the_exam_tells_whole_is_sought(place: Path) -> None:
+    path = next((place / "exams" / "E18").rglob("*.dcm"))
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(b"Quillfeather^X", b"Quill\xe4eather^X"))
+    quick(place)
+    assert json.loads((place / "out" / "removed.json").read_text())["header_values_not_sought"] == {}
+
+
 def test_what_is_clinical_stays_and_one_patient_stays_one(cleaned: Path) -> None:
     table = list(csv.DictReader((cleaned / "out" / "reports.csv").open(encoding="utf-8")))
     first = next(row for row in table if row["report_text"].startswith("PATIENT"))
@@ -204,7 +238,7 @@ def test_what_must_not_leave_may_not_lie_in_out(place: Path, flag: str, capsys: 
     inside = place / "out" / "x.key"
     shutil.copy(place / "site.key", inside)
     inside.chmod(0o600)
-    assert run(place, flag, str(inside)) == 1
+    assert run(place, flag, str(inside)) == 2
     assert f"{flag} lies in OUT" in capsys.readouterr().err
 
 
@@ -236,7 +270,7 @@ def test_a_profile_adds_names_and_unknown_settings_are_named(place: Path, capsys
     table = [row["report_text"] for row in csv.DictReader((place / "out" / "reports.csv").open(encoding="utf-8"))]
     assert "02/01/2024" not in "".join(table)
     (place / "deid.yaml").write_text("nmes: [Focus]\n")
-    assert run(place, "--profile", str(place / "deid.yaml")) == 1
+    assert run(place, "--profile", str(place / "deid.yaml")) == 2
     assert "did you mean names" in capsys.readouterr().err
 
 
@@ -244,11 +278,11 @@ def test_label_reads_the_result_as_it_read_the_original(cleaned: Path) -> None:
     """The same labels, SUVs, slices and voxels; only ids differ."""
     for name in ("reports.csv", "out/reports.csv"):
         exams = cleaned / "exams" if name == "reports.csv" else cleaned / "out" / "exams"
-        work = cleaned / ("work_" + name.split("/")[0])
+        work = cleaned / ("work_" + name.split("/")[0].removesuffix(".csv"))
         main(["label", "--reports", str(cleaned / name), "--exams", str(exams), "--out", str(work), "--workers", "1"])
     columns = ("suv", "slice", "laterality", "status", "reason")
     kept = []
-    for work in ("work_reports.csv", "work_out"):
+    for work in ("work_reports", "work_out"):
         table = read_table(cleaned / work / "findings.parquet", "findings")
         kept.append(sorted(tuple(str(row[c]) for c in columns) for row in table))
         labels = read_table(cleaned / work / "labels.parquet", "labels")

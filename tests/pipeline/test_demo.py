@@ -13,6 +13,7 @@ from petground.labeling.errors import PetgroundError
 from petground.pipeline import cli
 from petground.pipeline.commands import demo as module
 from petground.pipeline.schemas import write_table
+from petground.pipeline.usage import parser_of
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_every_step_is_a_command_that_a_user_can_type(tmp_path: Path) -> None:
         name, rest = cli._named(list(step.arguments))
         command = cli.COMMANDS[name]
         if name not in cli.RAW:
-            cli._parser(name, cli._load(command), command.positional).parse_args(rest)
+            parser_of(name, cli._load(command), command.positional).parse_args(rest)
 
 
 def test_done_steps_are_not_run_again(ran: list[str], tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_basic_authentication(
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         assert main(command) == 1
         assert "does not let us in" in capsys.readouterr().err
-        assert main([*command, "--user", orthanc.USER]) == 1
+        assert main([*command, "--user", orthanc.USER]) == 2
         assert f"{PASSWORD} is empty" in capsys.readouterr().err
         monkeypatch.setenv(PASSWORD, "wrong")
         assert main([*command, "--user", orthanc.USER]) == 1

@@ -279,6 +279,6 @@ def test_the_command_writes_a_data_set_and_a_dry_run_nothing(
 def test_a_wrong_setting_is_named_before_anything_is_written(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    assert cli.main(["export", str(work), "--to", "monai", "--out", str(tmp_path / "out"), "--dry-run", *words]) == 1
+    assert cli.main(["export", str(work), "--to", "monai", "--out", str(tmp_path / "out"), "--dry-run", *words]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -459,4 +459,4 @@ def test_the_reports_command(tmp_path: Path, name: str, capsys: pytest.CaptureFi
     export.write_text(json.dumps(lost), encoding="utf-8")
     assert main(["reports", str(export), "--out", str(out)]) == 1
     assert "none of 1 reports can be used: report_is_pdf 1" in capsys.readouterr().err
-    assert main(["reports", str(export), "--out", str(tmp_path / "t.xlsx")]) == 1
+    assert main(["reports", str(export), "--out", str(tmp_path / "t.xlsx")]) == 2

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from petground.labeling.errors import InputError
+from petground.labeling.errors import ConfigError, InputError
 from petground.labeling.volume import Volume, same_grid
 from petground.pipeline.commands import ground as command
 from petground.pipeline.commands.ground import Asked, ground
@@ -203,7 +203,7 @@ def test_slices_beyond_the_grid_are_told(
 
 def test_one_of_text_and_report_is_needed(exam: Path, tmp_path: Path) -> None:
     for wrong in ({}, {"text": "a", "report": tmp_path / "r.txt"}, {"text": "  "}):
-        with pytest.raises(InputError, match="--text"):
+        with pytest.raises(ConfigError, match="--text"):
             ground(exam, tmp_path / "x.ckpt", tmp_path / "out", **wrong)  # type: ignore[arg-type]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import os
@@ -10,42 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from small_exams import NZ, exam, report, run, tables, write_rows
 
 from petground.labeling.errors import InputError
 from petground.labeling.site import Site
-from petground.labeling.volume import Volume
 from petground.pipeline import cli, nifti
 from petground.pipeline.commands.label import label
-from petground.pipeline.executors import Outcome, guarded
-from petground.pipeline.label_run import LabelRun, run_labels
-from petground.pipeline.nifti import read_nifti, write_nifti
-from petground.pipeline.reports import open_export
-from petground.pipeline.schemas import read_table
-
-NZ = 60
-AFFINE = np.array([[-4.0, 0, 0, 80], [0, -4.0, 0, 80], [0, 0, 4.0, -120], [0, 0, 0, 1]])
-
-
-def exam(folder: Path, *spots: tuple[float, tuple[int, int, int]]) -> None:
-    """A body of SUV 0.8 with round spots (SUVmax, voxel); i grows to the patient's left, k to the head."""
-    array = np.zeros((40, 40, NZ), np.float32)
-    array[4:36, 8:32] = 0.8
-    grid = np.indices(array.shape)
-    for peak, centre in spots:
-        distance = sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True))
-        array = np.maximum(array, peak * np.exp(-distance / 8.0).astype(np.float32))
-        array[centre] = peak
-    write_nifti(folder / "pet.nii.gz", Volume(array, AFFINE, "SUVbw"))
-
-
-def report(suv: float, k: int, side: str = "left") -> str:
-    return f"FINDINGS: Hypermetabolic {side} axillary node, SUVmax {suv}, axial slice {NZ - k}. Liver SUVmax 2.9."
+from petground.pipeline.nifti import read_nifti
 
 
 @pytest.fixture
@@ -76,28 +51,11 @@ def export(tmp_path: Path) -> tuple[Path, Path]:
     (exams / "broken" / "pet.nii.gz").write_bytes(b"\x1f\x8b not a NIfTI")
     (exams / "garbled" / "PT").mkdir(parents=True)
     (exams / "garbled" / "PT" / "1.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x10\x00UI\xff\xff cut off")
-    reports = tmp_path / "reports.csv"
-    with reports.open("w", newline="") as stream:
-        csv.writer(stream).writerows([("exam_id", "report_text"), *rows])
-    return reports, exams
+    return write_rows(tmp_path / "reports.csv", rows), exams
 
 
 def words(export: tuple[Path, Path], out: Path, *more: str) -> list[str]:
     return ["label", "--reports", str(export[0]), "--exams", str(export[1]), "--out", str(out), *more]
-
-
-def in_process(function: Callable[..., Any], cases: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[Outcome]:
-    """The executors' runner without processes: a second of imports less in every test."""
-    for case, args in cases:
-        yield guarded(function, case, args)
-
-
-def run(export: tuple[Path, Path], out: Path, site: Site | None = None) -> dict[str, Any]:
-    return run_labels(LabelRun(open_export(export[0]), export[1], out, site or Site(), in_process))
-
-
-def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
-    return {name: read_table(out / f"{name}.parquet", name) for name in ("exams", "findings", "labels", "candidates")}
 
 
 def times(out: Path) -> dict[str, int]:
@@ -260,7 +218,7 @@ def test_a_bad_site_file_is_named(
 ) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
-    assert cli.main(words(export, tmp_path / "work", "--site", str(tmp_path / name))) == 1
+    assert cli.main(words(export, tmp_path / "work", "--site", str(tmp_path / name))) == 2
     assert said in capsys.readouterr().err
 
 
@@ -276,19 +234,24 @@ def test_no_report_text_in_what_is_logged_or_told(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "said", "code"),
     [
-        (b"exam,report_text\ne1,text\n", "rename 'exam' to 'exam_id'"),
-        (None, "no report export"),
+        (b"exam,report_text\ne1,text\n", "rename 'exam' to 'exam_id'", 1),
+        (None, "no report export", 2),
     ],
 )
-def test_a_wrong_column_or_missing_file_is_one_line_and_exit_code_1(
-    export: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, said: str
+def test_a_wrong_column_or_missing_file_is_one_line(
+    export: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes | None,
+    said: str,
+    code: int,
 ) -> None:
     bad = tmp_path / "bad.csv"
     if content is not None:
         bad.write_bytes(content)
-    assert cli.main(words((bad, export[1]), tmp_path / "work")) == 1
+    assert cli.main(words((bad, export[1]), tmp_path / "work")) == code
     assert said in capsys.readouterr().err
     assert not (tmp_path / "work").exists(), "nothing is written"
 
@@ -314,3 +277,14 @@ def test_images_and_files_of_others_are_never_deleted(tmp_path: Path) -> None:
     assert (images / "1.dcm").read_bytes() == b"x"
     for name in ("labels/mine", "extract/mine", "exams/e1"):
         assert (work / name / "note.txt").read_text() == "mine"
+
+
+def test_the_series_that_a_report_names_is_in_the_table(tmp_path: Path) -> None:
+    text = (
+        "FINDINGS: Hypermetabolic left axillary node, SUVmax 7.3 (series 4, image 19). Right node, SUVmax 5.1, slice 7."
+    )
+    exam(tmp_path / "exams" / "e1", (7.3, (30, 20, 41)))
+    reports = write_rows(tmp_path / "r.csv", [("e1", text)])
+    run((reports, tmp_path / "exams"), tmp_path / "work")
+    rows = tables(tmp_path / "work")["findings"]
+    assert [(row["suv"], row["slice"], row["series"]) for row in rows] == [(7.3, 19, 4), (5.1, 7, None)]

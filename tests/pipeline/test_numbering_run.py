@@ -178,7 +178,7 @@ def test_a_second_run_reads_no_image_again(tmp_path: Path) -> None:
 def test_a_site_file_with_groups_cannot_be_inferred_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = export(tmp_path / "in", [("e1", FEET, None, None)])
     (tmp_path / "site.yaml").write_text("groups:\n- {scanner: 'GE / *', slice_origin: feet}\n")
-    assert label(words, tmp_path / "w", "--infer-numbering", "--site", str(tmp_path / "site.yaml")) == 1
+    assert label(words, tmp_path / "w", "--infer-numbering", "--site", str(tmp_path / "site.yaml")) == 2
     assert "groups of its own" in capsys.readouterr().err
 
 
@@ -206,7 +206,7 @@ def test_images_that_cannot_be_read_are_said_to_be_the_reason(
     words = export(tmp_path / "in", [("e1", FEET, None, None)])
     (tmp_path / "in" / "exams" / "e1" / "pet.nii.gz").write_bytes(b"\x1f\x8b cut off")
     assert label(words, tmp_path / "w", "--infer-numbering") == 1
-    assert "1 could not be read" in " ".join(capsys.readouterr().err.split())
+    assert "1 failed (" in " ".join(capsys.readouterr().err.split())
 
 
 def test_scanner_and_date_come_from_the_dicom_header(shared_data: Callable[[str], Path], tmp_path: Path) -> None:

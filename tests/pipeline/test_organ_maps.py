@@ -42,9 +42,9 @@ def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("petground.pipeline.commands.running.executor", executor)
 
 
-def with_names(path: Path, array: np.ndarray, names: dict[int, str]) -> None:
+def with_names(path: Path, array: np.ndarray, names: dict[int, str], affine: np.ndarray = AFFINE) -> None:
     """A label map with the XML table in its header, as TotalSegmentator writes it."""
-    image = nib.Nifti1Image(array, AFFINE)
+    image = nib.Nifti1Image(array, affine)
     table = "".join(
         f'<Label Key="{n}" Red="1" Green="0" Blue="0"><![CDATA[{name}]]></Label>\n' for n, name in names.items()
     )
@@ -105,7 +105,7 @@ def test_a_map_of_version_1_read_as_2_is_noticed_where_it_shows(tmp_path: Path) 
 
 
 def test_where_maps_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="no folder of organ maps"):
+    with pytest.raises(ConfigError, match="no folder of organ maps"):
         organ_source(str(tmp_path / "none"), None)
     with pytest.raises(InputError, match="no organ maps in"):
         organ_source(str(tmp_path), None)
@@ -159,6 +159,17 @@ def test_labels_follow_the_organ_map_and_its_changes(export: list[str], tmp_path
     with_names(tmp_path / "exams" / "e1" / "organs.nii.gz", bladder(3), {3: "urinary_bladder"})
     assert cli.main(export) == 0
     assert fate(work) == (None, 9), "a map among the exam's images is taken by itself"
+
+
+def test_a_map_of_another_place_fails_that_exam(export: list[str], tmp_path: Path) -> None:
+    away = AFFINE.copy()
+    away[0, 3] += 900
+    with_names(tmp_path / "maps" / "e1.nii.gz", bladder(3), {3: "urinary_bladder"}, away)
+    assert cli.main([*export, "--organs", str(tmp_path / "maps")]) == 3
+    (exam,) = read_table(tmp_path / "work" / "exams.parquet", "exams")
+    assert (exam["status"], exam["reason"]) == ("failed", "organ_map")
+    assert "the organ map lies outside of the PET's field of view" in exam["detail"]
+    assert "this exam's CT" in exam["detail"]
 
 
 def test_totalsegmentator_is_run_once_per_exam(

@@ -64,7 +64,9 @@ def test_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first = tmp_path / "exams" / "phantom-4-0000" / "pet.nii.gz"
     before, made = first.stat().st_mtime_ns, []
     original = write.make_exam
-    monkeypatch.setattr(write, "make_exam", lambda seed, index: made.append(index) or original(seed, index))
+    monkeypatch.setattr(
+        write, "make_exam", lambda seed, index, **kind: made.append(index) or original(seed, index, **kind)
+    )
     assert phantom(tmp_path, exams=2, seed=4) == 0
     assert made == [1]
     assert first.stat().st_mtime_ns == before

@@ -28,7 +28,7 @@ from petground.pipeline.review.load import load_case, open_work
 from petground.pipeline.review.marks import mark_sentence, mark_sentences
 from petground.pipeline.review.page import file_name
 from petground.pipeline.review.panels import SUV_CEILING, Viewer
-from petground.pipeline.schemas import write_table
+from petground.pipeline.schemas import read_table, write_table
 
 
 def picture(uri: str) -> np.ndarray:
@@ -270,6 +270,18 @@ def test_vanished_dicom_folder_costs_seg_and_sr_only(
     assert (tmp_path / "out/e1.html").is_file()
     assert not (tmp_path / "out/e1").exists()
     assert "DICOM folder is gone" in capsys.readouterr().out
+
+
+def test_slices_on_a_page_are_counted_as_this_exam_counts_them(work: Path, tmp_path: Path) -> None:
+    exams = read_table(work / "exams.parquet", "exams")
+    exams[0]["scanner"] = "Maker / Model / Feet"
+    write_table(work / "exams.parquet", "exams", exams)
+    groups = [{"scanner": "Maker / Model / Feet", "slice_origin": "feet"}]
+    (work / "site.json").write_text(json.dumps({"slice_origin": "head", "groups": groups}))
+    export(work, tmp_path / "out")
+    page = (tmp_path / "out/e1.html").read_text(encoding="utf-8")
+    assert "hottest slice 18" in page, "index 17 of 24 from the feet, from 1; from the head it is 7"
+    assert "hottest slice 7" not in page
 
 
 def test_bad_folders_are_named(work: Path, tmp_path: Path) -> None:

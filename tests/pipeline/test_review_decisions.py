@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import re
 import shutil
 import subprocess
+import tempfile
 from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from review_work import hash_of
 
-from petground.labeling.errors import ConfigError, InputError, SchemaError
+from petground.labeling.errors import ConfigError, InputError, PetgroundError, SchemaError
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
 from petground.pipeline.commands.review import export, import_decisions
-from petground.pipeline.review.decisions import COLUMNS, merge_decisions, read_decisions, write_decisions
+from petground.pipeline.review.decisions import (
+    COLUMNS,
+    merge_decisions,
+    parse_decisions,
+    read_decisions,
+    read_sheet,
+    write_decisions,
+)
 from petground.pipeline.review.pack import Outcome
 
 GOOD = {
@@ -55,6 +65,8 @@ def test_import_adds_and_never_replaces(work: Path, tmp_path: Path) -> None:
         ({"decision": "maybe"}, "line 3: unknown decision 'maybe'"),
         ({"reviewer": ""}, "line 3: no reviewer"),
         ({"time": "yesterday"}, "line 3: 'yesterday' is no time"),
+        ({"time": "2999-01-02T10:00:00Z"}, "line 3: '2999-01-02T10:00:00Z' is in the future"),
+        ({"reason": "x" * 10_001}, "line 3: reason has 10001 characters"),
     ],
 )
 def test_bad_row_stops_the_import_before_anything_is_written(
@@ -64,6 +76,44 @@ def test_bad_row_stops_the_import_before_anything_is_written(
     with pytest.raises(SchemaError, match=message):
         import_decisions(work, path)
     assert not (work / "decisions.csv").exists()
+
+
+@pytest.mark.parametrize(("minutes", "zone", "taken"), [(3, "Z", True), (8, "Z", False), (13 * 60, "", True)])
+def test_clocks_may_differ_a_little_and_a_time_without_zone_may_be_local(
+    minutes: int, zone: str, taken: bool, work: Path, tmp_path: Path
+) -> None:
+    time = (datetime.now(timezone.utc) + timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%S") + zone
+    path = sheet(tmp_path / "d.csv", {**GOOD, "time": time})
+    if taken:
+        assert import_decisions(work, path) == 0
+    else:
+        with pytest.raises(SchemaError, match="in the future"):
+            import_decisions(work, path)
+
+
+@given(st.text(), st.sampled_from([".csv", ".jsonl"]))
+def test_any_text_is_read_or_refused(text: str, suffix: str) -> None:
+    with contextlib.suppress(PetgroundError):
+        parse_decisions(text, Path("d" + suffix), [("e1", "f001")])
+
+
+@given(st.text(max_size=40), st.sampled_from([".csv", ".jsonl"]))
+def test_a_reason_that_is_taken_is_kept_as_it_is(reason: str, suffix: str) -> None:
+    row = {**GOOD, "reason": reason}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"d{suffix}"
+        if suffix == ".csv":
+            write_decisions(path, [row])
+        else:
+            path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+        try:
+            rows = read_decisions(path, [("e1", "f001")])
+        except SchemaError:
+            assert "\0" in reason
+            return
+        write_decisions(Path(folder) / "kept.csv", rows)
+        assert read_sheet(Path(folder) / "kept.csv") == rows
+        assert rows[0]["reason"] == reason.strip()
 
 
 def test_files_that_are_no_decisions_are_named(work: Path, tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ def test_unknown_columns_and_wrong_types_are_refused(tmp_path: Path) -> None:
 def test_another_version_or_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_table(path, "labels", [])
-    with pytest.raises(SchemaError, match="labels version 1"):
+    with pytest.raises(SchemaError, match=r"labels version 1, this release reads findings version 2"):
         read_table(path, "findings")
-    old = TABLES["findings"].with_metadata({"petground.table": "findings", "petground.version": "0"})
+    old = TABLES["findings"].with_metadata({"petground.table": "findings", "petground.version": "1"})
     pq.write_table(pa.table({name: [] for name in old.names}, schema=old), path)
     with pytest.raises(SchemaError, match="run `petground label` again"):
         read_table(path, "findings")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from petground.labeling.errors import InputError
-from petground.pipeline.stage import content_hash, folder_hash, kept, run_stage, source_hash, sweep
+from petground.pipeline.stage import END, RECORD, content_hash, folder_hash, kept, run_stage, source_hash, sweep
 
 
 def test_a_key_is_the_same_whatever_the_order_of_settings() -> None:
@@ -54,6 +54,48 @@ def test_a_result_with_a_file_missing_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "case" / "mask").unlink()
     assert kept(tmp_path / "case") is None
     assert run_stage(tmp_path / "case", "k", work)[1] is True
+
+
+@pytest.mark.parametrize("size", [5, 3 * END])
+@pytest.mark.parametrize("damage", ["emptied", "cut", "one byte", "zeros at the end"])
+def test_a_damaged_result_is_made_again(tmp_path: Path, size: int, damage: str) -> None:
+    content = bytes(range(1, 256)) * (size // 255 + 1)
+
+    def work(part: Path) -> dict[str, int]:
+        (part / "deep").mkdir()
+        (part / "deep" / "mask").write_bytes(content[:size])
+        return {"n": 1}
+
+    run_stage(tmp_path / "case", "k", work)
+    assert run_stage(tmp_path / "case", "k", work) == ({"n": 1}, False)
+    file = tmp_path / "case" / "deep" / "mask"
+    whole = file.read_bytes()
+    damaged = {
+        "emptied": b"",
+        "cut": whole[: size // 2],
+        "one byte": b"\xff" + whole[1:],
+        "zeros at the end": whole[:-3] + bytes(3),
+    }
+    file.write_bytes(damaged[damage])
+    assert (kept(tmp_path / "case") is None) == (damage in ("emptied", "cut")), "a size is looked at every time"
+    assert kept(tmp_path / "case", thorough=True) is None
+    assert run_stage(tmp_path / "case", "k", work)[1] is True
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"", b"{", b"[]", b"null", b'{"key": "k", "value": {}, "files": ["mask"]}', b'{"files": {"mask": 3}}', b"\xff"],
+)
+def test_a_damaged_record_or_one_of_another_release_is_none(tmp_path: Path, record: bytes) -> None:
+    def work(part: Path) -> dict[str, int]:
+        (part / "mask").write_text("x")
+        return {"n": 2}
+
+    run_stage(tmp_path / "case", "k", work)
+    (tmp_path / "case" / RECORD).write_bytes(record)
+    assert kept(tmp_path / "case") is None
+    assert run_stage(tmp_path / "case", "k", work) == ({"n": 2}, True)
 
 
 def test_sweep_removes_what_a_killed_run_left(tmp_path: Path) -> None:

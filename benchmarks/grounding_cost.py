@@ -1,0 +1,156 @@
+"""What the text costs: a training step with it, ten sentences on one exam, and the same beside nnU-Net's predictor.
+
+Part of `python benchmarks/run.py grounding`; alone: `python benchmarks/grounding_cost.py`. Ratios of times taken side
+by side in one process (A B A B, median of the pairs' ratios), after a warm-up, on a network of nnU-Net's ResEnc shape
+with a patch of 64^3 and an exam of 128 x 64 x 64, three windows. "Plain" is the same network without text, and without
+the sentences' heads: `fusion: none`.
+
+- text_step_ratio: a training step (forward, loss, backward, AdamW) with one sentence / of the plain network
+- ten_sentences_ratio: ten sentences in one pass over an exam / ten passes with one sentence each
+- nnunet_predictor_ratio: ten sentences in one pass / nnU-Net's own predictor (nnunetv2, step 0.5, Gaussian weights, no
+  mirroring) with the plain network on the same exam
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from petground.models.grounding import GroundingNet
+from petground.models.net_config import NetConfig
+from petground.training.losses import LossConfig, deep_loss
+from petground.training.runtime import native_bf16, reuse_memory, use_threads
+from petground.training.sliding import slide
+
+SHAPE: dict[str, Any] = {"features": [32, 64, 128, 256, 320], "blocks_per_stage": [1, 3, 4, 6, 6], "decoder_convs": 1}
+GATE = {"name": "contextual_gate", "num_heads": 8, "norm": True, "coordinates": "fourier", "form": "residual_gate"}
+OURS = {**SHAPE, "fusion": GATE, "fusion_stages": [1, 2, 3], "coarse_heads": True, "shared_stages": 1, "presence": True}
+PLAIN = {**SHAPE, "fusion": {"name": "none"}}
+PATCH, EXAM, TOKENS, TEXT, SENTENCES = (64, 64, 64), (128, 64, 64), 24, 384, 10
+
+
+def measure(pairs: int = 7) -> dict[str, Any]:
+    reuse_memory()
+    use_threads()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    ours, plain = (GroundingNet(NetConfig(**config), TEXT).to(device) for config in (OURS, PLAIN))
+    step = _ratio(_step(ours, device), _step(plain, device), pairs, device)
+    ours.eval(), plain.eval()
+    image = torch.rand(2, *EXAM).numpy()
+    tokens = torch.randn(SENTENCES, TOKENS, TEXT, device=device)
+    mask = torch.ones(SENTENCES, TOKENS, dtype=torch.bool, device=device)
+
+    def together() -> None:
+        _slide(ours, image, tokens, mask)
+
+    def alone() -> None:
+        for n in range(SENTENCES):
+            _slide(ours, image, tokens[n : n + 1], mask[n : n + 1])
+
+    ten = _ratio(together, alone, max(1, pairs // 3), device)
+    peer = _ratio(together, _nnunet(plain, image, device), max(1, pairs // 2), device)
+    figures = {"text_step_ratio": step, "ten_sentences_ratio": ten, "nnunet_predictor_ratio": peer}
+    return {
+        **{name: figure["ratio"] for name, figure in figures.items()},
+        "cost": figures,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "bf16": native_bf16(device),
+        "parameters": {"ours": _count(ours), "plain": _count(plain)},
+    }
+
+
+def _step(net: GroundingNet, device: torch.device) -> Callable[[], None]:
+    net.train()
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-4)
+    image = torch.rand(1, 2, *PATCH, device=device)
+    tokens, mask = (
+        torch.randn(1, 1, TOKENS, TEXT, device=device),
+        torch.ones(1, 1, TOKENS, dtype=torch.bool, device=device),
+    )
+    target = torch.zeros(1, 1, *PATCH, device=device)
+    target[..., 20:26, 30:35, 40:44] = 1.0
+
+    def run() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
+            decoded = net.decode(net.encode(image), tokens, mask)
+        deep_loss(decoded, target, LossConfig())["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def _slide(net: GroundingNet, image: Any, tokens: Tensor, mask: Tensor) -> None:
+    device = tokens.device
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
+        slide(net.encode, net.decode, image, tokens, mask, patch_zyx=PATCH, step=0.5, chunk=SENTENCES)
+
+
+class _Plain(nn.Module):
+    """Image in, logits of one class out: what nnU-Net's predictor asks of a network."""
+
+    def __init__(self, net: GroundingNet, device: torch.device):
+        super().__init__()
+        self.net = net
+        self.tokens = torch.zeros(1, 1, 1, TEXT, device=device)
+        self.mask = torch.ones(1, 1, 1, dtype=torch.bool, device=device)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net.decode(self.net.encode(image), self.tokens, self.mask).stages[-1]
+
+
+def _nnunet(plain: GroundingNet, image: Any, device: torch.device) -> Callable[[], None]:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(
+        tile_step_size=0.5,
+        use_gaussian=True,
+        use_mirroring=False,
+        perform_everything_on_device=device.type == "cuda",
+        device=device,
+        allow_tqdm=False,
+    )
+    predictor.network = _Plain(plain, device).eval()
+    predictor.configuration_manager = SimpleNamespace(patch_size=list(PATCH))
+    predictor.label_manager = SimpleNamespace(num_segmentation_heads=1)
+    predictor.allowed_mirroring_axes = None
+    data = torch.from_numpy(image)
+    return partial(predictor.predict_sliding_window_return_logits, data)
+
+
+def _ratio(a: Callable[[], Any], b: Callable[[], Any], pairs: int, device: torch.device) -> dict[str, float]:
+    """Median of the pairs' time ratios a / b, and both medians in seconds."""
+    _timed(a, device), _timed(b, device)
+    times = [(_timed(a, device), _timed(b, device)) for _ in range(pairs)]
+    return {
+        "ratio": round(statistics.median(one / other for one, other in times), 3),
+        "seconds": round(statistics.median(one for one, _ in times), 3),
+        "against_seconds": round(statistics.median(other for _, other in times), 3),
+        "pairs": pairs,
+    }
+
+
+def _timed(work: Callable[[], Any], device: torch.device) -> float:
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _count(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(measure(), indent=1) + "\n")

@@ -1,0 +1,105 @@
+"""Two processes (gloo, on the CPU) learn what one does with twice the exams in a step, from one cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_fit import logged, small_flags
+
+from petground.labeling.errors import ConfigError
+from petground.pipeline.nifti import read_nifti, write_nifti
+from petground.training.cli import main
+from petground.training.data import GroundingData
+from petground.training.dataset import EpochSampler, ShareSampler
+from petground.training.grid import GridSpec
+
+
+@pytest.mark.parametrize(("length", "processes", "step"), [(10, 2, 2), (11, 3, 1), (7, 2, 3), (4, 1, 4)])
+def test_together_the_processes_take_the_exams_of_one(length: int, processes: int, step: int) -> None:
+    for epoch in (0, 3):
+        one = EpochSampler(length, seed=5, step=processes * step)
+        shares = [EpochSampler(length, 5, rank=rank, processes=processes, step=step) for rank in range(processes)]
+        for sampler in (one, *shares):
+            sampler.set_epoch(epoch)
+        whole, parts = list(one), [list(share) for share in shares]
+        assert {len(part) for part in parts} == {len(shares[0])} == {len(whole) // processes}
+        for start in range(0, len(parts[0]), step):
+            taken = [pair for part in parts for pair in part[start : start + step]]
+            assert taken == whole[start * processes : start * processes + len(taken)]
+            assert {pair[0] for pair in taken} == {epoch}
+
+
+@pytest.mark.parametrize(("length", "processes"), [(5, 2), (1, 3), (6, 3), (0, 2)])
+def test_every_exam_validates_once_and_no_process_waits(length: int, processes: int) -> None:
+    shares = [list(ShareSampler(length, rank=rank, processes=processes)) for rank in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(n for share in shares for n in share if n >= 0) == list(range(length))
+
+
+def _start(flags: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ, "PL_TORCH_DISTRIBUTED_BACKEND": "gloo", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "petground.pipeline.cli", "train", *flags],
+        env=environment, cwd=folder, capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+
+
+TWO: dict[str, Any] = {"trainer__devices": 2, "trainer__strategy": "ddp", "data__exams_per_step": 1}
+
+
+def test_two_processes_give_the_losses_of_one(patch_work: Path, tmp_path: Path) -> None:
+    """Two exams train and two validate; the numbers of their lesions differ."""
+    more: dict[str, Any] = {"data__validation_fraction": 0.5, "trainer__max_epochs": 2}
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert main(small_flags(patch_work, alone, **more, data__exams_per_step=2)) == 0
+    cached = {file.name: file.stat().st_mtime_ns for file in (patch_work / "cache").rglob("*.npz")}
+    assert len(cached) == 4
+    done = _start(small_flags(patch_work, both, **more, **TWO), tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = alone / "version_0", both / "version_0"
+    assert sorted(logged(one)) == [0, 1]
+    assert logged(two) == pytest.approx(logged(one), rel=1e-5)
+    for name in ("val/loss", "val/f1"):
+        assert logged(two, name) == pytest.approx(logged(one, name), rel=1e-4)
+    weights = [torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (alone, both)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-5)
+    records = [json.loads((folder / "run.json").read_text()) for folder in (one, two)]
+    assert [record["devices"] for record in records] == [1, 2]
+    assert [record["exams_per_step"] for record in records] == [2, 2]
+    assert records[0]["data"] == records[1]["data"]
+    assert {file.name: file.stat().st_mtime_ns for file in (patch_work / "cache").rglob("*.npz")} == cached
+    assert [folder.name for folder in both.iterdir() if folder.name.startswith("version")] == ["version_0"]
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_all_processes_and_names_the_exam(patch_work: Path, tmp_path: Path) -> None:
+    path = patch_work / "exams" / "e1" / "pet.nii.gz"
+    pet = read_nifti(path, "SUVbw")
+    spoilt = pet.array.astype(np.float32)
+    spoilt[20, 14, 30] = np.nan
+    write_nifti(path, pet.like(spoilt, "SUVbw"))
+    done = _start(small_flags(patch_work, tmp_path / "run", data__validation_fraction=0, **TWO), tmp_path)
+    assert done.returncode != 0
+    assert "e1: " in done.stderr
+    assert not {name for name in ("e0: ", "e2: ", "e3: ") if name in done.stderr}
+
+
+def test_fewer_exams_than_devices_is_told(patch_work: Path) -> None:
+    data = GroundingData(patch_work, validation_fraction=0.75)
+    data.grid = GridSpec((16.0, 16.0, 16.0), (24, 12, 20))
+    data.prepare_data()
+    data.setup("validate")
+    data._process = lambda: (0, 2)  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="devices"):
+        data.train_dataloader()

@@ -1,0 +1,153 @@
+"""`petground compare`: several evaluations of the same references side by side, with paired tests."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+
+from petground.labeling.errors import InputError
+from petground.pipeline.files import write_json
+from petground.training.bootstrap import estimate
+from petground.training.compare_page import write_page
+from petground.training.metrics import RULES, f1
+
+__all__ = ["compare"]
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One folder of `petground evaluate`. counts: rule -> [N, 3] (TP, FP, FN) in the order of keys; dice [N]."""
+
+    name: str
+    keys: tuple[Key, ...]
+    patients: tuple[str, ...]
+    counts: dict[str, NDArray[np.float64]]
+    dice: NDArray[np.float64]
+    metrics: dict[str, Any]
+
+
+def compare(evaluations: list[Path], out: Path) -> int:
+    """Put evaluations on the same exams side by side; the first is what the others are held against.
+
+    Writes OUT/compare.json and OUT/compare.html: F1, Dice and presence of each with 95 % intervals over patients; and
+    for each against the first the difference of F1 over the same drawings of patients, and McNemar's exact test over
+    the references that one finds and the other does not.
+
+    Args:
+        evaluations: Two or more folders of `petground evaluate`, e.g. evaluations/ours evaluations/faithful.
+        out: Folder for the table and the page.
+    """
+    if len(evaluations) < 2:
+        raise InputError("there is nothing to compare", fix="name two or more folders of `petground evaluate`")
+    read = [_read(folder, name) for folder, name in zip(evaluations, _names(evaluations), strict=True)]
+    first = read[0]
+    for other in read[1:]:
+        if other.keys != first.keys:
+            shared = len(set(other.keys) & set(first.keys))
+            raise InputError(
+                f"{other.name} and {first.name} share {shared} of {len(first.keys)} references: no pairs to compare",
+                fix="evaluate both on the same labels, truth and split",
+            )
+    rows = [_row(one, first) for one in read]
+    table = {"against": first.name, "references": len(first.keys), "patients": len(set(first.patients)), "rows": rows}
+    write_json(out / "compare.json", table)
+    write_page(out / "compare.html", table)
+    _show(Console(), table, out)
+    return 0
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    for parts in range(1, max(len(folder.resolve().parts) for folder in folders) + 1):
+        names = ["/".join(folder.resolve().parts[-parts:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    raise InputError("a folder is named twice", fix="name each evaluation once")
+
+
+def _read(folder: Path, name: str) -> Evaluation:
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+            rows = sorted(csv.DictReader(stream), key=lambda row: (row["exam_id"], row["key"]))
+        hits = {rule: np.array([row[f"right_hit_{rule}"] == "True" for row in rows]) for rule in RULES}
+        answered = np.array([row["right_answered"] == "True" for row in rows])
+        return Evaluation(
+            name=name,
+            keys=tuple((row["exam_id"], row["key"]) for row in rows),
+            patients=tuple(row["patient_id"] for row in rows),
+            counts={rule: np.stack([hit, answered & ~hit, ~hit], axis=-1).astype(float) for rule, hit in hits.items()},
+            dice=np.array([float(row["right_dice"]) for row in rows]),
+            metrics=metrics,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{folder} is no evaluation of this release ({type(error).__name__})", fix="run `petground evaluate` again"
+        ) from error
+
+
+def _row(one: Evaluation, first: Evaluation) -> dict[str, Any]:
+    right = one.metrics["runs"]["right"]
+    row: dict[str, Any] = {
+        "name": one.name,
+        "checkpoint": one.metrics.get("checkpoint"),
+        "f1": right["f1"],
+        "mean_dice": right["mean_dice"],
+        "by": {name: {k: v["f1"]["paper"] for k, v in groups.items()} for name, groups in one.metrics["by"].items()},
+    }
+    for key in ("left_right_confusion", "presence_auroc", "false_positives_per_absent_sentence"):
+        row[key] = one.metrics.get(key)
+    if one is not first:
+        row["minus_first"] = {rule: _difference(one, first, rule) for rule in RULES}
+    return row
+
+
+def _difference(one: Evaluation, first: Evaluation, rule: str) -> dict[str, Any]:
+    """F1 of one minus F1 of the first; McNemar's exact two-sided p over discordant references."""
+    both = np.concatenate([one.counts[rule], first.counts[rule]], axis=1)
+    change = estimate(both, one.patients, lambda sums: f1(sums[..., :3]) - f1(sums[..., 3:])).as_json()
+    mine, theirs = one.counts[rule][:, 0] > 0, first.counts[rule][:, 0] > 0
+    gained, lost = int((mine & ~theirs).sum()), int((theirs & ~mine).sum())
+    p = float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
+    return {"f1": change, "only_this": gained, "only_first": lost, "mcnemar_p": p}
+
+
+def _show(console: Console, table: Mapping[str, Any], out: Path) -> None:
+    title = f"{table['references']} references of {table['patients']} patients; differences against {table['against']}"
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("model", "F1 (paper)", "F1 (overlap)", "difference", "McNemar p"):
+        shown.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    for row in table["rows"]:
+        against = row.get("minus_first", {}).get("paper")
+        shown.add_row(
+            row["name"],
+            cell(row["f1"]["paper"]),
+            cell(row["f1"]["overlap"]),
+            "" if against is None else cell(against["f1"], sign=True),
+            "" if against is None else f"{against['mcnemar_p']:.3g}",
+        )
+    console.print(shown)
+    for name in ("compare.json", "compare.html"):
+        console.print(f"  {out / name}", highlight=False, soft_wrap=True)
+
+
+def cell(figure: Mapping[str, Any], *, sign: bool = False) -> str:
+    """An estimate as a person reads it: 0.83 (0.78-0.89)."""
+    if figure["value"] is None:
+        return "-"
+    plus = "+" if sign else ""
+    value = f"{figure['value']:{plus}.2f}"
+    return value if figure["low"] is None else f"{value} ({figure['low']:{plus}.2f} to {figure['high']:{plus}.2f})"
