@@ -50,7 +50,7 @@ DIRECTIONS = {
 }
 """What each feature may do to the confidence: a doubt never raises it, whatever a fit makes of chance in its data."""
 FEATURES = tuple(DIRECTIONS)
-ASKED_DIRECTIONS = {"auto": 1, "agreement": 1, "apart": -1, "grown": -1, "shrunk": -1, "stability": 1}
+ASKED_DIRECTIONS = {"auto": 1, "agreement": 1, "same": 1, "grown": -1, "shrunk": -1, "stability": 1}
 """The same for an outline by a rule that the site asks for."""
 
 
@@ -119,7 +119,7 @@ def asked_features(auto: float, agreement: float, times: float, stability: float
     return {
         "auto": float(special.logit(np.clip(auto, 0.01, 0.99))),
         "agreement": float(np.clip(agreement, 0.0, 1.0)),
-        "apart": float(np.clip(0.6 - agreement, 0.0, 0.6)),
+        "same": float(np.tanh((agreement - 0.55) / 0.15)),  # where auto is right, half shared is the event itself
         "grown": max(0.0, log_times),
         "shrunk": max(0.0, -log_times),
         "stability": float(np.clip(stability, 0.0, 1.0)),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-__all__ = ["Logistic", "fit_logistic", "load_logistic"]
+__all__ = ["RIDGE", "Logistic", "fit_logistic", "load_logistic"]
 
 RIDGE = 1e-2  # on standardised coefficients, per unit of weight: keeps what the data do not tell at 0
 
@@ -65,6 +65,7 @@ def fit_logistic(
     features: Sequence[str],
     weights: Sequence[float] | None = None,
     directions: Mapping[str, int] | None = None,
+    ridge: float = RIDGE,
 ) -> Logistic:
     """Weighted, ridge-regularised maximum likelihood; deterministic.
 
@@ -79,9 +80,9 @@ def fit_logistic(
 
     def loss(beta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         score = z @ beta
-        value = float((w * (np.logaddexp(0, score) - y * score)).sum() + RIDGE * (beta[:-1] ** 2).sum() / 2)
+        value = float((w * (np.logaddexp(0, score) - y * score)).sum() + ridge * (beta[:-1] ** 2).sum() / 2)
         slope = z.T @ (w * (special.expit(score) - y))
-        slope[:-1] += RIDGE * beta[:-1]
+        slope[:-1] += ridge * beta[:-1]
         return value, slope
 
     allowed = {1: (0.0, None), -1: (None, 0.0), 0: (None, None)}

@@ -105,7 +105,8 @@ class RunRecord(Callback):
         self._write(trainer, pl_module, finished=True)
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, *, finished: bool) -> None:
-        if not trainer.is_global_zero or not trainer.log_dir or not isinstance(module, GroundingModule):
+        folder = trainer.log_dir  # asks all processes: not of one
+        if not trainer.is_global_zero or not folder or not isinstance(module, GroundingModule):
             return
         best = getattr(trainer.checkpoint_callback, "best_model_score", None)
         record = {
@@ -122,8 +123,7 @@ class RunRecord(Callback):
             "parameters": sum(p.numel() for p in module.net.parameters()),
             **module.made(),
         }
-        path = Path(trainer.log_dir) / "run.json"
-        write_json(path, record)
+        write_json(Path(folder) / "run.json", record)
 
 
 def _device(device: torch.device) -> str:

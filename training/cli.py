@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import io
 import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,10 @@ _ABOUT = (
 _FLAG = re.compile(r"--([A-Za-z_][\w.]*)")
 _LONG_USAGE = re.compile(r"\Ausage:.*?(?=^(?:tip|error):)", re.DOTALL | re.MULTILINE)  # a hundred lines of flags
 _UNKNOWN = re.compile(r"(?:[Uu]nrecognized arguments:|Key '|Group '|option ')\s*'?(?:--)?([\w.]+)")
+_UNKNOWN_IN = re.compile(
+    r"Parser key \"(?P<group>[\w.]+)\":.*?class_path '(?P<kind>[\w.]+)':\s+Option '(?P<option>\w+)' is not accepted",
+    re.DOTALL,
+)  # of a group that may be null
 
 
 class _Done(Exception):  # noqa: N818 (no error)
@@ -71,8 +77,12 @@ class TrainCLI(LightningCLI):
             with contextlib.redirect_stderr(said):
                 super().parse_arguments(parser, args)
         except SystemExit:
-            sys.stderr.write(_LONG_USAGE.sub("", said.getvalue()))
-            sys.stderr.write(_nearest(said.getvalue(), self._known_flags()))
+            message = _LONG_USAGE.sub("", said.getvalue())
+            group = _UNKNOWN_IN.search(message)
+            if group is None:
+                sys.stderr.write(message + _nearest(_UNKNOWN.findall(message), self._known_flags()))
+            else:
+                sys.stderr.write(_nearest([f"{group['group']}.{group['option']}"], _options(group)))
             raise
         sys.stderr.write(said.getvalue())
 
@@ -80,10 +90,10 @@ class TrainCLI(LightningCLI):
         """Adds loggers and callbacks that the user did not give or turn off."""
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         root = Path(config.get("default_root_dir") or "runs")
-        finding = bool(self._get(self.config_init, "find_lr"))
-        if finding:
+        steps = self._steps_to_find_lr()
+        if steps:
             root = root / "lr_find"
-            kwargs |= {"logger": False, "enable_checkpointing": False}
+            kwargs |= {"logger": False, "enable_checkpointing": False, "max_epochs": -1, "max_steps": steps}
             config |= kwargs
         kwargs["default_root_dir"] = root
         kwargs["use_distributed_sampler"] = False  # the data share themselves out, epoch by epoch
@@ -94,6 +104,10 @@ class TrainCLI(LightningCLI):
         ours = [*self._asked_for(), *default_callbacks(root, validated=self._validated(config))]
         kwargs["callbacks"] = given + [one for one in ours if _wanted(one, given, config)]
         return super().instantiate_trainer(**kwargs)
+
+    def _steps_to_find_lr(self) -> int:
+        asked = self._get(self.config_init, "find_lr")
+        return 100 if asked is True else int(asked or 0)
 
     def _asked_for(self) -> list[Callback]:
         """Callbacks that stand for a setting."""
@@ -120,10 +134,9 @@ class TrainCLI(LightningCLI):
         """Refuses to train over another training's checkpoints."""
         config = self._get(self.config_init, "ckpt_path")
         trainer = self.trainer
-        steps = self._get(self.config_init, "find_lr")
+        steps = self._steps_to_find_lr()
         if steps:
-            folder = Path(trainer.default_root_dir)
-            find_lr(trainer, self.model, self.datamodule, 100 if steps is True else int(steps), folder)
+            find_lr(trainer, self.model, self.datamodule, steps, Path(trainer.default_root_dir))
             raise _Done
         last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         if config is None and last.is_file() and not getattr(trainer, "fast_dev_run", False):
@@ -216,10 +229,16 @@ def _wanted(callback: Callback, given: Sequence[Callback], config: dict[str, Any
     return not off.get(kind, False)
 
 
-def _nearest(message: str, known: Sequence[str]) -> str:
-    """A line for each unknown name in the parser's message: which known ones look like it."""
+def _options(group: re.Match[str]) -> list[str]:
+    """What there is in a group of settings whose class the parser names."""
+    module, _, name = group["kind"].rpartition(".")
+    return [f"{group['group']}.{one.name}" for one in fields(getattr(importlib.import_module(module), name))]
+
+
+def _nearest(unknown: Iterable[str], known: Sequence[str]) -> str:
+    """A line for each unknown name: which known ones look like it."""
     lines = []
-    for word in dict.fromkeys(_UNKNOWN.findall(message)):
+    for word in dict.fromkeys(unknown):
         last = word.rsplit(".", 1)[-1]
         near = difflib.get_close_matches(word, known, n=3, cutoff=0.6) or [
             name
@@ -243,6 +262,8 @@ def _quiet() -> Iterator[None]:
         # the process has arguments of its own (`petground train ...`): these are the ones meant
         warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+        warnings.filterwarnings("ignore", message=".*requested to overfit but enabled train dataloader shuffling.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")

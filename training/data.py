@@ -134,8 +134,9 @@ class GroundingData(pl.LightningDataModule):
                 raise InputError("no exam is left to train on", fix="lower validation_fraction or add exams")
             _log.info("%d exams train, %d validate", len(self.split["train"]), len(self.split["val"]))
         trainer = self.trainer
-        if stage == "fit" and trainer is not None and trainer.is_global_zero and trainer.log_dir:
-            write_splits(Path(trainer.log_dir) / "splits.json", self.split)
+        folder = trainer.log_dir if stage == "fit" and trainer is not None else None  # asks all processes: not of one
+        if folder and trainer.is_global_zero:
+            write_splits(Path(folder) / "splits.json", self.split)
 
     def _exams(self) -> list[Exam]:
         return read_exams(self.work, min_confidence=self.min_confidence, prompt=self.prompt)

@@ -17,7 +17,7 @@ from petground.pipeline.files import write_json
 __all__ = ["find_lr"]
 
 LOWEST, HIGHEST = 1e-6, 1.0
-FEWEST = 20  # Lightning leaves out the first ten and the last
+FEWEST, LEFT_OUT = 20, 10
 
 
 def find_lr(
@@ -38,7 +38,8 @@ def find_lr(
         return None
     rates, losses = finder.results["lr"], [float(loss) for loss in finder.results["loss"]]
     found = finder.suggestion()
-    best = None if found is None or min(losses) >= losses[0] else float(found)
+    judged = losses[LEFT_OUT:]  # as Lightning's suggestion does
+    best = None if found is None or min(judged) >= judged[0] else float(found)
     kept = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if np.isfinite(loss)]
     write_json(folder / "lr_find.json", {"suggestion": best, "lr": [r for r, _ in kept], "loss": [x for _, x in kept]})
     _plot(folder / "lr_find.png", kept, best)

@@ -195,7 +195,7 @@ class GroundingModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         loss, exams = self.trainer.strategy.reduce(self._validation, reduce_op="sum").tolist()
-        self.log("val/loss", loss / max(1.0, exams))
+        self.log("val/loss", loss / max(1.0, exams), sync_dist=True)  # the same in every process
         scores = {}
         for limits, hits in self._hits.items():
             counts = torch.tensor([hits.true, hits.predicted, hits.wanted], dtype=torch.float32, device=self.device)
@@ -203,10 +203,10 @@ class GroundingModule(pl.LightningModule):
             scores[limits] = Hits(int(true), int(predicted), int(wanted)).f1
         best = max(scores, key=lambda limits: scores[limits])
         self.provenance["threshold"], self.provenance["presence_threshold"] = best
-        self.log("val/f1", scores[best], prog_bar=True)
-        self.log("val/threshold", best[0])
+        self.log("val/f1", scores[best], prog_bar=True, sync_dist=True)
+        self.log("val/threshold", best[0], sync_dist=True)
         if self.net_config.presence:
-            self.log("val/presence_threshold", best[1])
+            self.log("val/presence_threshold", best[1], sync_dist=True)
 
     @property
     def _presences(self) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from petground.labeling.language.repeats import mark_repeats
 from petground.labeling.language.sentences import Sentence, find_sentences
 from petground.labeling.language.sides import find_side, find_site, opposite
 from petground.labeling.language.sizes import only_size
-from petground.labeling.language.stream import Item
+from petground.labeling.language.stream import Item, Row
 from petground.labeling.language.timepoints import is_delayed
 from petground.labeling.language.titles import earlier_titles, heading_kinds, heading_side
 from petground.labeling.language.tokens import Cuts, Words
@@ -93,13 +93,18 @@ def _read(cuts: Cuts, sentences: list[Sentence], mentions: list[list[Mention] | 
 def _asks_back(reading: Reading) -> bool:
     """Whether the sentence may take something over from those before it."""
     row = reading.row
-    if any(item.has("single", "another") for item in row[:4]) or not row or row[0].text == "there":
+    if not row or row[0].text == "there" or _one_of(row):
         return True
     if not reading.told:
         return _refers_back(row, None)
     if any(told.reason == "no_slice" or _refers_back(row, told) for told in reading.told):
         return True
-    return any(told.side is None for told in reading.told) and any(item.has("ipsi", "contralateral") for item in row)
+    return any(told.side is None for told in reading.told) and not row.lacks("ipsi", "contralateral")
+
+
+def _one_of(row: Row) -> bool:
+    """Whether it begins with one of several: "another", "the largest"."""
+    return not row.lacks("single", "another") and any(item.has("single", "another") for item in row[:4])
 
 
 def _link(readings: dict[int, Reading]) -> None:
@@ -159,21 +164,22 @@ def _has_slice(reading: Reading) -> bool:
     return any(told.reason is None for told in reading.told)
 
 
-def _refers_back(row: list[Item], told: Told | None) -> bool:
+def _refers_back(row: Row, told: Told | None) -> bool:
     """Whether a sentence goes on about the lesion before: a pronoun at its start, or no place of its own."""
     if not row:
         return False
     pronoun = any(
         (item.has("anaphor") and item.text not in ("which", "that")) or item.text.startswith(("it ", "this "))
         for item in row[:3]
+        if item.kinds
     ) or any(item.has("anaphor") and item.has("lesion") for item in row[3:5])  # "the SUVmax of this lesion is"
+    if told is not None and told.has_place and not pronoun:
+        return False
     first = next((i for i, item in enumerate(row) if "value" in item.kinds), len(row))
     definite = row[0].text in ("the", "this", "its", "it", "these") and not any(
         item.has("site", "sided", "ref", "phys", "side") for item in (row[:first] if told is not None else row)
     )
-    bare = told.bare if told is not None else not any(item.has(*_NAMES) for item in row)
-    if told is not None and told.has_place and not pronoun:
-        return False
+    bare = told.bare if told is not None else row.lacks(*_NAMES)
     return pronoun or definite or bare
 
 
@@ -181,7 +187,7 @@ def _take_over(reading: Reading, told: Told, topic: Topic) -> None:
     row, words = reading.row, reading.words
     fresh = topic.at >= 0
     back = fresh and _refers_back(row, told)
-    one_of = fresh and any(item.has("single", "another") for item in row[:4])
+    one_of = fresh and _one_of(row)
     if told.reason == "no_slice" and back and topic.slices and not _has_slice(reading):
         found = resolve(topic.slices)
         told.placed, told.reason = found, found.reason
@@ -190,7 +196,7 @@ def _take_over(reading: Reading, told: Told, topic: Topic) -> None:
         told.reason = told.placed.reason
     if told.reason == "no_slice" and topic.last is not None and any(item.has("same") for item in row):
         told.placed, told.reason = topic.last, None
-    if told.side is None and not _midline(row, told, words):
+    if told.side is None and (row.lacks("midline") or not _midline(row, told, words)):
         near = [item for item in row if told.group[0] <= words.start[item.first] < told.group[1]]
         if any(item.has("ipsi") for item in near):
             told.side = topic.side
@@ -258,7 +264,7 @@ def _look_ahead(reading: Reading, after: Reading | None) -> None:
 def _next_topic(reading: Reading, topic: Topic, n: int) -> Topic:
     """What a sentence without values leaves to be spoken of."""
     row, words = reading.row, reading.words
-    names = any(item.has("site", "lesion", "sided", "another", "uptakeword") for item in row)
+    names = not row.lacks("site", "lesion", "sided", "another", "uptakeword")
     if any("correlate" in item.text for item in row) and not _slices(row):
         return topic  # "There is a sclerotic correlate."
     framed = bool(_slices(row)) and not names and len(row) <= _FRAME_ITEMS
@@ -270,10 +276,10 @@ def _next_topic(reading: Reading, topic: Topic, n: int) -> Topic:
     indices = list(range(len(row)))
     side = find_side(row, indices, len(row))
     back = topic.at >= 0 and _refers_back(row, None)
-    one_of = topic.at >= 0 and any(item.has("single", "another") for item in row[:4])
-    if side is None and (back or one_of) and not any(item.has("midline") for item in row):
+    one_of = topic.at >= 0 and _one_of(row)
+    if side is None and (back or one_of) and row.lacks("midline"):
         side = topic.side
-    if side is None and not any(item.has("midline") for item in row):
+    if side is None and row.lacks("midline"):
         side = heading_side(words.text, reading.sentence)
     slices = _slices(row) or (topic.slices if back else [])
     site = find_site(row, indices, len(row), words.text, words) or (topic.site if back else None)

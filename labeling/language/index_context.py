@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from petground.labeling.language.lexicon import load_rules, phrases_of, rule_words
+from collections.abc import Container
+from functools import cache
+
+from petground.labeling.language.lexicon import load_rules, phrases_of, rule_words, word_set
 from petground.labeling.language.mention import Mention, Scan, is_integer
 
 __all__ = [
@@ -33,9 +36,19 @@ PLANES = _labels("plane")
 MODALITIES = _labels("modality")
 
 
+@cache
+def _around() -> frozenset[str]:
+    return words_for("modifier") | word_set("( , ct pet / fused series attenuation corrected")
+
+
+@cache
+def _of_slice() -> frozenset[str]:
+    return words_for("slice") | word_set("# no number . :")
+
+
 def look_around(scan: Scan, mention: Mention) -> None:
     """Plane, modality, series and `best` from the words before and after the numbers."""
-    modifiers = words_for("modifier") | {"(", ",", "ct", "pet", "/", "fused", "series", "attenuation", "corrected"}
+    modifiers = _around()
     first = mention.first
     for index in range(mention.first, mention.last):
         _note(scan.word(index), mention)
@@ -91,7 +104,7 @@ def _trailing(scan: Scan, mention: Mention) -> None:
     """Reads "of series 3", "(coronal)", "on the sagittal images", "of 263" after the numbers."""
     if len(mention.indices) > 1 and not mention.is_range:
         _one_of_list(scan, mention)
-    index = skip(scan, mention.last, {"of", "in", "on", "the", "(", ",", "from"}, 3)
+    index = skip(scan, mention.last, ("of", "in", "on", "the", "(", ",", "from"), 3)
     word = scan.word(index)
     if (
         word in MODALITIES
@@ -106,11 +119,11 @@ def _trailing(scan: Scan, mention: Mention) -> None:
         _stretch(scan, mention, index + 2)
     elif word in PLANES and not mention.plane and scan.word(mention.last) != ",":
         after = scan.word(index + 1)
-        own = skip(scan, index + 1, words_for("slice") | {"#", "no", "number", ".", ":"}, 4)
+        own = skip(scan, index + 1, _of_slice(), 4)
         if not is_integer(scan.word(own)):
             last = (
                 index + 2
-                if after in words_for("slice") | words_for("series") | {"plane", "view", "views"}
+                if after in rule_words("mentions", "slice", "series") or after in ("plane", "view", "views")
                 else index + 1
             )
             mention.plane = "axial" if PLANES[word] == "axial" else "other"
@@ -122,10 +135,10 @@ _ORDER = {"latter": -1, "last": -1, "former": 0, "first": 0, "second": 1, "third
 
 def _one_of_list(scan: Scan, mention: Mention) -> None:
     """Reads "slices 170, 171 and 172, hottest on the latter": of several indices the one called the best."""
-    step = skip(scan, mention.last, {",", "(", "-", "–", ";"}, 1)
+    step = skip(scan, mention.last, (",", "(", "-", "–", ";"), 1)
     if scan.word(step) not in words_for("best"):
         return
-    step = skip(scan, step + 1, {"on", "at", "in", "seen", "appreciated", "the", "uptake"}, 4)
+    step = skip(scan, step + 1, ("on", "at", "in", "seen", "appreciated", "the", "uptake"), 4)
     at = _ORDER.get(scan.word(step), len(mention.indices))
     if at < len(mention.indices):
         mention.indices, mention.index_spans = (mention.indices[at],), (mention.index_spans[at],)
@@ -149,7 +162,7 @@ def _note(word: str, mention: Mention) -> None:
         mention.modality = "pet" if MODALITIES[word] == "pet" else "ct"
 
 
-def skip(scan: Scan, index: int, words: frozenset[str] | set[str], most: int) -> int:
+def skip(scan: Scan, index: int, words: Container[str], most: int) -> int:
     for _ in range(most):
         if scan.word(index) not in words:
             break

@@ -22,7 +22,7 @@ from petground.labeling.language.index_forms import (
     skip_earlier_index,
     skip_position,
 )
-from petground.labeling.language.lexicon import rule_words
+from petground.labeling.language.lexicon import rule_words, word_set
 from petground.labeling.language.mention import Mention, Scan, is_integer
 
 __all__ = ["find_indices"]
@@ -76,17 +76,29 @@ def _openers() -> frozenset[str]:
     return rule_words("mentions", "slice") | rule_words("mentions", "series") | PLANES.keys() | {"#", "@", "s"}
 
 
+@cache
+def _before_number() -> frozenset[str]:
+    """What may stand between a slice word and its number."""
+    return rule_words("mentions", "modifier") - {"is", "are", "position"}
+
+
+@cache
+def _after_series() -> frozenset[str]:
+    """What may stand between the number of a series and the slice word."""
+    return rule_words("mentions", "modifier", "plane") | word_set(", : / - ; – ( on at")
+
+
 def _after_head(scan: Scan, head: int) -> Mention | None:
     """From a slice word to its numbers; None when no index follows (positions in mm, "slice thickness")."""
     if scan.word(head + 1) == "(" and scan.free_int(head + 2) and scan.word(head + 3) == ")":  # "slice (49)"
         return _stretched(scan, _numbers(scan, head, head + 2, scan.word(head)), head + 4)
     if scan.word(head + 1) == "-" and scan.free_int(head + 2) and scan.glued(head + 1) and scan.glued(head + 2):
         return _numbers(scan, head, head + 2, scan.word(head))
-    number = skip(scan, head + 1, rule_words("mentions", "modifier") - {"is", "are", "position"}, 4)
+    number = skip(scan, head + 1, _before_number(), 4)
     if scan.word(number) in rule_words("mentions", "position") or scan.word(head + 1) in rule_words(
         "mentions", "position"
     ):
-        at = skip(scan, head + 2, {":", "no", ".", "number", "#"}, 3)
+        at = skip(scan, head + 2, (":", "no", ".", "number", "#"), 3)
         if scan.word(head + 1) == "position" and scan.free_int(at) and not is_length(scan, at) and alone(scan, at):
             return _numbers(scan, head, at, scan.word(head))  # "axial image position 55"
         skip_position(scan, head)
@@ -140,7 +152,7 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
         link, step = scan.word(index), index + 1
         if link == "," and scan.word(step) in ("and", "&", "or"):
             step += 1
-        step = skip(scan, step, {"slice", "slices", "image", "images", "on", "#", "also", "im", "img"}, 2)
+        step = skip(scan, step, ("slice", "slices", "image", "images", "on", "#", "also", "im", "img"), 2)
         both = two_in_one(scan.word(step)) if link in _LIST else None
         if both:
             found.extend(both)
@@ -192,13 +204,11 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
 
 def _series_first(scan: Scan, head: int, heads: frozenset[str]) -> Mention | None:
     """Reads "series 3, image 104", "Se 4 Im 133", "series 3/104", "S4 I133"; a series alone is taken as a number."""
-    number = skip(scan, head + 1, {"#", "no", "number", "no.", ".", ":", "="}, 3)
+    number = skip(scan, head + 1, ("#", "no", "number", "no.", ".", ":", "="), 3)
     if not scan.free_int(number) or len(scan.word(number)) > 4:
         return None
     link = scan.word(number + 1)
-    index = skip(
-        scan, number + 1, {",", ":", "/", "-", ";", "–", "(", "on", "at"} | words_for("modifier") | set(PLANES), 5
-    )
+    index = skip(scan, number + 1, _after_series(), 5)
     mention = None
     if scan.word(index) in heads:
         inner = skip(scan, index + 1, rule_words("mentions", "modifier"), 3)
@@ -214,7 +224,7 @@ def _series_first(scan: Scan, head: int, heads: frozenset[str]) -> Mention | Non
 
 
 def _plane_and_number(scan: Scan, head: int) -> Mention | None:
-    number = skip(scan, head + 1, {"#", ":", "no", "number", "=", "ct", "pet", "at", ".", "level", "view"}, 3)
+    number = skip(scan, head + 1, ("#", ":", "no", "number", "=", "ct", "pet", "at", ".", "level", "view"), 3)
     if not index_like(scan, number) or is_length(scan, number) or not alone(scan, number):
         return None
     if scan.word(head) in ("#", "@") and int(scan.word(number)) < 10:

@@ -43,6 +43,6 @@ def phrases_of(rule: dict[str, Any]) -> list[str]:
 
 
 @cache
-def rule_words(file: str, kind: str) -> frozenset[str]:
-    """All phrases of one kind, lower case."""
-    return frozenset(p.lower() for rule in load_rules(file) if rule["kind"] == kind for p in phrases_of(rule))
+def rule_words(file: str, *kinds: str) -> frozenset[str]:
+    """All phrases of the kinds, lower case."""
+    return frozenset(p.lower() for rule in load_rules(file) if rule["kind"] in kinds for p in phrases_of(rule))

@@ -75,7 +75,8 @@ def find_sizes(scan: Scan) -> None:
     lengths = rule_words("mentions", "length")
     reached = scan.begin
     for index in scan.numbers:
-        if index < reached or index in scan.taken:
+        after = scan.word(index + 1)
+        if index < reached or index in scan.taken or not (after in lengths or after in _BY or after == "-"):
             continue
         numbers, last = [index], index + 1
         while scan.word(last) in _BY and is_number(scan.word(last + 1)) and len(numbers) < 4:
@@ -106,7 +107,7 @@ def _earlier_sizes(scan: Scan, index: int) -> None:
     before = index - 2
     if scan.word(index - 1) not in _JOIN or not is_number(scan.word(before)) or before in scan.taken:
         return
-    heads = rule_words("mentions", "suv") | rule_words("mentions", "slice") | rule_words("mentions", "plane")
+    heads = rule_words("mentions", "suv", "slice", "plane")
     for back in range(before - 1, max(before - 4, scan.begin - 1), -1):
         if scan.word(back) in heads or scan.word(back) in ("max", "value"):
             return
@@ -117,7 +118,7 @@ def find_labelled(scan: Scan) -> None:
     """Numbers with another unit, after another label, glued to letters, or that are a change."""
     units, labels = rule_words("mentions", "unit"), rule_words("mentions", "label")
     deltas, heads = rule_words("mentions", "delta"), rule_words("mentions", "suv")
-    indices = rule_words("mentions", "slice") | rule_words("mentions", "series") | rule_words("mentions", "qualifier")
+    indices = rule_words("mentions", "slice", "series", "qualifier")
     for index in scan.numbers:
         if index in scan.taken:
             continue

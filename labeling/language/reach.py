@@ -37,7 +37,7 @@ def trigger_words() -> frozenset[str]:
 def has_suv_words(text: str) -> bool:
     """Whether there may be an SUV word at all: without one a text has no findings."""
     plain = (text if text.isascii() else normalize("NFKC", text)).lower()
-    return not trigger_words().isdisjoint(_WORD.findall(plain)) or _SPELT.search(plain) is not None
+    return "suv" in plain or not trigger_words().isdisjoint(_WORD.findall(plain)) or _SPELT.search(plain) is not None
 
 
 def _places(text: str) -> list[int]:

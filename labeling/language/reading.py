@@ -220,6 +220,8 @@ def _from_sentence(row: Row, reading: Reading, number: int, items: list[int]) ->
 
 def _normal_side(row: Row, groups: list[Group], reasons: dict[int, str | None]) -> None:
     """By "...; the left side is normal" the value of that side is a reference, when another side has one too."""
+    if row.lacks("normal"):
+        return
     for i, item in enumerate(row):
         if not item.has("normal") or any(row[k].has("affirmed") for k in range(max(0, i - 3), i)):
             continue
@@ -252,7 +254,7 @@ def _cuts(row: list[Item], words: Words, tenses: dict[int, Tense]) -> list[tuple
     """Characters that must not be read by a model: values and slices, and the words that announce earlier values."""
     cut = []
     for i, item in enumerate(row):
-        if item.has("value", "slice", "head", "series") and item.mention is not None:
+        if item.mention is not None and item.has("value", "slice", "head", "series"):
             cut.append((item.mention.start, item.mention.end))
         tense = tenses.get(i)
         if tense is not None and tense.when == "prior" and tense.cue >= 0:

@@ -11,6 +11,10 @@ from petground.labeling.language.sentences import Sentence
 __all__ = ["make_finding", "unread_finding"]
 
 
+_NO_LESION = ("prior", "reference", "physiologic", "negated", "threshold")
+"""Reasons of values that a model is never asked for: no words are prepared for it."""
+
+
 def make_finding(text: str, reading: Reading, told: Told) -> Finding:
     sentence, mention = reading.sentence, told.mention
     positive = told.reason is None
@@ -31,7 +35,7 @@ def make_finding(text: str, reading: Reading, told: Told) -> Finding:
         sentence=text[sentence.start : sentence.end],
         sentence_span=(sentence.start, sentence.end),
         section=sentence.section,
-        prompt=_prompt(text, reading, told),
+        prompt=_prompt(text, reading, told) if told.reason not in _NO_LESION else "",
         uncertain=told.uncertain,
         size_mm=told.size_mm,
         series=slice_mention.series if slice_mention is not None else None,

@@ -24,10 +24,11 @@ _LINE_HEAD = re.compile(
     r"(:|-{1,2}(?=[ \t\n])|\.?(?=[ \t]*$))",
     re.M,
 )
-# These two begin with the capital itself, what stands before it is asked after: so the engine looks at capitals only.
-_INLINE_HEAD = re.compile(r"([A-Z][A-Za-z/&]{2,20}(?:[ ][A-Za-z/&]{1,20}){0,4})[ \t]?:")
+# These two are looked for in the text turned around, from their colon on: a text has few colons and many words. What
+# stands before them is asked after in `_set_apart`.
+_INLINE_HEAD = re.compile(r":[ \t]?((?:[A-Za-z/&]{1,20}[ ]){0,4}[A-Za-z/&]{2,20}[A-Z])")
 _CAPITALS = re.compile(
-    r"([A-Z](?<![A-Za-z].)[A-Z]{3,19}(?:[ /&]{1,3}[A-Z]{2,20}){0,4})[ \t]{0,3}(?:\([^()\n]{0,60}\))?[ \t]{0,3}:"
+    r":[ \t]{0,3}(?:\)[^()\n]{0,60}\()?[ \t]{0,3}((?:[A-Z]{2,20}[ /&]{1,3}){0,4}[A-Z]{4,20})(?![A-Za-z])"
 )
 
 
@@ -84,15 +85,20 @@ def _names() -> dict[str, str]:
 def find_sections(text: str) -> list[Section]:
     """Sections in order; the whole text is one nameless section when no heading is known. Never raises."""
     heads: dict[int, tuple[int, str]] = {}
-    for pattern in (_LINE_HEAD, _INLINE_HEAD, _CAPITALS):
-        for match in pattern.finditer(text):
-            name = _names().get(" ".join(match.group(1).lower().split()))
-            if name is None and pattern is _LINE_HEAD and match.group(2) == ":":
-                name = _compound(match.group(1))
-            if name is None or (pattern is _INLINE_HEAD and not _set_apart(text, match.start())):
-                continue
-            if not _in_sentence(text, match, pattern is _LINE_HEAD):
-                heads.setdefault(match.start(1), (match.end(), name))
+    names = _names()
+    for match in _LINE_HEAD.finditer(text):
+        name = names.get(" ".join(match.group(1).lower().split()))
+        if name is None and match.group(2) == ":":
+            name = _compound(match.group(1))
+        if name is not None and not _in_sentence(text, match):
+            heads.setdefault(match.start(1), (match.end(), name))
+    turned, size = text[::-1], len(text)
+    for pattern in (_INLINE_HEAD, _CAPITALS):
+        for match in pattern.finditer(turned):
+            start, end = size - match.end(1), size - match.start()
+            name = names.get(" ".join(match.group(1)[::-1].lower().split()))
+            if name is not None and (pattern is _CAPITALS or _set_apart(text, start)):
+                heads.setdefault(start, (end, name))
     for match in _DICTATED.finditer(text):
         if match.group(2).lower() not in _RUNS_ON:
             heads.setdefault(match.start(1), (match.end(1), _names()[match.group(1).lower()]))
@@ -128,9 +134,9 @@ def _compound(title: str) -> str | None:
     return known[-1] if len(words) <= 6 and known and (words[-1] in _names() or words[0] in _names()) else None
 
 
-def _in_sentence(text: str, match: re.Match[str], line_start: bool) -> bool:
+def _in_sentence(text: str, match: re.Match[str]) -> bool:
     """A title without a colon must be alone on its line and not the tail of a wrapped sentence."""
-    if not line_start or match.group(2) == ":":
+    if match.group(2) == ":":
         return False
     if match.group(2).startswith("-"):
         return not match.group(1).isupper()

@@ -6,6 +6,7 @@ Results: `doc._.petground_sentences` (a list of Sentence) and sentence starts on
 from __future__ import annotations
 
 import re
+import string
 from typing import NamedTuple
 
 import numpy as np
@@ -46,11 +47,11 @@ _CONTINUES = re.compile(
     r"[ \t]*(?:[a-z(\[,;%)&=~/]|\d|(?i:suv|sul\b|max\b|slice|slc|im\b|ima|img|series|axial|coronal|maximum|standardi))"
 )
 _LOWER = re.compile(r"[ \t]*[a-z(\[,;%)&=~/]")
-_DANGLING = re.compile(
-    r"(?:[,(/:=&-]|\b(?:of|the|a|an|in|on|with|and|or|at|to|from|by|for|is|was|has|are|which|that|level|levels|max|suv|"
-    r"suvmax|slice|image|series|left|right|approximately|measuring|measures|than|as|axial|maximum|segment|bilateral))\s*$",
-    re.I,
+_DANGLING = word_set(
+    "of the a an in on with and or at to from by for is was has are which that level levels max suv suvmax slice "
+    "image series left right approximately measuring measures than as axial maximum segment bilateral"
 )
+_LETTERS = string.ascii_letters + string.digits + "_"
 _LABEL = re.compile(r"[ \t]*(?:\*\*)?([A-Za-z][^:\n.;=]{1,60}):(?!\d)")
 _HAS_VALUE = re.compile(r"\bs\.?u\.?[vl]|uptake value|slice|image\b", re.I)
 
@@ -120,7 +121,7 @@ def _prose(text: str, start: int, end: int) -> list[tuple[int, int, bool | Row]]
         else:
             marker = _MARKER.match(text, place, stop)
             follows = bool(lines) and not blank and _joins(text, lines[-1][0], lines[-1][1], place, stop)
-            if follows and marker and _DANGLING.search(text[max(lines[-1][1] - 16, lines[-1][0]) : lines[-1][1]]):
+            if follows and marker and _dangles(text[max(lines[-1][1] - 16, lines[-1][0]) : lines[-1][1]]):
                 marker = None
             if follows and (marker is None or marker.end() >= stop):
                 lines[-1] = (lines[-1][0], stop, lines[-1][2])
@@ -151,7 +152,7 @@ def _joins(text: str, first: int, previous_end: int, place: int, stop: int) -> b
     ended = tail[-1] in ".!?"
     if ended and not _is_abbreviation(tail[:-1], ""):
         return bool(_LOWER.match(text, place, stop)) and text[place:stop].lstrip()[:1] not in "([" and False
-    if _DANGLING.search(tail[-16:]) and not tail.endswith(":"):
+    if _dangles(tail[-16:]) and not tail.endswith(":"):
         return True
     if tail.count("(") > tail.count(")"):
         return True
@@ -160,6 +161,12 @@ def _joins(text: str, first: int, previous_end: int, place: int, stop: int) -> b
     if tail.endswith(":"):
         return bool(_HAS_VALUE.match(text[place:stop].lstrip()))
     return bool(_CONTINUES.match(text, place, stop)) and not _new_label(text, place, stop)
+
+
+def _dangles(tail: str) -> bool:
+    """Whether it ends in a word or sign that something must follow."""
+    tail = tail.rstrip()
+    return tail.endswith((",", "(", "/", ":", "=", "&", "-")) or tail[len(tail.rstrip(_LETTERS)) :].lower() in _DANGLING
 
 
 def _new_label(text: str, place: int, stop: int) -> bool:
@@ -183,7 +190,7 @@ def _split(text: str, start: int, end: int) -> list[tuple[int, int]]:
             sign = match.group()
             if sign.startswith("..") and after[:1].islower():
                 continue
-            if sign == "." and before[-1:].isdigit() and after[:1].isdigit() and _DANGLING.search(before[:-1]):
+            if sign == "." and before[-1:].isdigit() and after[:1].isdigit() and _dangles(before[:-1]):
                 continue
         pieces.append((place, stop))
         place = stop

@@ -29,6 +29,7 @@ _FILL = word_set(
 )
 _AFTER_FILL = word_set("on in at the a an of dated our as by her his their from seen noted measured recorded scan")
 _SAID = word_set("measured demonstrated showed shown recorded reported noted had was were with exhibited reached at of")
+_CUES = frozenset(("arrow", "prior", "current", "date", "versus", "from"))
 _LEFT = 14
 _RIGHT = 8
 
@@ -145,6 +146,8 @@ def _left(row: list[Item], index: int) -> Tense:
 
 def _cue(row: list[Item], j: int, index: int, *, crossed: bool) -> Tense | None:
     item = row[j]
+    if item.text != "to" and item.kinds.keys().isdisjoint(_CUES):
+        return None
     if item.has("arrow"):
         if item.kinds["arrow"] == "back":
             return Tense("prior", "versus", cue=j)

@@ -17,7 +17,7 @@ from petground.labeling.language.spelling import corrections
 
 __all__ = ["Cuts", "ReportTokenizer", "Words", "span_of", "split_words", "words_of"]
 
-_PIECE = re.compile(r"(?:\d+(?:[.,·‧∙]\d+)?|[^\W\d_]+|([^\w\s])\1*|_+|\s+)")
+_PIECE = re.compile(r"(?:[^\W\d_]+|\d+(?:[.,·‧∙]\d+)?|([^\w\s])\1*|_+|\s+)")
 _TOKEN = re.compile(_PIECE.pattern.replace(r"|\s+)", ")"))
 _RAISED = re.compile("[·‧∙]")
 _KEY = "petground_words"
@@ -63,18 +63,14 @@ class Words:
 
 def split_words(text: str, span: tuple[int, int] | None = None) -> Words:
     """Tokens of a text, or of its characters start..end alone. Never raises."""
-    words = Words(text)
-    lower, start, end = words.lower, words.start, words.end
-    meant = corrections().get
-    for match in _TOKEN.finditer(text, *(span or (0, len(text)))):
-        piece = match.group()
-        word = piece.lower()
-        if not word.isascii():
-            word = _plain(word)
-        lower.append(meant(word, word))
-        start.append(match.start())
-        end.append(match.end())
-    return words
+    matches = list(_TOKEN.finditer(text, *(span or (0, len(text)))))
+    lower = [match.group().lower() for match in matches]
+    if not text.isascii():
+        lower = [word if word.isascii() else _plain(word) for word in lower]
+    meant = corrections()
+    if not meant.keys().isdisjoint(lower):
+        lower = [meant.get(word, word) for word in lower]
+    return Words(text, lower, [match.start() for match in matches], [match.end() for match in matches])
 
 
 class Cuts:

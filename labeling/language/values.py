@@ -25,7 +25,8 @@ _CUES = word_set(
     "– — ; to with"
 )
 _BETWEEN_KIND_AND_SUV = word_set(
-    "lesional measured tumor tumour recorded lesion nodal node nodule overall target uptake observed intralesional"
+    "- . fdg psma lesional measured tumor tumour recorded lesion nodal node nodule overall target uptake observed "
+    "intralesional"
 )
 _SHORTENED = word_set("approx est ca appr")
 _MEASURES = word_set("measures is at has shows : reaches measured = of")
@@ -95,7 +96,7 @@ def _past_field_number(scan: Scan, last: int) -> int:
 
 def _tracer(scan: Scan, first: int) -> str:
     """The tracer that the SUV word stands under: "FDG SUVmax", "PSMA: max SUV"."""
-    back = first - 1 - (scan.word(first - 1) in (":", "-", "pet", *_qualifiers()))
+    back = first - 1 - (scan.word(first - 1) in (":", "-", "pet") or scan.word(first - 1) in _qualifiers())
     return scan.word(back) if scan.word(back) in rule_words("mentions", "tracer") else ""
 
 
@@ -110,7 +111,7 @@ def _before(scan: Scan, first: int, last: int, kind: str) -> tuple[int, int, str
         word = scan.word(first - back)
         if word in _qualifiers() and (first - back) not in scan.taken:
             return first - back, last, _qualifiers()[word] if kind == "unqualified" else kind
-        if word not in ("-", ".", "fdg", "psma", *_BETWEEN_KIND_AND_SUV):
+        if word not in _BETWEEN_KIND_AND_SUV:
             break
     return first, last, kind
 

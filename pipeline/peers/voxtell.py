@@ -107,7 +107,7 @@ def _require_model(model: Path | None) -> None:
 
 def _child(peer: VoxTell, folder: Path, case: str, tick: Tick) -> dict[str, Any]:
     """Runs the peer to its end; what it said of itself."""
-    python = str(peer.python or sys.executable)
+    python = str((peer.python or Path(sys.executable)).absolute())  # not resolved: a venv's Python is a link
     runner = folder / "voxtell_runner.py"  # alone in its folder: beside this file its import would find this file
     runner.write_text((files("petground.pipeline.peers") / "voxtell_runner.py").read_text(encoding="utf-8"))
     mine = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
