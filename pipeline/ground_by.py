@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from petground.labeling.errors import ConfigError
 from petground.labeling.numbering import slice_number, slice_to_k
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
+from petground.pipeline.files import sha256_of
 from petground.pipeline.peers.voxtell import VoxTell, ask
 from petground.pipeline.prompts import PromptMode, with_values
 from petground.pipeline.read import Exam
@@ -95,7 +95,7 @@ def by_checkpoint(checkpoint: Path, device: str, slice_margin_mm: float | None, 
     module = load_module(checkpoint, device=device)
     reads: PromptMode = getattr(module, "prompt", "words")
     margin = MARGIN_MM if slice_margin_mm is None and reads in ("words+slice", "all") else slice_margin_mm
-    sha256 = _sha256(checkpoint) if checkpoint.is_file() else None
+    sha256 = sha256_of(checkpoint) if checkpoint.is_file() else None
 
     def answers(images: Exam, asked: Sequence[Asked], case: str, tick: Tick) -> Iterator[Any]:
         near = [_near(one, images, site, margin) for one in asked]
@@ -156,11 +156,3 @@ def _not_looked_at(spec: Any, images: Exam, site: Site) -> list[dict[str, Any]]:
         }
         for run in runs
     ]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

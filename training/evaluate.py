@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from rich.table import Table
 from petground.labeling.body import right_of_midline_mm
 from petground.labeling.errors import ConfigError, InputError, PetgroundError
 from petground.labeling.volume import Unit, Volume, require_same_grid
-from petground.pipeline.files import write_csv, write_json
+from petground.pipeline.files import sha256_of, write_csv, write_json
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.progress import progress
 from petground.pipeline.schemas import read_table
@@ -79,7 +78,7 @@ def evaluate(
     answers = _answer_all(module, labels, references, prompts, console)
     asked = {run: [sentence is not None for sentence in said] for run, said in prompts.items()}
     figures = {
-        "checkpoint": {"file": checkpoint.name, "sha256": _sha256(checkpoint)},
+        "checkpoint": {"file": checkpoint.name, "sha256": sha256_of(checkpoint)},
         "split": split,
         "threshold": module.threshold,
         "measured_against": "truth" if truth is not None else "weak labels",
@@ -279,11 +278,3 @@ def _cell(estimate: Mapping[str, float | None]) -> str:
         return "-"
     interval = "" if estimate["low"] is None else f" ({estimate['low']:.2f}-{estimate['high']:.2f})"
     return f"{estimate['value']:.2f}{interval}"
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

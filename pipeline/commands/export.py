@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from petground.labeling.errors import ConfigError, InputError
+from petground.pipeline.commands.options import spacing_option
 from petground.pipeline.executors import executor
 from petground.pipeline.exports.card_data import fates
 from petground.pipeline.exports.folder import check_folder, owned
@@ -85,7 +86,7 @@ def export(
         shares=read_shares(split),
         seed=seed,
         min_confidence=min_confidence,
-        spacing_xyz_mm=_spacing(spacing),
+        spacing_xyz_mm=None if spacing is None else spacing_option(spacing),
         ct_grid=ct_grid,
         incomplete=incomplete,
         drop_duplicates=drop_duplicates,
@@ -137,19 +138,6 @@ def _options(**values: Any) -> Options:
         if values[name] not in allowed:
             raise ConfigError(f"--{name.replace('_', '-')} is '{values[name]}'", fix=f"one of {', '.join(allowed)}")
     return Options(**values)
-
-
-def _spacing(text: str | None) -> tuple[float, float, float] | None:
-    if text is None:
-        return None
-    try:
-        numbers = [float(word) for word in text.replace("x", ",").split(",")]
-    except ValueError:
-        numbers = []
-    numbers = numbers * 3 if len(numbers) == 1 else numbers
-    if len(numbers) != 3 or not all(0.1 <= mm <= 50 for mm in numbers):
-        raise ConfigError(f"--spacing is '{text}'", fix="millimetres, as in 4 or 4,4,3")
-    return numbers[0], numbers[1], numbers[2]
 
 
 def _root(out: Path, options: Options) -> Path:

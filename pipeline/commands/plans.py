@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from petground.labeling.errors import ConfigError, InputError, PetgroundError
+from petground.pipeline.commands.options import spacing_option
 from petground.pipeline.files import write_bytes, write_json
 
 __all__ = ["plans"]
@@ -96,7 +97,7 @@ def _run(
     if gpu_memory_gb is not None:
         command += ["-gpu_memory_target", f"{gpu_memory_gb:g}"]
     if spacing is not None:
-        command += ["-overwrite_target_spacing", *(f"{mm:g}" for mm in reversed(_spacing(spacing)))]
+        command += ["-overwrite_target_spacing", *(f"{mm:g}" for mm in reversed(spacing_option(spacing)))]
     folders = {f"nnUNet_{name}": str(scratch / name) for name in ("raw", "preprocessed", "results")}
     done = subprocess.run(
         command,
@@ -112,17 +113,6 @@ def _run(
         told = "\n".join(done.stdout.strip().splitlines()[-_TOLD:])
         raise PetgroundError(f"nnU-Net's planner ended with exit code {done.returncode}:\n{told}\n", case=dataset.name)
     return json.loads((made / f"{_NAME}.json").read_text()), (made / "dataset_fingerprint.json").read_bytes()
-
-
-def _spacing(text: str) -> tuple[float, ...]:
-    try:
-        numbers = [float(word) for word in text.replace("x", ",").split(",")]
-    except ValueError:
-        numbers = []
-    numbers = numbers * 3 if len(numbers) == 1 else numbers
-    if len(numbers) != 3 or not all(0.1 <= mm <= 50 for mm in numbers):
-        raise ConfigError(f"--spacing is '{text}'", fix="millimetres, as in 4 or 4,4,3")
-    return tuple(numbers)
 
 
 def _show(console: Console, out: Path, made: dict[str, Any]) -> None:

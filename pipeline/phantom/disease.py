@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,8 +74,20 @@ def place_lesions(
     mirrored: lesions come in pairs, one at the same site of either side with about the same SUVmax, so that the side
     in a sentence, and nothing in the image, tells which is meant; some lesions more stand alone.
     """
+    placed: list[Placed] = []
+
+    def put(site: SiteOfDisease, side: str | None, against: bool = False, like: Placed | None = None) -> Placed | None:
+        for _ in range(10):
+            one = _try(rng, site, side, body, canvas, image, scanner, axes_mm, placed, against and bool(placed), like)
+            if one is not None:
+                image[one.box] += np.float32(one.amount) * one.gain
+                placed.append(one)
+                return one
+        return None
+
     if mirrored:
-        return _place_mirrored(rng, body, canvas, image, scanner, axes_mm)
+        _put_pairs(rng, choose_sites(rng, 40, body.patient.tracer, body.patient.sex), put)
+        return placed
     wanted = 1 + int(rng.choice(len(COUNT), p=COUNT))
     queue = choose_sites(rng, wanted + 8, body.patient.tracer, body.patient.sex)
     plan: list[tuple[SiteOfDisease, str | None, bool]] = [(site, side, False) for site, side in queue]
@@ -83,58 +95,35 @@ def place_lesions(
         plan.insert(1, (*queue[0], bool(rng.random() < 0.3)))
     elif wanted > 1 and rng.random() < TOUCHING:
         plan = _with_neighbour(rng, plan)
-    placed: list[Placed] = []
     for site, side, against in plan:
         if len(placed) == wanted:
             break
-        for _ in range(10):
-            one = _try(rng, site, side, body, canvas, image, scanner, axes_mm, placed, against and bool(placed))
-            if one is not None:
-                image[one.box] += np.float32(one.amount) * one.gain
-                placed.append(one)
-                break
+        put(site, side, against)
     return placed
 
 
-def _place_mirrored(
+def _put_pairs(
     rng: np.random.Generator,
-    body: Body,
-    canvas: Canvas,
-    image: Array,
-    scanner: Scanner,
-    axes_mm: tuple[Vector, Vector, Vector],
-) -> list[Placed]:
+    queue: Sequence[tuple[SiteOfDisease, str | None]],
+    put: Callable[..., Placed | None],
+) -> None:
     pairs = 1 + int(rng.choice(len(PAIRS), p=PAIRS))
     singles = int(rng.choice(len(SINGLES), p=SINGLES))
-    queue = choose_sites(rng, 40, body.patient.tracer, body.patient.sex)
-    placed: list[Placed] = []
     taken: set[str] = set()
-
-    def add(site: SiteOfDisease, side: str | None, like: Placed | None) -> Placed | None:
-        for _ in range(10):
-            one = _try(rng, site, side, body, canvas, image, scanner, axes_mm, placed, False, like)
-            if one is not None:
-                image[one.box] += np.float32(one.amount) * one.gain
-                placed.append(one)
-                return one
-        return None
-
     for site, side in queue:
         if site.name in taken:
             continue
         both = side is not None and set(site.sides) == {"left", "right"}
         if both and pairs > 0:
             taken.add(site.name)
-            first = add(site, side, None)
-            second = "left" if side == "right" else "right"
-            if first is not None and add(site, second, first) is not None:
+            first = put(site, side)
+            if first is not None and put(site, "left" if side == "right" else "right", like=first) is not None:
                 pairs -= 1
-        elif singles > 0 and add(site, side, None) is not None:
+        elif singles > 0 and put(site, side) is not None:
             taken.add(site.name)
             singles -= 1
         if pairs == singles == 0:
             break
-    return placed
 
 
 def _with_neighbour(

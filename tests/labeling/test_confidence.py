@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from petground.labeling.confidence import DIRECTIONS, FEATURES, confidence, features
+from petground.labeling.confidence import ASKED_DIRECTIONS, DIRECTIONS, FEATURES, confidence, features
 from petground.labeling.logistic import Logistic, fit_logistic, load_logistic
+from petground.labeling.rules import RULES
 from petground.labeling.whole import SIGNS
 
 GOOD = {
@@ -38,6 +39,9 @@ GOOD = {
         {"signal_to_noise": 4.0},
         {"whole": 0.45},
         {"notes": ("touches_other",)},
+        {"notes": ("larger_than_stated",)},
+        {"size_mm": 60.0},
+        {"size_mm": 5.0},
     ],
 )
 def test_confidence_falls_with_each_kind_of_doubt(worse: dict[str, object]) -> None:
@@ -51,9 +55,16 @@ def test_a_plain_finding_is_trusted_and_a_poor_one_is_not() -> None:
     assert confidence(features(**GOOD | poor)) < 0.35  # type: ignore[arg-type]
 
 
+def test_a_size_that_fits_raises_confidence() -> None:
+    """5 ml is usual for a diameter of 26 mm."""
+    plain, sized = (confidence(features(**GOOD, size_mm=size)) for size in (None, 26.0))  # type: ignore[arg-type]
+    assert sized > plain
+
+
 def test_no_doubt_raises_confidence() -> None:
-    found = load_logistic("confidence").coefficients
-    assert all(c * DIRECTIONS[name] >= 0 for name, c in zip(FEATURES, found, strict=True))
+    for name, directions in [("confidence", DIRECTIONS), *((name, ASKED_DIRECTIONS) for name, _ in ASKED)]:
+        found = load_logistic(name)
+        assert all(c * directions[f] >= 0 for f, c in zip(found.features, found.coefficients, strict=True))
 
 
 def test_extreme_measures_stay_in_range() -> None:
@@ -65,7 +76,10 @@ def test_extreme_measures_stay_in_range() -> None:
         assert 0 <= confidence(told) <= 1
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("confidence", FEATURES), ("whole", SIGNS)])
+ASKED = [(f"confidence_{rule}", tuple(ASKED_DIRECTIONS)) for rule in RULES]
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("confidence", FEATURES), ("whole", SIGNS), *ASKED])
 def test_the_shipped_models_are_whole_and_say_who_made_them(name: str, wanted: tuple[str, ...]) -> None:
     from importlib.resources import files
 

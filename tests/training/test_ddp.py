@@ -59,7 +59,10 @@ TWO: dict[str, Any] = {"trainer__devices": 2, "trainer__strategy": "ddp", "data_
 
 def test_two_processes_give_the_losses_of_one(patch_work: Path, tmp_path: Path) -> None:
     """Two exams train and two validate; the numbers of their lesions differ."""
-    more: dict[str, Any] = {"data__validation_fraction": 0.5, "trainer__max_epochs": 2}
+    # SGD: Adam would make steps of full size of the rounding in gradients that are zero, of biases before a norm
+    more: dict[str, Any] = {
+        "data__validation_fraction": 0.5, "trainer__max_epochs": 3, "model__optimizer__name": "sgd",
+    }  # fmt: skip
     alone, both = tmp_path / "alone", tmp_path / "both"
     assert main(small_flags(patch_work, alone, **more, data__exams_per_step=2)) == 0
     cached = {file.name: file.stat().st_mtime_ns for file in (patch_work / "cache").rglob("*.npz")}
@@ -67,13 +70,13 @@ def test_two_processes_give_the_losses_of_one(patch_work: Path, tmp_path: Path) 
     done = _start(small_flags(patch_work, both, **more, **TWO), tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = alone / "version_0", both / "version_0"
-    assert sorted(logged(one)) == [0, 1]
+    assert sorted(logged(one)) == [0, 1, 2]
     assert logged(two) == pytest.approx(logged(one), rel=1e-5)
     for name in ("val/loss", "val/f1"):
         assert logged(two, name) == pytest.approx(logged(one, name), rel=1e-4)
     weights = [torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (alone, both)]
     for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-6)
     records = [json.loads((folder / "run.json").read_text()) for folder in (one, two)]
     assert [record["devices"] for record in records] == [1, 2]
     assert [record["exams_per_step"] for record in records] == [2, 2]

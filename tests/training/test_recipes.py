@@ -154,7 +154,8 @@ def test_compiled_steps_give_the_same_losses(patch_work: Path, tmp_path: Path, m
         return real(function, **{**how, "backend": "eager"})
 
     monkeypatch.setattr(torch, "compile", noting)
-    more = {"trainer__max_epochs": 1, "model__optimizer__ema": 0.9}  # the average copies the module
+    # the average copies the module
+    more = {"trainer__max_steps": 2, "trainer__limit_val_batches": 0, "model__optimizer__ema": 0.9}
     assert main(small_flags(patch_work, tmp_path / "plain", **more)) == 0
     assert calls == []
     assert main(small_flags(patch_work, tmp_path / "compiled", **more, model__compile="true")) == 0
