@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from operator import attrgetter
 
 from spacy.tokens import Doc
 
@@ -58,7 +59,7 @@ def scan_sentence(words: Words, begin: int, stop: int, carried: str = "", *, leg
         find_indices(scan)
         find_labelled(scan)
         find_values(scan, carried)
-        scan.mentions.sort(key=lambda m: (m.first, m.last))
+        scan.mentions.sort(key=attrgetter("first", "last"))
     return scan
 
 
@@ -88,9 +89,8 @@ def find_mentions(cuts: Cuts, sentences: list[Sentence], reach: list[bool] | Non
         if reach is not None and not reach[n]:
             carried = ""
             continue
-        numbered = _DIGIT.search(cuts.text, sentence.start, sentence.end) is not None
-        if not (numbered or carried or has_suv_words(cuts.text[sentence.start : sentence.end])):
-            found[n] = []  # nothing here, and nothing to carry on: not even cut into words
+        if _says_nothing(cuts.text[sentence.start : sentence.end], carried=bool(carried)):
+            found[n], carried = [], ""
             continue
         words = cuts.within(sentence.start, sentence.end)
         begin, stop = words.at(sentence.start), words.at(sentence.end)
@@ -106,6 +106,13 @@ def find_mentions(cuts: Cuts, sentences: list[Sentence], reach: list[bool] | Non
             _scan_back(cuts, sentences, found, n, kinds[0])
         carried = kinds[-1] if kinds else carried if stop - begin <= _SHORT else ""
     return found
+
+
+def _says_nothing(text: str, *, carried: bool) -> bool:
+    """Whether a sentence has no number and no SUV word, and ends the talk of an SUV: it is not even cut into words."""
+    if _DIGIT.search(text) is not None or has_suv_words(text):
+        return False
+    return not carried or len(text.split(None, _SHORT)) > _SHORT
 
 
 def _scan_back(cuts: Cuts, sentences: list[Sentence], found: list[list[Mention] | None], n: int, kind: str) -> None:

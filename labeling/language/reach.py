@@ -65,8 +65,13 @@ def find_reach(text: str, sentences: list[Sentence]) -> list[bool]:
     if declares_values(text):
         reach = [takes_bare_values(text, s.start, s.end, s.section) for s in sentences]
     for n, sentence in enumerate(sentences):
-        spans = ((sentence.start, sentence.end), sentence.label, sentence.group)
-        if sentence.cells or any(span is not None and _any_between(places, *span) for span in spans):
+        label, group = sentence.label, sentence.group
+        if (
+            sentence.cells
+            or _any_between(places, sentence.start, sentence.end)
+            or (label is not None and _any_between(places, *label))
+            or (group is not None and _any_between(places, *group))
+        ):
             reach[n] = True
             _forward(text, sentences, reach, n)
     return reach

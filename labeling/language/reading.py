@@ -22,6 +22,7 @@ from petground.labeling.language.tokens import Words
 
 __all__ = ["Reading", "Told", "read_sentence"]
 
+_PLACES = ("site", "sided", "ref", "phys")
 _PARTS = ("component", "portion", "part", "extension", "rim", "margin")
 MANY = 40
 """Values in one sentence beyond which it is a dump, not language; they are kept as `ambiguous` without analysis."""
@@ -122,6 +123,7 @@ def _tell(reading: Reading, group: Group, scope: Scope, tense: Tense, members: l
         about = [i for i in items if i >= about[0]]
     mention = row[v].mention
     assert mention is not None
+    kinds = {kind for i in items for kind in row[i].kinds}
     told = Told(
         mention,
         None,
@@ -130,10 +132,10 @@ def _tell(reading: Reading, group: Group, scope: Scope, tense: Tense, members: l
         find_site(row, about, v if at < 0 else about[0], words.text, words),
         (words.start[row[group.first].first], words.end[row[group.last - 1].last - 1]),
         tense,
-        uncertain=scope.any("uncertain") and any(row[i].has("uncertain") for i in items),
-        size_mm=current_size(row, about if at >= 0 and current_size(row, about, len(row)) else items, v),
-        has_place=_has_place(row, items, lesion=False),
-        bare=not any(row[i].has("site", "sided", "ref", "phys", "side", "lesion", "another") for i in items),
+        uncertain="uncertain" in kinds,
+        size_mm=_size(row, about if at >= 0 else items, items, v),
+        has_place=not kinds.isdisjoint(_PLACES),
+        bare=kinds.isdisjoint((*_PLACES, "side", "lesion", "another")),
     )
     number = reading.groups.index(group)
     told.side = told.side or _cell_side(reading) or (_from_sentence(row, reading, number, items) if at < 0 else None)
@@ -143,7 +145,7 @@ def _tell(reading: Reading, group: Group, scope: Scope, tense: Tense, members: l
         for zone in scope.remarks
         if any("value" in row[i].kinds for i in zone)
     ]
-    if not told.has_place and number and reading.told and any(row[i].has("another") for i in items):
+    if not told.has_place and number and reading.told and "another" in kinds:
         told.carried = " ".join(filter(None, (reading.told[-1].side, reading.told[-1].site)))
     return told
 
@@ -155,8 +157,15 @@ def _cell_side(reading: Reading) -> Laterality | None:
     return sides.get(reading.words.text[cells[0].start : cells[0].end].strip().lower()[:1]) if cells else None
 
 
-def _has_place(row: list[Item], items: list[int], *, lesion: bool = True) -> bool:
-    return any(row[i].has("site", "sided", "ref", "phys") or (lesion and row[i].has("lesion")) for i in items)
+def _size(row: Row, about: list[int], items: list[int], value: int) -> float | None:
+    """Today's size [mm] of the member of a list, or else of all that is told."""
+    if row.lacks("size"):
+        return None
+    return current_size(row, about if about is not items and current_size(row, about, len(row)) else items, value)
+
+
+def _has_place(row: list[Item], items: list[int]) -> bool:
+    return any(row[i].has(*_PLACES, "lesion") for i in items)
 
 
 def _members(row: list[Item], group: Group, values: list[int]) -> list[list[int]] | None:
