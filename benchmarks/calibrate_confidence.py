@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from petground.labeling.confidence import ASKED_DIRECTIONS, DIRECTIONS, FEATURES
 from petground.labeling.finding import Finding, Label
 from petground.labeling.label import label_exam
-from petground.labeling.logistic import RIDGE, Logistic, fit_logistic, load_logistic
+from petground.labeling.logistic import Logistic, fit_logistic, load_logistic
 from petground.labeling.maxima import local_maxima
 from petground.labeling.rules import RULES
 from petground.labeling.site import Site
@@ -34,10 +34,11 @@ from petground.pipeline.phantom.exam import make_exam
 
 HERE = Path(__file__).resolve().parent
 FIT = {"crop_seed": 21, "crops": 350, "exam_seed": 601, "exams": 40}
-HELD_OUT = {"crop_seed": 22, "crops": 420, "exam_seed": 602, "exams": 30}
+HELD_OUT = {"crop_seed": 22, "crops": 210, "exam_seed": 602, "exams": 30}
 WRONG = 0.6  # of the findings
 ROUNDS, CROP_ROUNDS = 5, 3  # each exam is told so many times, with other errors
 ASKED_ROUNDS = 2
+AUTO_RIDGE = 3e-3  # least log loss, tenfold on the labels of the fit
 ASKED_RIDGE = 1e-3  # few features, many labels, and a steep step at half of the outline shared
 SIZED, SIZE_SPREAD = 0.5, 0.2  # of the findings state a size; standard deviation of its logarithm
 RIGHT_DICE = 0.5
@@ -47,7 +48,7 @@ Truth = NDArray[np.bool_]
 
 def main() -> None:
     rows = _labels(**FIT)
-    _fit("confidence", rows, FEATURES, DIRECTIONS, RIDGE)
+    _fit("confidence", rows, FEATURES, DIRECTIONS, AUTO_RIDGE)
     asked = _asked_labels(FIT["crop_seed"], FIT["crops"])
     for rule in RULES:
         here = [row for row in asked if row["rule"] == rule]
@@ -259,7 +260,7 @@ def _plot(rows: list[dict[str, Any]], model: Logistic, path: Path) -> None:
             counts.hist(q, bins=np.linspace(0, 1, 21), color=colour, alpha=0.55, label=kind)
     curve.set(xlabel="confidence of the label", ylabel="share that is right (Dice ≥ 0.5)", xlim=(0, 1), ylim=(0, 1.02))
     curve.set_title(f"held-out simulated exams: calibration error {calibration_error(p, right):.3f}", fontsize=10)
-    curve.legend(fontsize=8, loc="lower right", frameon=False)
+    curve.legend(fontsize=8, loc="upper left", frameon=False)
     counts.set(xlabel="confidence of the label", ylabel="labels", xlim=(0, 1), yscale="log")
     counts.legend(fontsize=8, frameon=False, loc="upper left")
     for axes in (curve, counts):

@@ -5,14 +5,14 @@ medspaCy pins an older spaCy, so it runs from an environment of its own:
     python -m venv /tmp/medspacy && /tmp/medspacy/bin/pip install medspacy
     MEDSPACY_PYTHON=/tmp/medspacy/bin/python python benchmarks/run.py medspacy_speed
 
-What each does on every report. petground: sections, sentences, and on the sentences within reach of an SUV word tokens,
-mentions of SUV, slice, size and date, context cues, anatomy, and from these one finding per SUV with slice, side, place,
-time and fate; the sentences that tell of no SUV are split off and passed over. medspaCy: tokens, sentences (PyRuSH),
-target words (the same anatomy phrases and an SUV pattern, given as TargetRules), context of each target (ConText, its own
-rules), sections, everywhere; it does not tie values to slices. Its debug logging (loguru, several lines per target) is
-off. Each side runs alone, in its own process, with one thread, takes the best of five passes, and counts its CPU time
-over the same number of sentences: those that petground's splitter finds. Neither side keeps what it read of a sentence
-for the next time that it comes; both have read one report before the clock starts.
+What each does on every report. petground: sections, sentences, and on the sentences within reach of an SUV word
+tokens, mentions of SUV, slice, size and date, context cues, anatomy, and from these one finding per SUV with slice,
+side, place, time and fate; the sentences that tell of no SUV are split off and passed over. medspaCy: tokens, sentences
+(PyRuSH), target words (the same anatomy phrases and an SUV pattern, given as TargetRules), context of each target
+(ConText, its own rules), sections, everywhere; it does not tie values to slices. Its debug logging (loguru, several
+lines per target) is off. Each side runs alone, in its own process, with one thread, takes the best of five passes, and
+counts its CPU time over the same number of sentences: those that petground's splitter finds. Neither side keeps what it
+read of a sentence for the next time that it comes; both have read one report before the clock starts.
 
 Two texts: phantom reports, of which a quarter of the sentences give an SUV, and the annotated reports where they are at
 hand (see `gold`), of which half do. The more sentences give one, the more petground has to do for each.

@@ -213,7 +213,7 @@ def _fitting(near: Neighbourhood, bounds: _Bounds) -> _Fit:
     uneven = settle_uneven(near.image, near.level, near.domain, near.spacing_mm)
     whole = probability_whole(signs(near.wide, near.level, even, uneven, near.spacing_mm))
     even_why = "one even lesion"
-    if whole > 0 and _shared_border(near, uneven.threshold, bounds.basin) > MOST_SHARED_BORDER:
+    if whole > 0 and bounds.foreign.any() and _shared_border(near, uneven.threshold, bounds.basin) > MOST_SHARED_BORDER:
         whole, even_why = 0.0, "what is around it belongs to something hotter"
     if whole > 0 and bounds.size_mm:
         even_ml = float(near.component(even.threshold).sum()) * near.voxel_ml

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-__all__ = ["RIDGE", "Logistic", "fit_logistic", "load_logistic"]
+__all__ = ["Logistic", "fit_logistic", "load_logistic"]
 
 RIDGE = 1e-2  # on standardised coefficients, per unit of weight: keeps what the data do not tell at 0
 

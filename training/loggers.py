@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,12 @@ def run_loggers(root: Path, mlflow: MlflowConfig | None, settings: dict[str, Any
     loggers: list[Logger] = [table, TensorBoardLogger(root, name="", version=f"version_{table.version}")]
     if mlflow is None:
         return loggers
-    if importlib.util.find_spec("mlflow") is None:
-        raise ConfigError("MLflow is not installed", fix="pip install 'petground[mlflow]', or leave out --mlflow")
-    import os
-
     place = mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or (root / "mlruns").resolve().as_uri()
-    tracker = MLFlowLogger(mlflow.experiment, run_name=mlflow.run_name, tracking_uri=place)
+    try:
+        tracker = MLFlowLogger(mlflow.experiment, run_name=mlflow.run_name, tracking_uri=place)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "MLflow is not installed", fix="pip install 'petground[mlflow]', or leave out --mlflow"
+        ) from error
     tracker.log_hyperparams(settings)
     return [*loggers, tracker]

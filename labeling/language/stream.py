@@ -44,7 +44,7 @@ class Item:
 
 
 class Row(list[Item]):
-    """The items of a sentence, and the kinds that any of them has: most rules ask for kinds that are not there."""
+    """The items of a sentence. kinds: those of all of them but "punct"; most rules ask for kinds that are not there."""
 
     __slots__ = ("kinds",)
 

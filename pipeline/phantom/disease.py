@@ -248,16 +248,20 @@ def _radial(blob: Blob, direction: Vector) -> float:
     )
 
 
-def _gap(blob: Blob, centre: Vector, other: Placed) -> float:
+def _apart(centre: Vector, other: Placed) -> tuple[float, Vector]:
+    """Distance [mm] from the other lesion's centre and the unit vector that way."""
     apart = centre - other.centre_mm
-    distance = float(np.linalg.norm(apart)) or 1e-6
-    direction = apart / distance
+    distance = float(np.linalg.norm(apart))
+    return distance, apart / distance if distance > 0 else np.array([1.0, 0.0, 0.0])  # drawn at the very same place
+
+
+def _gap(blob: Blob, centre: Vector, other: Placed) -> float:
+    distance, direction = _apart(centre, other)
     return distance - _radial(blob, -direction) - _radial(other.blob, direction)
 
 
 def _beside(other: Placed, blob: Blob, centre: Vector) -> Vector:
     """The centre moved along its own direction until the lesion touches the other."""
-    apart = centre - other.centre_mm
-    direction = apart / (float(np.linalg.norm(apart)) or 1.0)
+    _, direction = _apart(centre, other)
     touching: Vector = other.centre_mm + direction * 0.97 * (_radial(other.blob, direction) + _radial(blob, -direction))
     return touching

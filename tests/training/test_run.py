@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from pathlib import Path
@@ -12,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import mlflow as lightning_mlflow
 from small_fit import logged, small_flags
 
 from petground.labeling.errors import ConfigError, PetgroundError
 from petground.pipeline.nifti import read_nifti, write_nifti
 from petground.pipeline.schemas import read_table, write_table
-from petground.training import loggers
 from petground.training.cli import main
 from petground.training.provenance import data_hashes, git_state
 
@@ -162,11 +161,10 @@ def test_mlflow_is_optional_and_its_extra_is_named(
     patch_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(loggers.importlib.util, "find_spec", lambda name: None)
+        patched.setattr(lightning_mlflow, "_MLFLOW_AVAILABLE", False)
         with pytest.raises(ConfigError, match=r"petground\[mlflow\]"):
             main(small_flags(patch_work, tmp_path / "a", mlflow__experiment="grounding"))
-    if importlib.util.find_spec("mlflow") is None:
-        pytest.skip("mlflow is not installed")
+    pytest.importorskip("mlflow")
     flags = small_flags(
         patch_work, tmp_path / "run", trainer__max_epochs=1, mlflow__experiment="grounding", mlflow__run_name="first"
     )
