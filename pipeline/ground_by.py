@@ -17,7 +17,7 @@ from petground.labeling.numbering import slice_number, slice_to_k
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
 from petground.pipeline.files import sha256_of
-from petground.pipeline.peers.voxtell import VoxTell, ask
+from petground.pipeline.peers.voxtell import VoxTell, ask, require
 from petground.pipeline.prompts import PromptMode, with_values
 from petground.pipeline.read import Exam
 
@@ -111,7 +111,8 @@ def by_checkpoint(checkpoint: Path, device: str, slice_margin_mm: float | None, 
 
 
 def by_voxtell(peer: VoxTell) -> Grounder:
-    """VoxTell, which reads one image, the words alone, and looks at all of it. Errors as `peers.voxtell.ask`."""
+    """VoxTell, which reads one image and the words alone, and looks at all of it. Raises as `peers.voxtell.require`."""
+    require(peer)
     facts: dict[str, Any] = {"peer": "voxtell"}
 
     def answers(images: Exam, asked: Sequence[Asked], case: str, tick: Tick) -> Iterator[Any]:

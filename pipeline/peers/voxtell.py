@@ -28,7 +28,7 @@ from petground.pipeline.files import write_json
 from petground.pipeline.geometry import grid_of, on_grid_of
 from petground.pipeline.nifti import read_nifti, write_nifti
 
-__all__ = ["ImageKind", "Said", "VoxTell", "ask"]
+__all__ = ["ImageKind", "Said", "VoxTell", "ask", "require"]
 
 ImageKind = Literal["pet", "ct"]
 Tick = Callable[[str, int, int], None]
@@ -55,17 +55,37 @@ class Said:
     facts: dict[str, Any]
 
 
+def require(peer: VoxTell) -> None:
+    """Raises ConfigError, with the way out, when the peer or the model that it is to use is not there."""
+    for needed in ("plans.json", "fold_0/checkpoint_final.pth"):
+        if peer.model is not None and not (peer.model / needed).is_file():
+            raise ConfigError(
+                f"--peer-model {peer.model} holds no {needed}",
+                fix="give the folder of a VoxTell model, e.g. voxtell_v1.1 of mrokuss/VoxTell on the Hugging Face hub",
+            )
+    look = "import importlib.util, sys; sys.exit(7 * (importlib.util.find_spec('voxtell') is None))"
+    with (
+        tempfile.TemporaryDirectory(prefix="petground-voxtell-") as place,
+        _started(peer, ["-c", look], Path(place), subprocess.DEVNULL) as process,
+    ):
+        code = process.wait()
+    if code == 7:
+        raise _missing("voxtell", _python(peer))
+    if code != 0:
+        raise ConfigError(f"--peer-python {_python(peer)} is no Python that runs (code {code})", fix=INSTALL)
+
+
 def ask(peer: VoxTell, pet: Volume, ct: Volume | None, sentences: Sequence[str], *, case: str, tick: Tick) -> Said:
     """What VoxTell marks for each sentence.
 
     Image and sentences lie in a folder that only this user can read, for as long as it runs. Raises ConfigError when
-    the peer or its model is not there, InputError without the image it is to read and when it fails, GeometryError when
-    a mask does not lie on that image.
+    the peer is not there, InputError without the image it is to read and when it fails, GeometryError when a mask does
+    not lie on that image.
     """
     image = pet if peer.image == "pet" else ct
     if image is None:
         raise InputError("the exam has no CT for VoxTell to read", case=case, fix="give --peer-image pet")
-    _require_model(peer.model)
+    model = peer.model or os.environ.get("VOXTELL_MODEL") or None
     distinct = list(dict.fromkeys(_prompt(sentence) for sentence in sentences))
     with tempfile.TemporaryDirectory(prefix="petground-voxtell-") as place:
         folder = Path(place)
@@ -75,7 +95,7 @@ def ask(peer: VoxTell, pet: Volume, ct: Volume | None, sentences: Sequence[str],
             "image": str(folder / "image.nii.gz"),
             "prompts": distinct,
             "out": str(folder / "masks"),
-            "model": None if peer.model is None else str(peer.model.resolve()),
+            "model": None if model is None else str(Path(model).resolve()),
             "device": peer.device,
         }
         write_json(folder / "job.json", job)
@@ -83,7 +103,7 @@ def ask(peer: VoxTell, pet: Volume, ct: Volume | None, sentences: Sequence[str],
         masks = [_back(folder / "masks" / f"{n}.nii.gz", image, pet, case) for n in range(len(distinct))]
     facts = {
         "peer": "voxtell",
-        "model": "its own choice" if peer.model is None else peer.model.resolve().name,
+        "model": "its own choice" if model is None else Path(model).resolve().name,
         "image": peer.image,
         "unit": image.unit,
         **made,
@@ -96,34 +116,13 @@ def _prompt(sentence: str) -> str:
     return " ".join(sentence.lower().split())
 
 
-def _require_model(model: Path | None) -> None:
-    for needed in ("plans.json", "fold_0/checkpoint_final.pth"):
-        if model is not None and not (model / needed).is_file():
-            raise ConfigError(
-                f"--peer-model {model} holds no {needed}",
-                fix="give the folder of a VoxTell model, e.g. voxtell_v1.1 of mrokuss/VoxTell on the Hugging Face hub",
-            )
-
-
 def _child(peer: VoxTell, folder: Path, case: str, tick: Tick) -> dict[str, Any]:
     """Runs the peer to its end; what it said of itself."""
-    python = str((peer.python or Path(sys.executable)).absolute())  # not resolved: a venv's Python is a link
     runner = folder / "voxtell_runner.py"  # alone in its folder: beside this file its import would find this file
     runner.write_text((files("petground.pipeline.peers") / "voxtell_runner.py").read_text(encoding="utf-8"))
-    mine = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     said: dict[str, Any] = {}
     with (folder / "errors.txt").open("w+b") as errors:
-        try:
-            process = subprocess.Popen(
-                [python, str(runner), str(folder / "job.json")],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                cwd=folder,
-                env=mine,
-            )
-        except OSError as error:
-            raise ConfigError(f"--peer-python {python} cannot be run: {error.strerror}", fix=INSTALL) from error
+        process = _started(peer, [str(runner), str(folder / "job.json")], folder, errors)
         with process:
             try:
                 assert process.stdout is not None
@@ -138,13 +137,37 @@ def _child(peer: VoxTell, folder: Path, case: str, tick: Tick) -> dict[str, Any]
                 raise
         if said.get("event") == "done":
             return {name: value for name, value in said.items() if name != "event"}
-        raise _failure(said, process.returncode, python, errors, case)
+        raise _failure(said, process.returncode, _python(peer), errors, case)
+
+
+def _started(peer: VoxTell, arguments: Sequence[str], folder: Path, errors: Any) -> subprocess.Popen[bytes]:
+    """The peer's Python in a folder of its own, without what belongs to this one."""
+    mine = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    try:
+        return subprocess.Popen(
+            [_python(peer), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=folder,
+            env=mine,
+        )
+    except OSError as error:
+        raise ConfigError(f"--peer-python {_python(peer)} cannot be run: {error.strerror}", fix=INSTALL) from error
+
+
+def _python(peer: VoxTell) -> str:
+    return str((peer.python or Path(sys.executable)).absolute())  # not resolved: a venv's Python is a link
+
+
+def _missing(package: str, python: str) -> ConfigError:
+    return ConfigError(f"'{package}' is not installed for {python}", fix=INSTALL)
 
 
 def _failure(said: dict[str, Any], code: int, python: str, errors: Any, case: str) -> PetgroundError:
     """Why it failed, without a line that may hold a sentence of the report."""
     if said.get("event") == "failed" and said["kind"] == "missing":
-        return ConfigError(f"'{said['message']}' is not installed for {python}", fix=INSTALL)
+        return _missing(said["message"], python)
     if said.get("event") == "failed":
         told = f"{said['kind']}: {said['message']}"
         return InputError(f"VoxTell failed: {told}", case=case, fix=_advice(told), reason="peer_failed")

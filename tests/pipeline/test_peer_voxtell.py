@@ -146,10 +146,15 @@ def test_without_the_package_the_way_out_is_told(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().err
     assert f"'voxtell' is not installed for {bare}" in said
     assert "pip install voxtell" in said
+    assert not (tmp_path / "out").exists(), "an earlier answer would not have been lost"
     nothing = tmp_path / "no_program"
     nothing.write_text("")
     assert main([*flags, "--peer-python", str(nothing)]) == USAGE
     assert "cannot be run" in capsys.readouterr().err
+    nothing.write_text("#!/bin/sh\nexit 3\n")
+    nothing.chmod(0o755)
+    assert main([*flags, "--peer-python", str(nothing)]) == USAGE
+    assert "no Python that runs (code 3)" in capsys.readouterr().err
     assert main([*flags, "--peer-model", str(tmp_path)]) == USAGE
     assert "holds no plans.json" in capsys.readouterr().err
 
