@@ -53,11 +53,15 @@ class PlainProgress(ProgressBar):
     def __init__(self, seconds: float = 30.0):
         super().__init__()
         self.seconds = seconds
+        self._off = False
         self._said = 0.0
         self._start: tuple[float, int] = (0.0, 0)
 
     def disable(self) -> None:
-        self.seconds = float("inf")
+        self._off = True
+
+    def enable(self) -> None:
+        self._off = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = (time.monotonic(), trainer.global_step)
@@ -73,7 +77,7 @@ class PlainProgress(ProgressBar):
             self._say(trainer, "train/loss", "val/loss", "val/f1")
 
     def _say(self, trainer: pl.Trainer, *names: str) -> None:
-        if not trainer.is_global_zero or self.seconds == float("inf"):
+        if not trainer.is_global_zero or self._off:
             return
         now = time.monotonic()
         self._said = now

@@ -113,10 +113,7 @@ class GroundingModule(pl.LightningModule):
         """S sentences -> token states [S, P, D] and mask [S, P] bool on the module's device."""
         prompts = learned_prompts(self.net)
         if prompts is not None:  # gradients go through the language model: there is nothing to keep
-            trained = self.text_model
-            tokenizer, model = (
-                self.bank.encoder.model_on(self.device) if trained is None else (trained.tokenizer, trained.model)
-            )
+            tokenizer, model = self.bank.encoder.model_on(self.device)
             answer: tuple[Tensor, Tensor] = prompts(model, tokenizer, sentences, self.text_config.max_tokens)
             return answer
         tokens, mask = self.bank(sentences) if self.text_model is None else self.text_model(sentences)

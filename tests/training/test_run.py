@@ -42,6 +42,7 @@ def test_the_learning_rate_finder_suggests_and_does_not_train(
 ) -> None:
     run = tmp_path / "run"
     more = {"model__net__head_bias": -4, "data__exams_per_step": 3, "data__augment": "null"}
+    more["trainer__enable_progress_bar"] = "true"  # the finder turns it off and on
     assert main(small_flags(patch_work, run, **more, find_lr=40, model__optimizer__ema=0.9)) == 0
     found = json.loads((run / "lr_find" / "lr_find.json").read_text())
     assert found["lr"][0] < 1e-5 < found["lr"][-1]
@@ -58,7 +59,7 @@ def test_the_learning_rate_finder_suggests_and_does_not_train(
 
 def test_one_batch_is_learnt_by_heart(patch_work: Path, tmp_path: Path) -> None:
     flags = small_flags(
-        patch_work, tmp_path / "run", trainer__overfit_batches=1, trainer__max_epochs=40, trainer__limit_val_batches=0,
+        patch_work, tmp_path / "run", trainer__overfit_batches=1, trainer__max_epochs=40, data__validation_fraction=0,
         model__net__head_bias=-4, trainer__enable_checkpointing="false", model__optimizer__lr=0.02,
     )  # fmt: skip
     assert main(flags) == 0
