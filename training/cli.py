@@ -36,7 +36,8 @@ __all__ = ["TrainCLI", "main"]
 USAGE = 2
 _ABOUT = (
     "Fits a grounding model on what `petground label` wrote: fit --config NAME --data.work WORK --run_dir RUN. NAME is "
-    "a YAML file or a shipped config (demo, contextual_net_3d); RUN gets checkpoints, logs and the run's settings."
+    "a YAML file or a shipped config (demo, contextual_net_3d, ours, projections, llmseg; sgd on top of one); RUN gets "
+    "checkpoints, logs and the run's settings."
 )
 _FLAG = re.compile(r"--([A-Za-z_][\w.]*)")
 _LONG_USAGE = re.compile(r"\Ausage:.*?(?=^(?:tip|error):)", re.DOTALL | re.MULTILINE)  # a hundred lines of flags
