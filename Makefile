@@ -4,12 +4,14 @@ PYTHON ?= python3
 export VENV PYTHON
 RUN := PYTHONSAFEPATH=1 $(VENV)/bin
 
-.PHONY: help demo test test-all lint types wheel bench clean
+.PHONY: help demo test test-all lint wheel bench bench-grounding bench-blocks clean
 help:
 	@echo "make demo      phantoms -> labels -> a trained model -> grounded report -> review pages, in demo/"
 	@echo "make test      the test suite (minutes);  make test-all  with the long ones"
 	@echo "make lint      ruff, mypy, import directions;  make wheel  build it and import every package from it"
-	@echo "make bench     figures of docs/results/;  make clean  removes the environment and what was made"
+	@echo "make bench     figures of docs/results/ (an hour); each of these takes hours and goes on where it was:"
+	@echo "make bench-grounding  all models on mirrored phantoms;  make bench-blocks  what every block costs, the best trained"
+	@echo "make clean     removes the environment and what was made"
 demo:
 	@.ci/setup.sh
 	@$(RUN)/petground demo --out demo
@@ -31,5 +33,11 @@ wheel:
 bench:
 	@.ci/setup.sh dev
 	@$(RUN)/python benchmarks/run.py
+bench-grounding:
+	@.ci/setup.sh dev
+	@$(RUN)/python benchmarks/run.py grounding
+bench-blocks:
+	@.ci/setup.sh dev
+	@$(RUN)/python benchmarks/run.py blocks blocks_trained
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,6 +9,7 @@ Something counts as removed when each of its letters and digits is gone.
 
 from __future__ import annotations
 
+import datetime
 import importlib.util
 import json
 import sys
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from petground.labeling.extract import extract_findings
+from petground.pipeline.deid.date_forms import ORDINALS, ROMAN
 from petground.pipeline.deid.identity import Identity
 from petground.pipeline.deid.text import Cleaned, clean_text
 
@@ -31,6 +33,7 @@ DAYS = -7 * 100
 NAMES = (
     "known patient",
     "known physician",
+    "known patient, compound",
     "name, signed or dictated",
     "name, titled",
     "name, spoken to",
@@ -117,6 +120,10 @@ def _identity(
 ) -> tuple[str, str]:
     if kind in ("patient", "physician"):
         return f"known {kind}", _written(*(person if kind == "patient" else doctor), shape, rng)
+    if kind == "married":
+        own, other = person[1], _person(rng, lists)[1]
+        halves = (own, other) if rng.random() < 0.7 else (other, own)
+        return "known patient, compound", str(rng.choice(LISTS["joints"])).join(halves)
     if kind in ("signed", "titled", "told", "bare"):
         full = {
             "signed": "name, signed or dictated",
@@ -129,6 +136,8 @@ def _identity(
         return ("hospital, known" if kind == "site" else "id, known"), fixed[kind]
     if kind == "date":
         return "date", _date(rng, str(rng.choice(LISTS["dates"])))
+    if kind == "birth":
+        return "date of birth", _date(rng, str(rng.choice(LISTS["births"])), first=1930)
     if kind in lists:
         return kind, str(rng.choice(lists[kind]))
     if kind in LISTS["as they are"]:
@@ -150,11 +159,10 @@ def _written(given: str, family: str, shape: str, rng: np.random.Generator) -> s
     return form.format(given=given, family=family, g=given[0], m=str(rng.choice(list("ABEJLMRT"))))
 
 
-def _date(rng: np.random.Generator, form: str) -> str:
-    import datetime
-
-    day = datetime.date(2012, 1, 1) + datetime.timedelta(days=int(rng.integers(0, 4300)))
-    return day.strftime(form).replace("~0", "").replace("~", "")
+def _date(rng: np.random.Generator, form: str, first: int = 2012) -> str:
+    day = datetime.date(first, 1, 1) + datetime.timedelta(days=int(rng.integers(0, 4300)))
+    told = day.strftime(form).replace("~0", "").replace("~", "")
+    return told.replace("{roman}", ROMAN[day.month - 1]).replace("{word}", ORDINALS[day.day - 1])
 
 
 def cases(part: str, count: int = REPORTS) -> Iterator[tuple[str, Planted]]:
@@ -207,9 +215,9 @@ def score(part: str, count: int = REPORTS) -> tuple[dict[str, Any], list[str]]:
             false["second pass"] += 1
     groups = {
         "known identities": [k for k in planted if k.startswith("known") or k.endswith("known")],
-        "dates": ["date"],
+        "dates": ["date", "date of birth"],
         "numbers, addresses, contacts": [
-            k for k in planted if k not in NAMES and k != "date" and "known" not in k and k != "hospital"
+            k for k in planted if k not in NAMES and not k.startswith("date") and "known" not in k and k != "hospital"
         ],
         "names in signature or dictation": ["name, signed or dictated"],
     }

@@ -20,38 +20,27 @@ import time
 from pathlib import Path
 from typing import Any
 
+from steps import Steps, from_environment
+
 MODELS = ("ours", "faithful", "blind", "projections", "llmseg")
 TRAIN, TEST = (300, 11), (60, 12)  # exams, seed
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def measure() -> dict[str, Any]:
-    folder = Path(os.environ.get("PETGROUND_BENCH_FOLDER", ROOT / "build" / "bench_grounding"))
-    until = time.monotonic() + 60.0 * float(os.environ.get("PETGROUND_BENCH_MINUTES", "170"))
+    steps = from_environment(ROOT / "build" / "bench_grounding")
     names = tuple(filter(None, os.environ.get("PETGROUND_BENCH_MODELS", "").split(","))) or MODELS
-    for part, (exams, seed) in {"train": TRAIN, "test": TEST}.items():
-        made = folder / part
-        _run(
-            folder,
-            f"phantom_{part}",
-            until,
-            "phantom",
-            "--mirrored",
-            f"--exams={exams}",
-            f"--seed={seed}",
-            f"--out={made}",
-        )
-        _run(folder, f"label_{part}", until, "label", f"--reports={made}/reports.csv", f"--exams={made}/exams",
-             f"--out={folder}/work_{part}")  # fmt: skip
+    steps.phantoms("train", *TRAIN)
+    steps.phantoms("test", *TEST)
     for name in names:
-        _train_and_evaluate(folder, name, until)
-    return {**_cost(folder, until), **_figures(folder)}
+        steps.train_and_evaluate(name, f"--config=bench_{name}")
+    return {**_cost(steps), **_figures(steps.folder)}
 
 
-def _cost(folder: Path, until: float) -> dict[str, Any]:
+def _cost(steps: Steps) -> dict[str, Any]:
     """The ratios of grounding_cost.py, measured once, in a process of their own."""
-    path = folder / "cost.json"
-    if not path.is_file() and time.monotonic() < until:
+    path = steps.folder / "cost.json"
+    if not path.is_file() and time.monotonic() < steps.until:
         told = subprocess.run(
             [sys.executable, "-P", str(Path(__file__).with_name("grounding_cost.py"))],
             stdout=subprocess.PIPE,
@@ -60,43 +49,6 @@ def _cost(folder: Path, until: float) -> dict[str, Any]:
         path.write_bytes(told.stdout)
     figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return figures
-
-
-def _train_and_evaluate(folder: Path, name: str, until: float) -> None:
-    run = folder / name
-    _run(folder, f"fit_{name}", until, "train", "fit", f"--config=bench_{name}", f"--data.work={folder}/work_train",
-         f"--run_dir={run}", "--ckpt_path=last")  # fmt: skip
-    _run(folder, f"evaluate_{name}", until, "evaluate", f"--labels={folder}/work_test", f"--truth={folder}/test",
-         f"--checkpoint={run}/checkpoints/last.ckpt", f"--out={run}/evaluation")  # fmt: skip
-
-
-def _run(folder: Path, step: str, until: float, *arguments: str) -> None:
-    """Runs a petground command once; a step that is done is not run again, one that is out of time is stopped."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / f"{step}.done"
-    if mark.is_file() or time.monotonic() >= until:
-        return
-    if step.startswith("evaluate") and not (folder / f"fit_{step.removeprefix('evaluate_')}.done").is_file():
-        return
-    sys.stderr.write(f"{step} ...\n")
-    with (folder / f"{step}.log").open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "petground.pipeline.cli", *arguments], stdout=log, stderr=log
-        )
-        try:
-            code = process.wait(timeout=max(1.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            process.wait()
-            sys.stderr.write(f"{step}: out of time, goes on with the next call\n")
-            return
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            raise
-    if code != 0:
-        sys.exit(f"{step} failed with exit code {code}: see {folder / step}.log")
-    mark.write_text(" ".join(arguments), encoding="utf-8")
 
 
 def _figures(folder: Path) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from pathlib import Path
 from types import ModuleType
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # what benchmarks share; also where the shell keeps it out (PYTHONSAFEPATH)
 NAMES = (
     "gold", "weak_labels", "touching_small", "calibrate_confidence", "numbering", "matching", "suv_oracles", "deid",
     "medspacy_speed", "archive", "model_sizes",
 )  # fmt: skip
-LONG = ("extract", "grounding")  # hours: only when named
+LONG = ("extract", "grounding", "blocks", "blocks_trained")  # hours: only when named
 LIBRARIES = ("petground", "torch", "numpy", "scipy", "spacy", "pydicom", "SimpleITK")
 
 

@@ -34,6 +34,8 @@ class NetConfig:
             {name: softmax, num_heads: 4, stages: [3]}; null: none.
         token_reduction: fewer voxels in that attention: a block by name and its options; null: all.
         mixer: a block by name, its options and `stages`, after the convolutions; null: none.
+        spacing_zyx_mm: of a voxel of the full grid, for blocks that work in mm; a stage's is this times its strides.
+            Training fills it in from `model.grid`. null: not known, 1 mm.
         in_channels: image channels (PET, CT).
         head_bias: logit that every voxel starts with. Lesions are one voxel in some thousand: with -7 the first steps
             are not spent on learning that (as in the focal loss paper, arXiv 1708.02002, section 4.1).
@@ -62,6 +64,7 @@ class NetConfig:
     attention: dict[str, Any] | None = None
     token_reduction: dict[str, Any] | None = None
     mixer: dict[str, Any] | None = None
+    spacing_zyx_mm: tuple[float, float, float] | None = None
     in_channels: int = 2
     head_bias: float = 0.0
     coarse_heads: bool = False
@@ -74,6 +77,11 @@ class NetConfig:
     def __post_init__(self) -> None:
         self._nest("projections", ProjectionsConfig)
         self._nest("llmseg", LLMSegConfig)
+        if self.spacing_zyx_mm is not None:
+            spacing = tuple(float(mm) for mm in self.spacing_zyx_mm)
+            if len(spacing) != 3 or not all(0 < mm < math.inf for mm in spacing):
+                raise BlockError(f"spacing_zyx_mm {self.spacing_zyx_mm}: three positive numbers, in mm")
+            object.__setattr__(self, "spacing_zyx_mm", spacing)
         self._check_architecture()
         if self.architecture != "llmseg":
             self._check_unet()
@@ -177,6 +185,13 @@ class NetConfig:
         if self.strides is None:
             return (2, 2, 2) if stage else (1, 1, 1)
         z, y, x = self.strides[stage]
+        return z, y, x
+
+    def stage_spacing_zyx_mm(self, stage: int) -> tuple[float, float, float]:
+        """Of a voxel of this stage's grid."""
+        strides = [self.stride_zyx(number) for number in range(stage + 1)]
+        full = self.spacing_zyx_mm or (1.0, 1.0, 1.0)
+        z, y, x = (full[axis] * math.prod(stride[axis] for stride in strides) for axis in range(3))
         return z, y, x
 
     def kernel_zyx(self, stage: int) -> tuple[int, int, int]:

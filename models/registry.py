@@ -7,15 +7,17 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from docstring_parser import DocstringStyle, parse
 from torch import nn
 
 from petground.models.blocks.attention import BLOCKS as ATTENTION
 from petground.models.blocks.contract import Block, BlockError, index
 from petground.models.blocks.fusion import BLOCKS as FUSION
 from petground.models.blocks.mixer import BLOCKS as MIXER
+from petground.models.blocks.operators import backends_of, operators_of
 from petground.models.blocks.token_reduction import BLOCKS as TOKEN_REDUCTION
 
-__all__ = ["BLOCKS", "Block", "BlockError", "build", "check_options", "find", "index", "list_blocks"]
+__all__ = ["BLOCKS", "Block", "BlockError", "build", "check_options", "find", "index", "list_blocks", "nearest"]
 
 GIVEN = ("channels", "text_channels", "num_heads")  # what the network tells a block, besides its options
 
@@ -37,14 +39,18 @@ def build(slot: str, name: str, **options: Any) -> nn.Module:
 
 
 def list_blocks(slot: str | None = None) -> list[dict[str, Any]]:
-    """Every registered block as {key, slot, paper, summary, options}; `options` maps name to default."""
+    """Every registered block as plain data: what its `Block` says, and what its code says.
+
+    equation: the class's description; options: name -> default; meanings: option -> its line there; choices: option ->
+    words that it takes; operators: kernel that the code calls -> backends of that kernel.
+    """
     if slot is not None and slot not in BLOCKS:
-        raise BlockError(f"no slot '{slot}'; {_near(slot, BLOCKS)}")
+        raise BlockError(f"no slot '{slot}'; {nearest(slot, BLOCKS)}")
     rows = []
     for name, blocks in BLOCKS.items():
         for block in blocks.values() if slot in (None, name) else ():
             options = {
-                key: None if parameter.default is inspect.Parameter.empty else parameter.default
+                key: _plain(parameter.default)
                 for key, parameter in inspect.signature(block.cls).parameters.items()
                 if key not in (*GIVEN[:2], *block.preset)
             }
@@ -58,8 +64,14 @@ def list_blocks(slot: str | None = None) -> list[dict[str, Any]]:
                     "cost": block.cost,
                     "serves": sorted(block.serves),
                     "form": block.form,
+                    "property": block.property,
                     "module": f"{block.cls.__module__}:{block.cls.__qualname__}",
+                    "preset": {key: _plain(value) for key, value in block.preset.items() if key not in ("key", "name")},
                     "options": options,
+                    "choices": {key: words for key, words in _choices(block.cls).items() if key in options},
+                    "equation": _described(block.cls)[0],
+                    "meanings": {key: text for key, text in _described(block.cls)[1].items() if key in options},
+                    "operators": {name: _backends(name) for name in operators_of(block.cls)},
                 }
             )
     return rows
@@ -72,7 +84,7 @@ def check_options(slot: str, name: str, options: Mapping[str, Any], *, complete:
     parameters = {k: p for k, p in inspect.signature(cls).parameters.items() if k not in block.preset}
     for key in options:
         if key not in parameters:
-            raise BlockError(f"{slot} '{name}' has no option '{key}'; {_near(key, parameters)}")
+            raise BlockError(f"{slot} '{name}' has no option '{key}'; {nearest(key, parameters)}")
     hints = get_type_hints(cls.__init__)
     for key, value in options.items():
         if not _fits(value, hints.get(key, Any)):
@@ -87,13 +99,46 @@ def check_options(slot: str, name: str, options: Mapping[str, Any], *, complete:
 def find(slot: str, name: str) -> Block:
     """Raises BlockError for a slot or name that is not known, listing the nearest."""
     if slot not in BLOCKS:
-        raise BlockError(f"no slot '{slot}'; {_near(slot, BLOCKS)}")
+        raise BlockError(f"no slot '{slot}'; {nearest(slot, BLOCKS)}")
     if name not in BLOCKS[slot]:
-        raise BlockError(f"no {slot} block '{name}'; {_near(name, BLOCKS[slot])}")
+        raise BlockError(f"no {slot} block '{name}'; {nearest(name, BLOCKS[slot])}")
     return BLOCKS[slot][name]
 
 
-def _near(word: str, known: Iterable[str]) -> str:
+def _choices(cls: type[nn.Module]) -> dict[str, list[Any]]:
+    """Words of each option that is one of some, null among them where it may be."""
+    found = {}
+    for key, hint in get_type_hints(cls.__init__).items():
+        parts = [hint, *get_args(hint)] if get_origin(hint) is not Literal else [hint]
+        words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+        if words:
+            found[key] = [*words, None] if type(None) in parts else words
+    return found
+
+
+def _described(cls: type[nn.Module]) -> tuple[str, dict[str, str]]:
+    """The docstring's text without its sections, and each argument's line."""
+    told = parse(inspect.getdoc(cls) or "", DocstringStyle.GOOGLE)
+    text = "\n\n".join(part for part in (told.short_description, told.long_description) if part)
+    lines = (
+        (name, " ".join((one.description or "").split())) for one in told.params for name in one.arg_name.split(", ")
+    )
+    return text, dict(lines)
+
+
+def _backends(operator: str) -> list[str]:
+    return ["sdpa"] if operator == "torch_sdpa" else backends_of(operator)
+
+
+def _plain(default: Any) -> Any:
+    """A default as JSON has it."""
+    if default is inspect.Parameter.empty:
+        return None
+    return list(default) if isinstance(default, tuple) else default
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ "did you mean ...?" where names are near, else what is known."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"

@@ -111,16 +111,17 @@ class TextDecoder(nn.Module):
             return tuple(shared)
         x = shared[0]
         for number, stage in enumerate(stages):
-            x = self._run(stage, x if number == 0 else stage.up(x), shared[number + 1], None)
+            x, _ = self._run(stage, x if number == 0 else stage.up(x), shared[number + 1], None)
         return (*shared[: len(stages) + 1 - self.config.shared_stages], x)
 
     def forward(self, shared: Sequence[Tensor], tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> Decoded:
         """Shared from `prepare` with B exams, tokens [B, S, P, D], mask [B, S, P] bool -> logits of each head.
 
+        A fusion may change a sentence's tokens: the finer stages read them as the coarser ones left them.
         box: [B, 2, 3], see `voxel_places`. Raises nothing: `GroundingNet` checks.
         """
         batch, sentences = tokens.shape[:2]
-        text = _Text(tokens.flatten(0, 1), mask.flatten(0, 1), box)
+        text: _Text | None = _Text(tokens.flatten(0, 1), mask.flatten(0, 1), box)
         x = _each(shared[0], sentences)
         logits: list[Tensor] = []
         pooled: Tensor | None = None
@@ -128,7 +129,7 @@ class TextDecoder(nn.Module):
             level = self._last - number
             if level < self.config.shared_stages:
                 break
-            x = self._run(stage, x if number == 0 else stage.up(x), shared[number + 1], text)
+            x, text = self._run(stage, x if number == 0 else stage.up(x), shared[number + 1], text)
             if str(level) in self.coarse:
                 logits.append(_with_coarser(self.coarse[str(level)](x), logits))
             if (self.filter is not None or self.presence is not None) and level == self.config.pool_stage:
@@ -144,10 +145,12 @@ class TextDecoder(nn.Module):
             None if presence is None else presence.reshape(batch, sentences),
         )
 
-    def _run(self, stage: _DecoderStage, x: Tensor, skip_part: Tensor, text: _Text | None) -> Tensor:
+    def _run(
+        self, stage: _DecoderStage, x: Tensor, skip_part: Tensor, text: _Text | None
+    ) -> tuple[Tensor, _Text | None]:
         if self.config.checkpointing and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(stage, x, skip_part, text, use_reentrant=False))
-        return cast(Tensor, stage(x, skip_part, text))
+            return cast("tuple[Tensor, _Text | None]", checkpoint(stage, x, skip_part, text, use_reentrant=False))
+        return cast("tuple[Tensor, _Text | None]", stage(x, skip_part, text))
 
     def _typed(self) -> list[_DecoderStage]:
         return cast("list[_DecoderStage]", list(self.stages))
@@ -170,12 +173,14 @@ class _DecoderStage(nn.Module):
         stride, kernel = config.stride_zyx(stage + 1), config.kernel_zyx(stage)
         self.up = nn.ConvTranspose3d(below, channels, kernel_size=stride, stride=stride)
         self.fusion = _block(config, "fusion", stage, channels=channels, text_channels=text_channels)
+        self._fusion_reads_skip = "skip" in find("fusion", config.fusion["name"]).serves
         same = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.from_up = nn.Conv3d(channels, channels, kernel, padding=same, bias=False)
         self.from_skip = nn.Conv3d(channels, channels, kernel, padding=same)
         self.activate = nn.Sequential(nn.InstanceNorm3d(channels, **_NORM), nn.LeakyReLU(_SLOPE, inplace=True))
         self.mixer = _block(config, "mixer", stage, channels=channels)
         self.voxels = _voxel_attention(config, stage, channels, text_channels)
+        self.spacing_zyx_mm = config.stage_spacing_zyx_mm(stage)
         self.rest = nn.Sequential(
             *(
                 nn.Sequential(
@@ -187,10 +192,15 @@ class _DecoderStage(nn.Module):
             )
         )
 
-    def forward(self, x: Tensor, skip_part: Tensor, text: _Text | None) -> Tensor:
-        """X [B*S, C, Z, Y, X] upsampled, skip_part [B, C, Z, Y, X] -> [B*S, C, Z, Y, X]; without text: no fusion."""
+    def forward(self, x: Tensor, skip_part: Tensor, text: _Text | None) -> tuple[Tensor, _Text | None]:
+        """X [B*S, C, Z, Y, X] upsampled, skip_part [B, C, Z, Y, X] -> [B*S, C, Z, Y, X] and the text as fused.
+
+        Without text: no fusion.
+        """
         if self.fusion is not None and text is not None:
-            x = self.fusion(x, text.tokens, text.mask, text.box)
+            given = {"skip": skip_part} if self._fusion_reads_skip else {}
+            x, tokens = self.fusion(x, text.tokens, text.mask, text.box, **given)
+            text = text._replace(tokens=tokens)
         x = self.from_up(x)
         exams = skip_part.shape[0]
         x = (x.reshape(exams, -1, *x.shape[1:]) + skip_part[:, None]).flatten(0, 1)
@@ -198,8 +208,9 @@ class _DecoderStage(nn.Module):
         if self.mixer is not None:
             out = self.mixer(out)
         if self.voxels is not None:
-            out = self.voxels(out) if text is None else self.voxels(out, text.tokens, text.mask)
-        return out
+            words = (None, None) if text is None else (text.tokens, text.mask)
+            out = self.voxels(out, *words, self.spacing_zyx_mm)
+        return out, text
 
 
 def _block(config: NetConfig, slot: str, stage: int, **given: Any) -> nn.Module | None:

@@ -30,7 +30,7 @@ from petground.training.inference import Prediction
 from petground.training.losses import LossConfig, deep_loss, losses_by_exam
 from petground.training.metrics import PROBABILITY
 from petground.training.optimizers import OptimizerConfig, make_optimizer, parameter_groups, steps_of
-from petground.training.plans import PlansConfig, require_fit, resolve
+from petground.training.plans import PlansConfig, require_fit, resolve, with_spacing
 from petground.training.predict import answers_to, predict
 from petground.training.provenance import data_hashes, git_state, versions
 
@@ -74,6 +74,7 @@ class GroundingModule(pl.LightningModule):
         if plans is not None:
             self.net_config, self.grid = resolve(_typed(PlansConfig, plans), self.net_config, self.grid)
         require_fit(self.net_config, self.grid)
+        self.net_config = with_spacing(self.net_config, self.grid)
         self.loss_config = _typed(LossConfig, loss)
         self.optimizer_config = _typed(OptimizerConfig, optimizer)
         encoder = TextEncoder(self.text_config)

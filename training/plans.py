@@ -18,7 +18,7 @@ from petground.labeling.errors import ConfigError, InputError
 from petground.models.net_config import NetConfig
 from petground.training.grid import GridSpec
 
-__all__ = ["PlansConfig", "require_fit", "resolve"]
+__all__ = ["PlansConfig", "require_fit", "resolve", "with_spacing"]
 
 FUSED = 3  # coarsest decoder stages, where voxels are few and see much; never the full resolution
 _ARCH = "architecture.arch_kwargs"
@@ -96,6 +96,21 @@ def require_fit(net: NetConfig, grid: GridSpec) -> None:
         )
     if grid.patch_zyx is not None and net.architecture == "projections":
         raise ConfigError("projections are of whole exams", fix="set model.grid.patch_zyx: null")
+
+
+def with_spacing(net: NetConfig, grid: GridSpec) -> NetConfig:
+    """`net` told how large the voxels of `grid` are, for blocks that work in mm.
+
+    With `grid.fit_height` an exam's own z spacing follows its body: the network is told the configured one. Raises
+    ConfigError when the network was told another spacing.
+    """
+    spacing = tuple(float(mm) for mm in reversed(grid.spacing_xyz_mm))
+    if net.spacing_zyx_mm not in (None, spacing):
+        raise ConfigError(
+            f"net.spacing_zyx_mm {net.spacing_zyx_mm}, but the grid's voxels are {spacing} mm (z, y, x)",
+            fix="leave model.net.spacing_zyx_mm out: it follows model.grid.spacing_xyz_mm",
+        )
+    return net if net.architecture == "llmseg" else replace(net, spacing_zyx_mm=spacing)
 
 
 def _configuration(plans: PlansConfig) -> tuple[Mapping[str, Any], Sequence[int]]:

@@ -1,10 +1,19 @@
 """Cross-attention from voxels to text tokens."""
 
 from petground.kernels.cross_attention.api import (
+    GATES,
     BackendUnavailableError,
     KernelInputError,
     available_backends,
     cross_attention,
+    fold_output,
 )
 
-__all__ = ["BackendUnavailableError", "KernelInputError", "available_backends", "cross_attention"]
+__all__ = [
+    "GATES",
+    "BackendUnavailableError",
+    "KernelInputError",
+    "available_backends",
+    "cross_attention",
+    "fold_output",
+]

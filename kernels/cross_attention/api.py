@@ -2,82 +2,121 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from functools import cache
-
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from petground.kernels.cross_attention.reference import cross_attention_reference
+from petground.kernels._shared.attention_checks import check_qkv, head_scale
+from petground.kernels._shared.dispatch import choose
+from petground.kernels._shared.errors import BackendUnavailableError, KernelInputError
+from petground.kernels._triton.attention_plans import cannot_serve
+from petground.kernels.cross_attention.ops import cross_attention_op
+from petground.kernels.cross_attention.reference import apply_gate, cross_attention_reference
 from petground.kernels.cross_attention.sdpa import cross_attention_sdpa
 
-__all__ = ["BackendUnavailableError", "KernelInputError", "available_backends", "cross_attention"]
+__all__ = [
+    "GATES",
+    "BackendUnavailableError",
+    "KernelInputError",
+    "available_backends",
+    "cross_attention",
+    "fold_output",
+]
 
-_log = logging.getLogger(__name__)
-_Impl = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
-_BACKENDS: dict[str, _Impl] = {"reference": cross_attention_reference, "sdpa": cross_attention_sdpa}
-_SDPA_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-class KernelInputError(ValueError):
-    """Tensors do not fit together; the message names the axis."""
-
-
-class BackendUnavailableError(RuntimeError):
-    """The backend asked for does not exist here or cannot serve these tensors."""
+GATES = ("none", "tanh", "residual_tanh")
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def available_backends() -> tuple[str, ...]:
-    """Names accepted by `backend=` besides "auto"."""
-    return tuple(_BACKENDS)
+def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
+    """Names that `backend=` can have for float32 tensors of this device, besides "auto"."""
+    small = torch.empty(1, 1, 1, 16, device="meta")
+    reasons = _reasons(small, small, "softmax", torch.device(device))
+    return tuple(name for name, reason in reasons.items() if reason is None)
 
 
-def cross_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, backend: str = "auto") -> Tensor:
+def cross_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    activation: str = "softmax",
+    temperature: Tensor | float | None = None,
+    shift: float = 0.0,
+    x: Tensor | None = None,
+    gate: str = "none",
+    backend: str = "auto",
+) -> Tensor:
     """Masked multi-head attention, q [B, H, N, D], k [B, H, P, D], v [B, H, P, E] -> [B, H, N, E].
+
+    answer = activation(q k^T / (sqrt(D) temperature)) v, and with a gate x * tanh(answer) or
+    x * (1 + tanh(answer)) + answer, all before anything is written.
 
     mask: [B, P] bool, True where the key is real, False where it is padding. Entries without any real key give
         zeros. Values in padded keys and their values never reach the output, unless they are not finite.
-    backend: "auto", "reference" or "sdpa". A backend asked for by name that cannot serve raises; "auto" says once
-        in the log what it picked.
+    activation: "softmax", or "sigmoid" and "softplus" of the scores + `shift`, which are not normalised (sigmoid
+        attention takes shift = -log P). For weights that sum to 1 append a column of ones to v and divide by it.
+    temperature: a number, or a tensor of one element or one per head; it gets a gradient.
+    x, gate: features to gate, [B, H, N, E], with gate "tanh" or "residual_tanh"; the answer has the type of x. The
+        gate is applied per head, so a layer between attention and gate must be folded away first: `fold_output`.
+    backend: "auto", "reference", "sdpa" (softmax), "chunked" (for the CPU; any activation) or "triton". A backend
+        asked for by name that cannot serve raises; "auto" says once in the log what it picked.
 
     Raises KernelInputError for shapes, types or devices that do not fit, BackendUnavailableError as above.
     """
-    _check(q, k, v, mask)
-    if backend == "auto":
-        backend = "sdpa" if q.dtype in _SDPA_DTYPES else "reference"
-        _say_once(backend, q.device.type)
-    if backend not in _BACKENDS:
-        raise BackendUnavailableError(f"no cross-attention backend '{backend}'; there are {', '.join(_BACKENDS)}")
-    if backend == "sdpa" and q.dtype not in _SDPA_DTYPES:
-        raise BackendUnavailableError(f"backend 'sdpa' does not take {q.dtype}; use 'reference' or 'auto'")
-    return _BACKENDS[backend](q, k, v, mask)
+    check_qkv(q, k, v, mask, activation, shift)
+    _check_gate(q, v, x, gate)
+    reasons = _reasons(q, v, activation, q.device)
+    picked = choose("cross_attention", backend, reasons, f"{q.device.type} {q.dtype} {activation}")
+    if picked == "sdpa":
+        scale = None if temperature is None else head_scale(q, temperature)
+        return apply_gate(cross_attention_sdpa(q, k, v, mask, scale), x, gate)
+    scale = head_scale(q, temperature)
+    if picked == "reference":
+        return cross_attention_reference(q, k, v, mask, scale=scale, activation=activation, shift=shift, x=x, gate=gate)
+    return cross_attention_op(q, k, v, mask, scale, x, activation, gate, float(shift), picked)[0]
 
 
-@cache
-def _say_once(backend: str, device: str) -> None:
-    _log.info("cross_attention on %s: backend %s", device, backend)
+def fold_output(
+    v: Tensor, weight: Tensor, bias: Tensor | None = None, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Values and mask after which softmax attention of one head gives what Linear(weight, bias) would make of it.
 
+    The layer after the attention goes onto the P values instead of the N answers: sum_j w_j (W v_j + b) =
+    W (sum_j w_j v_j) + b, as the weights sum to 1. So a gate that comes after the layer can be fused. An entry
+    without a real key, whose answer is zero, attends evenly to values that are all b: exact there too. Several heads
+    cannot be folded (each output channel mixes all heads): there the layer stands between attention and gate.
 
-def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
-    for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if tensor.ndim != 4:
-            raise KernelInputError(f"{name} has shape {tuple(tensor.shape)}, expected 4 axes [B, H, N or P, D]")
-        if not tensor.is_floating_point() or tensor.dtype != q.dtype or tensor.device != q.device:
-            raise KernelInputError(f"{name} is {tensor.dtype} on {tensor.device}, q is {q.dtype} on {q.device}")
-    if k.shape[:2] != q.shape[:2] or v.shape[:2] != q.shape[:2]:
-        raise KernelInputError(
-            f"batch and heads differ: q {tuple(q.shape[:2])}, k {tuple(k.shape[:2])}, v {tuple(v.shape[:2])}"
-        )
-    if k.shape[-1] != q.shape[-1]:
-        raise KernelInputError(f"q has {q.shape[-1]} channels per head, k has {k.shape[-1]}")
-    if k.shape[2] != v.shape[2] or k.shape[2] == 0:
-        raise KernelInputError(f"k has {k.shape[2]} keys, v has {v.shape[2]}; both must be the same and at least 1")
+    v [B, 1, P, E], weight [C, E], bias [C] or None, mask [B, P] or None -> v [B, 1, P, C], mask.
+    Raises KernelInputError for more than one head.
+    """
+    if v.ndim != 4 or v.shape[1] != 1:
+        raise KernelInputError(f"v is {tuple(v.shape)}: only one head's output layer can be folded, [B, 1, P, E]")
     if mask is None:
+        return linear(v, weight, bias), None
+    real = v.masked_fill(~mask[:, None, :, None], 0.0)
+    return linear(real, weight, bias), mask | ~mask.any(dim=-1, keepdim=True)
+
+
+def _reasons(q: Tensor, v: Tensor, activation: str, device: torch.device) -> dict[str, str | None]:
+    """{backend: why it cannot serve, or None}, in the order in which "auto" takes them."""
+    strange = None if q.dtype in _DTYPES else f"does not take {q.dtype}"
+    sdpa = strange if activation == "softmax" else f"has no {activation}"
+    triton = cannot_serve(q, v, device)
+    if device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
+        return {"sdpa": sdpa, "chunked": strange, "reference": None, "triton": triton}
+    return {"triton": triton, "sdpa": sdpa, "chunked": strange, "reference": None}
+
+
+def _check_gate(q: Tensor, v: Tensor, x: Tensor | None, gate: str) -> None:
+    if gate not in GATES:
+        raise KernelInputError(f"no gate '{gate}'; there are {', '.join(GATES)}")
+    if (x is None) != (gate == "none"):
+        raise KernelInputError(f"gate='{gate}' and x {'missing' if x is None else 'given'}: give both or neither")
+    if x is None:
         return
-    if mask.dtype != torch.bool:
-        raise KernelInputError(f"mask is {mask.dtype}, expected bool with True for a real key")
-    if mask.shape != (q.shape[0], k.shape[2]) or mask.device != q.device:
+    wanted = (*q.shape[:3], v.shape[3])
+    if x.shape != wanted or not x.is_floating_point() or x.device != q.device:
         raise KernelInputError(
-            f"mask is {tuple(mask.shape)} on {mask.device}, expected {(q.shape[0], k.shape[2])} on {q.device}"
+            f"x is {x.dtype} {tuple(x.shape)} on {x.device}, expected floats {wanted} as the answer on {q.device}"
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from petground.kernels.cross_attention import cross_attention
+from petground.models.blocks.contract import check_fusion
 
 __all__ = ["ContextualGate", "NoFusion", "voxel_places"]
 
@@ -61,6 +62,7 @@ class ContextualGate(nn.Module):
         super().__init__()
         if channels % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide channels={channels}")
+        self.channels, self.text_channels = channels, text_channels
         self.num_heads = num_heads
         self.form = form
         self.coordinates = coordinates
@@ -77,17 +79,19 @@ class ContextualGate(nn.Module):
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> Tensor:
-        """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool (True = a real token) -> [B, C, Z, Y, X].
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool (True = a real token) -> x, gated, and the tokens.
 
         box [E, 2, 3]: where x lies in the whole exam, see `voxel_places`, one for each B/E entries in turn (an exam's
         sentences); None: x is the whole exam.
         """
+        check_fusion("contextual_gate", x, tokens, mask, box, channels=self.channels, text_channels=self.text_channels)
         batch, channels, *grid = x.shape
         voxels = x.flatten(2).transpose(1, 2)
         queries = self.norm(voxels)
         if self.position is not None:
-            places = self.position(self._places((grid[0], grid[1], grid[2]), box, x.device)).to(queries.dtype)
+            places = self._places((grid[0], grid[1], grid[2]), box, x.device).to(self.position.weight.dtype)
+            places = self.position(places).to(queries.dtype)
             # once per exam, not once per sentence: sines of every voxel cost more than the attention
             exams = 1 if box is None else len(box)
             queries = (queries.unflatten(0, (exams, -1)) + places.reshape(exams, 1, -1, channels)).flatten(0, 1)
@@ -97,8 +101,8 @@ class ContextualGate(nn.Module):
         attended = attended.transpose(1, 2).reshape(batch, -1, channels)
         answer = self.dropout(self.out(attended)).transpose(1, 2).reshape(x.shape)
         if self.form == "gate":
-            return x * torch.tanh(answer)
-        return x * (1.0 + torch.tanh(answer)) + answer
+            return x * torch.tanh(answer), tokens
+        return x * (1.0 + torch.tanh(answer)) + answer, tokens
 
     def _split(self, h: Tensor) -> Tensor:
         return h.reshape(*h.shape[:-1], self.num_heads, -1).transpose(1, 2)
@@ -116,7 +120,9 @@ class NoFusion(nn.Module):
 
     def __init__(self, channels: int, text_channels: int):
         super().__init__()
+        self.channels, self.text_channels = channels, text_channels
 
-    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> Tensor:
-        """X [B, C, Z, Y, X] -> x; tokens [B, P, D], mask [B, P] and box are not read."""
-        return x
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """X [B, C, Z, Y, X] and tokens [B, P, D] as they come; mask [B, P] and box are checked, not read."""
+        check_fusion("none", x, tokens, mask, box, channels=self.channels, text_channels=self.text_channels)
+        return x, tokens

@@ -3,7 +3,7 @@
 - attention:       (q, k, v, mask, bias, grid) -> out, and the map when asked for
 - token_reduction: (tokens, scores, mask, grid, text) -> fewer tokens and the exact way back to the dense grid
 - mixer:           3D features -> 3D features of the same shape
-- fusion:          voxel features and text tokens -> both
+- fusion:          (x, tokens, mask, box) -> voxel features and text tokens, both of the same shape as they came
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ __all__ = [
     "Reduced",
     "check_attention",
     "check_features",
+    "check_fusion",
+    "check_text",
     "check_tokens",
     "index",
 ]
@@ -58,7 +60,10 @@ class Block:
         cost: time in N queries, M keys, d channels, as the paper states it.
         serves: attention: of "bias" (an additive bias), "weights" (the map on request), "grid" (needs the 3D grid).
             token_reduction: of "text", "scores": what it cannot do without.
+            fusion: of "box" (reads where a patch lies, when its `coordinates` are on), "skip" (reads the encoder's
+            features of its stage), "tokens" (gives back changed tokens), "identity" (starts as the identity).
         form: which published form was built, where sources differ or the equation was taken from memory.
+        property: what holds of it whatever its weights, as its tests assert.
     """
 
     slot: str
@@ -71,6 +76,7 @@ class Block:
     cost: str = ""
     serves: frozenset[str] = frozenset()
     form: str = ""
+    property: str = ""
 
 
 def index(blocks: Iterable[Block]) -> dict[str, dict[str, Block]]:
@@ -111,12 +117,16 @@ class Reduced:
     tokens: [B, K, C]. mask: [B, K] bool, True where a token is real (entries of a batch may keep different numbers).
     kept: [B, K] the voxel whose place a token has, -1 for a token that stands for several and has none of its own.
     unmerge: [B, K, E] -> [B, N, E], linear: each voxel's value from the reduced ones; exact for kept voxels.
+    gain: [B, K], what a layer adds to a token is multiplied by it before the un-merge (a router's weight); None: 1.
+    carry: [B, N], what a voxel brings past the layer is multiplied by it (mixture of depths); None: 1.
     """
 
     tokens: Tensor
     mask: Tensor
     kept: Tensor
     unmerge: Callable[[Tensor], Tensor]
+    gain: Tensor | None = None
+    carry: Tensor | None = None
 
 
 def check_attention(
@@ -173,9 +183,16 @@ def check_attention(
 
 
 def check_tokens(
-    block: str, tokens: Tensor, *, mask: Tensor | None = None, scores: Tensor | None = None, grid: Grid | None = None
+    block: str,
+    tokens: Tensor,
+    *,
+    mask: Tensor | None = None,
+    scores: Tensor | None = None,
+    grid: Grid | None = None,
+    text: Tensor | None = None,
+    text_mask: Tensor | None = None,
 ) -> None:
-    """Raises BlockInputError unless tokens [B, N, C], mask [B, N] bool, scores [B, N] and the grid fit together."""
+    """Raises BlockInputError unless tokens [B, N, C], mask [B, N] bool, scores [B, N], grid and text fit together."""
     if tokens.ndim != 3 or 0 in tokens.shape or not tokens.is_floating_point():
         raise BlockInputError(block, "tokens", f"is {tuple(tokens.shape)} {tokens.dtype}", "give floats [B, N, C]")
     wanted = tuple(tokens.shape[:2])
@@ -189,9 +206,78 @@ def check_tokens(
     if grid is not None and grid.tokens != tokens.shape[1]:
         what = f"{grid.shape_zyx} has {grid.tokens} voxels"
         raise BlockInputError(block, "grid", what, f"tokens has {tokens.shape[1]}")
+    check_text(block, tokens, text, text_mask)
+
+
+def check_text(block: str, tokens: Tensor, text: Tensor | None, text_mask: Tensor | None) -> None:
+    """Raises BlockInputError unless text [B, P, C] and text_mask [B, P] bool go with the tokens [B, N, C].
+
+    Under autocast the text's type may be another.
+    """
+    if text is None:
+        if text_mask is not None:
+            raise BlockInputError(block, "text_mask", "is of no text", "give the text, too, or neither")
+        return
+    batch, _, channels = tokens.shape
+    if text.ndim != 3 or text.shape[0] != batch or text.shape[2] != channels or text.shape[1] == 0:
+        remedy = f"give [{batch}, P, {channels}], at least one word"
+        raise BlockInputError(block, "text", f"is {tuple(text.shape)}", remedy)
+    mixed = text.is_floating_point() and torch.is_autocast_enabled(tokens.device.type)
+    if text.device != tokens.device or (text.dtype != tokens.dtype and not mixed):
+        remedy = f"as the tokens: {tokens.dtype} on {tokens.device}"
+        raise BlockInputError(block, "text", f"is {text.dtype} on {text.device}", remedy)
+    if text_mask is not None and (
+        text_mask.dtype != torch.bool or text_mask.shape != text.shape[:2] or text_mask.device != text.device
+    ):
+        what = f"is {text_mask.dtype} {tuple(text_mask.shape)} on {text_mask.device}"
+        raise BlockInputError(block, "text_mask", what, f"bool {tuple(text.shape[:2])} on {text.device}")
 
 
 def check_features(block: str, x: Tensor, channels: int) -> None:
     """Raises BlockInputError unless x is [B, channels, Z, Y, X] of floats with no empty axis."""
     if x.ndim != 5 or x.shape[1] != channels or 0 in x.shape or not x.is_floating_point():
         raise BlockInputError(block, "x", f"is {tuple(x.shape)} {x.dtype}", f"give floats [B, {channels}, Z, Y, X]")
+
+
+def check_fusion(
+    block: str,
+    x: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    box: Tensor | None,
+    *,
+    channels: int,
+    text_channels: int,
+    skip: Tensor | None = None,
+) -> None:
+    """Raises BlockInputError unless the streams of a fusion fit together.
+
+    x [B, channels, Z, Y, X] and tokens [B, P, text_channels] of one floating type and device (under autocast the types
+    may differ), mask [B, P] bool, box [E, 2, 3] or None and skip [E, channels, Z, Y, X] or None, where B = E times the
+    sentences of an exam, which stand together.
+    """
+    check_features(block, x, channels)
+    if tokens.ndim != 3 or 0 in tokens.shape or not tokens.is_floating_point() or tokens.shape[2] != text_channels:
+        what = f"is {tuple(tokens.shape)} {tokens.dtype}"
+        raise BlockInputError(block, "tokens", what, f"give floats [B, P, {text_channels}], P of at least one")
+    batch = x.shape[0]
+    if tokens.shape[0] != batch:
+        raise BlockInputError(block, "tokens", f"has {tokens.shape[0]} entries", f"x has {batch}: one sentence each")
+    if tokens.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise BlockInputError(block, "tokens", f"is {tokens.dtype}", f"as x: {x.dtype}, or use autocast")
+    wanted = (batch, tokens.shape[1])
+    if mask.dtype != torch.bool or tuple(mask.shape) != wanted:
+        raise BlockInputError(block, "mask", f"is {mask.dtype} {tuple(mask.shape)}", f"bool {wanted}, True = real")
+    for name, tensor in (("tokens", tokens), ("mask", mask), ("box", box), ("skip", skip)):
+        if tensor is not None and tensor.device != x.device:
+            raise BlockInputError(block, name, f"is on {tensor.device}", f"move it to {x.device}, where x is")
+    if box is not None and (
+        box.ndim != 3 or tuple(box.shape[1:]) != (2, 3) or not len(box) or batch % len(box) or box.dtype == torch.bool
+    ):
+        remedy = f"give corners [E, 2, 3] (z, y, x), E a divisor of {batch}"
+        raise BlockInputError(block, "box", f"is {box.dtype} {tuple(box.shape)}", remedy)
+    if skip is not None and (
+        skip.ndim != 5 or tuple(skip.shape[1:]) != tuple(x.shape[1:]) or not len(skip) or batch % len(skip)
+    ):
+        remedy = f"give [E, {', '.join(map(str, x.shape[1:]))}], E a divisor of {batch}"
+        raise BlockInputError(block, "skip", f"is {tuple(skip.shape)}", remedy)

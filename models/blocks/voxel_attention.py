@@ -13,6 +13,7 @@ class VoxelAttention(nn.Module):
     """x + Linear(attention(q, k, v)) over the voxels, pre-normalised; the identity at the start.
 
     With a reduction the attention runs on its tokens alone, and what it adds goes back to the voxels by its un-merge.
+    A routed reduction also weighs what is added (`gain`) and what goes past (`carry`).
 
     Args:
         channels: of the features.
@@ -55,13 +56,16 @@ class VoxelAttention(nn.Module):
         mask: Tensor | None = None,
         spacing_zyx_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
     ) -> Tensor:
-        """X [B, C, Z, Y, X] -> the same shape; the sentence's tokens [B, P, D], mask [B, P] bool for a reduction."""
+        """X [B, C, Z, Y, X] -> the same shape; the sentence's tokens [B, P, D], mask [B, P] bool for a reduction.
+
+        spacing_zyx_mm: of x's voxels, for blocks that work in mm.
+        """
         z, y, width = x.shape[2:]
         grid = Grid((z, y, width), spacing_zyx_mm)
         voxels = self.norm(grid.flat(x))
         reduced: Reduced | None = None
         if self.reduction is not None and self.text is not None:
-            text = None if tokens is None else self.text(tokens)
+            text = None if tokens is None else self.text(tokens).to(voxels.dtype)  # autocast norms wider than it maps
             reduced = self.reduction(voxels, grid=grid, text=text, text_mask=mask)
         states = voxels if reduced is None else reduced.tokens
         q, k, v = (
@@ -73,5 +77,7 @@ class VoxelAttention(nn.Module):
             out, _ = self.attention(q, k, v, mask=reduced.mask)
         added = self.outward(out.transpose(1, 2).flatten(2))
         if reduced is not None:
-            added = reduced.unmerge(added)
+            added = reduced.unmerge(added if reduced.gain is None else added * reduced.gain[..., None])
+            if reduced.carry is not None:
+                x = x * grid.dense(reduced.carry[..., None])
         return x + grid.dense(added)

@@ -36,12 +36,12 @@ def test_published_form_is_the_default() -> None:
     voxels = x1.flatten(2).transpose(1, 2)
     scores = gate.query(voxels) @ gate.key(text).transpose(1, 2) / 8**0.5
     answer = gate.out(scores.softmax(-1) @ gate.value(text)).transpose(1, 2).reshape(x1.shape)
-    assert torch.allclose(gate(x, tokens, mask)[1:], x1 * answer.tanh(), atol=1e-6)
+    assert torch.allclose(gate(x, tokens, mask)[0][1:], x1 * answer.tanh(), atol=1e-6)
 
 
 def test_gate_never_grows_a_feature() -> None:
     x, tokens, mask = _inputs()
-    assert (_gate()(x, 100 * tokens, mask).abs() <= x.abs()).all()
+    assert (_gate()(x, 100 * tokens, mask)[0].abs() <= x.abs()).all()
 
 
 def test_zero_output_projection_closes_the_gate_or_is_the_identity() -> None:
@@ -49,8 +49,8 @@ def test_zero_output_projection_closes_the_gate_or_is_the_identity() -> None:
     gate = _gate()
     nn.init.zeros_(gate.out.weight)
     nn.init.zeros_(gate.out.bias)
-    assert gate(x, tokens, mask).abs().max() == 0
-    assert torch.equal(_gate(form="residual_gate")(x, tokens, mask), x)  # its state at the start
+    assert gate(x, tokens, mask)[0].abs().max() == 0
+    assert torch.equal(_gate(form="residual_gate")(x, tokens, mask)[0], x)  # its state at the start
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -58,20 +58,21 @@ def test_order_and_padding_of_tokens_do_not_matter(options: dict[str, object]) -
     x, tokens, mask = _inputs()
     gate = _gate(**options)
     nn.init.normal_(gate.out.weight)
-    out = gate(x, tokens, mask)
-    assert not torch.allclose(out, gate(x, tokens.flip(0), mask), atol=1e-3)
+    out, said = gate(x, tokens, mask)
+    assert said is tokens
+    assert not torch.allclose(out, gate(x, tokens.flip(0), mask)[0], atol=1e-3)
     order = torch.tensor([3, 1, 0, 2, 4, 5, 6])
-    assert torch.allclose(out, gate(x, tokens[:, order], mask), atol=1e-5)
+    assert torch.allclose(out, gate(x, tokens[:, order], mask)[0], atol=1e-5)
     padded = tokens.clone()
     padded[~mask] = 50.0
-    assert torch.equal(out, gate(x, padded, mask))
+    assert torch.equal(out, gate(x, padded, mask)[0])
 
 
 def test_coordinates_tell_left_from_right_and_nothing_else_does() -> None:
     same_everywhere = torch.ones(1, 8, 2, 2, 6)
     tokens, mask = torch.randn(1, 3, 6), torch.ones(1, 3, dtype=torch.bool)
-    assert _gate()(same_everywhere, tokens, mask).std((2, 3, 4)).max() < 1e-6
-    out = _gate(coordinates="linear")(same_everywhere, tokens, mask)
+    assert _gate()(same_everywhere, tokens, mask)[0].std((2, 3, 4)).max() < 1e-6
+    out, _ = _gate(coordinates="linear")(same_everywhere, tokens, mask)
     assert not torch.allclose(out[..., 0], out[..., 5], atol=1e-4)
 
 
@@ -85,7 +86,9 @@ def test_coordinates_are_of_the_place_not_of_the_resolution() -> None:
 
 def test_no_fusion_passes_features_through() -> None:
     x, tokens, mask = _inputs()
-    assert build("fusion", "none", channels=8, text_channels=6)(x, tokens, mask) is x
+    same, said = build("fusion", "none", channels=8, text_channels=6)(x, tokens, mask)
+    assert same is x
+    assert said is tokens
 
 
 def test_a_patch_has_the_coordinates_of_its_place_in_the_exam() -> None:
@@ -103,7 +106,7 @@ def test_sentences_of_an_exam_share_its_box() -> None:
     nn.init.normal_(gate.out.weight)
     x, tokens, mask = torch.randn(4, 8, 2, 3, 4), tokens.repeat(2, 1, 1), mask.repeat(2, 1)
     box = torch.tensor([[[-1.0, -1.0, -1.0], [0.0, 0.5, 1.0]], [[0.0, -0.5, -1.0], [1.0, 1.0, 0.25]]])
-    together = gate(x, tokens, mask, box)
+    together, _ = gate(x, tokens, mask, box)
     for n in range(4):  # exams 0, 0, 1, 1
-        alone = gate(x[n : n + 1], tokens[n : n + 1], mask[n : n + 1], box[n // 2 : n // 2 + 1])
+        alone, _ = gate(x[n : n + 1], tokens[n : n + 1], mask[n : n + 1], box[n // 2 : n // 2 + 1])
         assert torch.allclose(alone[0], together[n], atol=1e-5)

@@ -44,11 +44,16 @@ class SoftmaxAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool True = real -> [B, H, N, E] and the map.
 
-        The map [B, H, N, M] only when asked for; otherwise N x M is never held.
+        The map [B, H, N, M] only when asked for; otherwise nothing of N x M is held, but for a bias as it was given and
+        the bits of "causal with padding".
         """
         check_attention(
             "softmax", q, k, v, mask=mask, bias=bias, grid=grid, causal=causal, patterns=("self", "cross", "causal")
         )
+        # PyTorch's fused kernels want the channels side by side, and silently hold N x M where they are not
+        q, k, v = (part if part.stride(-1) == 1 else part.contiguous() for part in (q, k, v))
+        if causal and mask is None and bias is None and not need_weights:
+            return scaled_dot_product_attention(q, k, v, is_causal=True), None
         keep = None if mask is None else mask[:, None, None, :]
         if causal:
             before = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()

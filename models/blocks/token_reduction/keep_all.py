@@ -27,7 +27,7 @@ class KeepAll(nn.Module):
         text_mask: Tensor | None = None,
     ) -> Reduced:
         """Tokens [B, N, C], scores [B, N] (higher stays), mask [B, N] bool, text [B, P, C] -> Reduced with K = N."""
-        check_tokens("none", tokens, mask=mask, scores=scores, grid=grid)
+        check_tokens("none", tokens, mask=mask, scores=scores, grid=grid, text=text, text_mask=text_mask)
         batch, count = tokens.shape[:2]
         real = torch.ones(batch, count, dtype=torch.bool, device=tokens.device) if mask is None else mask
         places = torch.arange(count, device=tokens.device).expand(batch, -1)

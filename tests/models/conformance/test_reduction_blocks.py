@@ -180,6 +180,13 @@ def test_wrong_inputs_name_block_argument_and_remedy(block: Block) -> None:
         ("mask", tokens, {**given, "mask": torch.ones(2, 24)}),
         ("scores", tokens, {**given, "scores": torch.zeros(2, 25)}),
         ("grid", tokens, {**given, "grid": Grid((2, 3, 5))}),
+        ("text", tokens, {**given, "text": given["text"][:1]}),
+        ("text", tokens, {**given, "text": given["text"][..., :4]}),
+        ("text", tokens, {**given, "text": given["text"][:, :0], "text_mask": None}),
+        ("text", tokens, {**given, "text": given["text"].float()}),
+        ("text_mask", tokens, {**given, "text_mask": torch.ones(2, 4, dtype=torch.bool)}),
+        ("text_mask", tokens, {**given, "text_mask": torch.ones(2, 5)}),
+        ("text_mask", tokens, {**given, "text": None}),
     ]
     for argument, values, keywords in wrong:
         with pytest.raises(BlockInputError) as caught:

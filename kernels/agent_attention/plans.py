@@ -1,0 +1,45 @@
+"""What agent attention's kernels take, their block sizes, and how answers lie in memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from petground.kernels._triton.attention_plans import Plan
+from petground.kernels._triton.runtime import why_not
+
+__all__ = ["cannot_serve", "empty_rows", "plan"]
+
+_WIDEST = {torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}  # channels of a head
+
+
+# {kernel: {(16-bit?, channels up to): plan}}; a fixed table: every entry is compiled ahead and compared
+_TABLE = {
+    "forward": {(True, 64): Plan(64, 64, 4, 2), (True, 128): Plan(64, 64, 8, 2), (False, 64): Plan(32, 32, 4, 2)},
+    "queries": {(True, 64): Plan(64, 64, 8, 2), (True, 128): Plan(64, 32, 8, 2), (False, 64): Plan(16, 32, 4, 1)},
+    "keys": {(True, 64): Plan(64, 64, 8, 2), (True, 128): Plan(32, 64, 8, 2), (False, 64): Plan(32, 32, 8, 1)},
+    "bias": {(True, 64): Plan(64, 64, 8, 1), (True, 128): Plan(64, 64, 8, 1), (False, 64): Plan(32, 32, 4, 1)},
+}
+
+
+def plan(kernel: str, q: Tensor, v: Tensor) -> Plan:
+    """For "forward", "queries", "keys" or "bias"."""
+    width = max(q.shape[3], v.shape[3])
+    half = q.element_size() == 2
+    return next(found for (two, most), found in _TABLE[kernel].items() if two == half and width <= most)
+
+
+def empty_rows(like: Tensor, width: int) -> Tensor:
+    """[B, H, N, width], as [B, N, H, width] in memory, so that joining the heads afterwards copies nothing."""
+    batch, heads, rows, _ = like.shape
+    return like.new_empty(batch, rows, heads, width).transpose(1, 2)
+
+
+def cannot_serve(q: Tensor, v: Tensor, device: torch.device) -> str | None:
+    """Why the kernels cannot take these tensors, or None."""
+    if q.dtype not in _WIDEST:
+        return f"does not take {q.dtype}"
+    width = max(q.shape[-1], v.shape[-1])
+    if width > _WIDEST[q.dtype]:
+        return f"takes up to {_WIDEST[q.dtype]} channels per head of {q.dtype}, these have {width}"
+    return why_not(device)

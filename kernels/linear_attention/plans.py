@@ -1,0 +1,47 @@
+"""What linear attention's kernels take, their block sizes, and how answers lie in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from petground.kernels._triton.runtime import why_not
+
+__all__ = ["Plan", "cannot_serve", "empty_rows", "plan", "tile_width"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Chunks of `tokens`; at most `block` channels at a time."""
+
+    tokens: int
+    block: int
+    num_warps: int
+    num_stages: int
+
+
+def plan(half: bool) -> Plan:
+    """For bfloat16 products, or float32 ones. A fixed table: every entry is compiled ahead and compared."""
+    return Plan(64, 64, 4, 2) if half else Plan(32, 32, 4, 2)
+
+
+def tile_width(channels: int, most: int) -> int:
+    """Channels at a time: a power of two from 16 to `most`."""
+    return min(most, max(16, 1 << (channels - 1).bit_length()))
+
+
+def empty_rows(like: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """[B, H, N, width], as [B, N, H, width] in memory, so that joining the heads afterwards copies nothing."""
+    batch, heads, rows, _ = like.shape
+    return like.new_empty(batch, rows, heads, width, dtype=dtype).transpose(1, 2)
+
+
+def cannot_serve(q: Tensor, log_decay: Tensor | None, device: torch.device) -> str | None:
+    """Why the kernels cannot take these tensors, or None."""
+    if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"does not take {q.dtype}"
+    if log_decay is not None and log_decay.requires_grad and torch.is_grad_enabled():
+        return "gives log_decay no gradient"
+    return why_not(device)

@@ -1,0 +1,142 @@
+"""Linear attention written out: the quadratic form, which is the truth, and the chunked form, which never holds N x N.
+
+q [B, H, N, D] and k [B, H, M, D] are features already (a feature map is the caller's), v [B, H, M, E],
+mask [B, M] bool with True = a real key, log_decay [H] with values <= 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["linear_attention_chunked", "linear_attention_quadratic", "linear_attention_stream"]
+
+
+def linear_attention_quadratic(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    log_decay: Tensor | None = None,
+    *,
+    causal: bool = False,
+    normalize: bool = False,
+) -> Tensor:
+    """o_i = sum_j W_ij v_j with W_ij = (q_i . k_j) exp(log_decay |i - j|), over j <= i when causal -> [B, H, N, E].
+
+    normalize divides each row by its sum. Holds [B, H, N, M] in memory.
+    """
+    weights = q @ k.transpose(-1, -2)
+    rows, cols = weights.shape[-2:]
+    if log_decay is not None:
+        steps = (torch.arange(rows, device=q.device)[:, None] - torch.arange(cols, device=q.device)).abs()
+        weights = weights * torch.exp(log_decay.to(q.dtype)[:, None, None] * steps)
+    if causal:
+        weights = weights.tril()
+    if mask is not None:
+        weights = weights.masked_fill(~mask[:, None, None, :], 0.0)
+        v = v.masked_fill(~mask[:, None, :, None], 0.0)
+    out = weights @ v
+    return out / _nonzero(weights.sum(-1, keepdim=True)) if normalize else out
+
+
+def linear_attention_chunked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    log_decay: Tensor | None = None,
+    *,
+    causal: bool = False,
+    normalize: bool = False,
+    chunk_size: int = 64,
+) -> Tensor:
+    """Same contract as `linear_attention_quadratic`, in time and memory linear in N.
+
+    Without decay and order it is q (k^T v). Else chunks of `chunk_size` tokens in turn (Lightning Attention-2, arXiv
+    2401.04658, section 3.2): inside a chunk the left product, of all earlier chunks a state [D, E]. Both directions
+    are two passes, the second strict, so that no token counts twice.
+    """
+    k, v = _real(k, v, mask, normalize)
+    if causal:
+        out, _ = _scan(q, k, v, log_decay, chunk_size, strict=False)
+    elif log_decay is None:
+        out = q @ (k.transpose(-1, -2) @ v)
+    else:
+        out, _ = _scan(q, k, v, log_decay, chunk_size, strict=False)
+        back, _ = _scan(q.flip(2), k.flip(2), v.flip(2), log_decay, chunk_size, strict=True)
+        out = out + back.flip(2)
+    return _divided(out) if normalize else out
+
+
+def linear_attention_stream(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor | None = None,
+    mask: Tensor | None = None,
+    log_decay: Tensor | None = None,
+    *,
+    normalize: bool = False,
+    chunk_size: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """The causal form piece by piece: output of these tokens and the state for the next ones.
+
+    state [B, H, D, E] (E + 1 when normalize: the last column sums the keys), in float32 at least; None starts anew.
+    Its size does not depend on how many tokens have passed.
+    """
+    k, v = _real(k, v, mask, normalize)
+    out, state = _scan(q, k, v, log_decay, chunk_size, strict=False, state=state)
+    return (_divided(out) if normalize else out), state
+
+
+def _scan(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    chunk_size: int,
+    *,
+    strict: bool,
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """State S <- lambda^L S + (lambda^(L-1-t) k_t)^T v_t; o_t = lambda^(t+1) q_t S + the products inside the chunk.
+
+    lambda only ever gets exponents >= 0: nothing overflows. strict leaves a token's own key out. The state is kept
+    in float32 at least, or its sums over many chunks would stand still in bfloat16.
+    """
+    wide = torch.promote_types(q.dtype, torch.float32)
+    decay = torch.zeros(q.shape[1], dtype=wide, device=q.device) if log_decay is None else log_decay.to(wide)
+    decay = decay[:, None, None]
+    if state is None:
+        state = torch.zeros(*q.shape[:2], q.shape[-1], v.shape[-1], dtype=wide, device=q.device)
+    outs = []
+    for qc, kc, vc in zip(*(torch.split(one, chunk_size, 2) for one in (q, k, v)), strict=True):
+        qc, kc, vc = qc.to(wide), kc.to(wide), vc.to(wide)
+        count = qc.shape[2]
+        t = torch.arange(count, dtype=wide, device=q.device)
+        inside = qc @ kc.transpose(-1, -2) * torch.exp(decay * (t[:, None] - t).clamp(min=0))
+        into = qc * torch.exp(decay * (t[:, None] + 1))
+        outs.append((inside.tril(-1 if strict else 0) @ vc + into @ state).to(v.dtype))
+        last = kc * torch.exp(decay * (count - 1 - t[:, None]))
+        state = state * torch.exp(decay * count) + last.transpose(-1, -2) @ vc
+    return torch.cat(outs, dim=2), state
+
+
+def _real(k: Tensor, v: Tensor, mask: Tensor | None, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Padded keys and values become zero; with normalize a column of ones beside the values sums the weights."""
+    if normalize:
+        v = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
+    if mask is None:
+        return k, v
+    padded = ~mask[:, None, :, None]
+    return k.masked_fill(padded, 0.0), v.masked_fill(padded, 0.0)
+
+
+def _divided(out: Tensor) -> Tensor:
+    return out[..., :-1] / _nonzero(out[..., -1:])
+
+
+def _nonzero(total: Tensor) -> Tensor:
+    """A row without keys sums to zero and stays zero."""
+    return total.masked_fill(total == 0, 1.0)

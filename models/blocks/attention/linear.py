@@ -1,0 +1,132 @@
+"""Linear attention: one formula with a feature map, a decay and a normaliser; its presets are published systems."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from petground.kernels.linear_attention import linear_attention
+from petground.models.blocks.attention.feature_maps import NON_NEGATIVE, FeatureMap, make_features
+from petground.models.blocks.contract import Grid, check_attention
+
+__all__ = ["LinearAttention", "attention_distillation", "log_decays", "rms_norm"]
+
+
+class LinearAttention(nn.Module):
+    """o_i = norm(sum_j (phi(q_i) . phi(k_j)) lambda_h^|i-j| v_j), causal over j <= i, in time and memory linear in N.
+
+    Computed in chunks of the tokens with a running state [F, E] (Lightning Attention-2, arXiv 2401.04658, section
+    3.2), or as phi(q) (phi(k)^T v) without decay and order. Tokens stand in the grid's C order, z slowest.
+    Both directions, |i-j|, are our extension: the papers are causal.
+
+    Args:
+        channels: of all heads together.
+        num_heads: heads.
+        key: the registered name, for messages.
+        feature_map: phi, see `feature_maps`.
+        decay: "none": lambda = 1; "heads": log lambda_h = -8 h / H for h = 0..H-1 (TransNormerLLM, arXiv 2307.14995);
+            "slopes": log lambda_h = -2^(-8 (h + 1) / H), ALiBi's slopes, as Lightning Attention's code.
+        decay_scale: factor on log lambda; the papers' 1 - layer / layers. 0 gives lambda = 1.
+        normalize: "sum": rows of weights sum to one (phi must not be negative); "rms": o / rms(o) over the head's
+            channels (SRMSNorm of TransNormerLLM); "none".
+        feature_dim: what phi "taylor" projects q and k to, per head; 0: as wide as they are.
+        chunk_size: tokens in a chunk. It changes time and memory, not the answer.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int = 1,
+        key: str = "linear",
+        feature_map: FeatureMap = "identity",
+        decay: Literal["none", "heads", "slopes"] = "none",
+        decay_scale: float = 1.0,
+        normalize: Literal["none", "sum", "rms"] = "rms",
+        feature_dim: int = 16,
+        chunk_size: int = 64,
+    ):
+        super().__init__()
+        if normalize == "sum" and feature_map not in NON_NEGATIVE:
+            raise ValueError(
+                f"normalize=sum needs weights that are not negative: feature_map {', '.join(NON_NEGATIVE)}"
+            )
+        if chunk_size < 1 or feature_dim < 0 or decay_scale < 0:
+            raise ValueError("chunk_size must be at least 1, feature_dim and decay_scale at least 0")
+        self.key = key
+        self.normalize = normalize
+        self.chunk_size = chunk_size
+        self.patterns = ("self", "cross", "causal") if decay == "none" else ("self", "causal")
+        self.of_q = make_features(feature_map, num_heads, channels // num_heads, feature_dim)
+        self.of_k = make_features(feature_map, num_heads, channels // num_heads, feature_dim)
+        self.log_decay: Tensor | None
+        rates = None if decay == "none" else log_decays(num_heads, decay) * decay_scale
+        self.register_buffer("log_decay", rates, persistent=False)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor | None = None,
+        bias: Tensor | None = None,
+        grid: Grid | None = None,
+        causal: bool = False,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool True = real -> [B, H, N, E] and the map.
+
+        The map [B, H, N, M] only when asked for and normalize is "sum": else the weights are no shares.
+        """
+        check_attention(
+            self.key, q, k, v, mask=mask, bias=bias, grid=grid, causal=causal, patterns=self.patterns, takes_bias=False
+        )
+        fq, fk = self.of_q(q).to(v.dtype), self.of_k(k).to(v.dtype)  # autocast widens softmax
+        shares = self.normalize == "sum"
+        out = linear_attention(
+            fq,
+            fk,
+            v,
+            mask=mask,
+            log_decay=self.log_decay,
+            causal=causal,
+            normalize=shares,
+            chunk_size=self.chunk_size,
+        )
+        if self.normalize == "rms":
+            out = rms_norm(out)
+        return out, self._map(fq, fk, mask, causal) if need_weights and shares else None
+
+    def _map(self, fq: Tensor, fk: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        """The operator on unit vectors as values is its own map."""
+        count = fk.shape[2]
+        units = torch.eye(count, dtype=fq.dtype, device=fq.device).expand(*fk.shape[:2], -1, -1)
+        return linear_attention(
+            fq, fk, units, mask=mask, log_decay=self.log_decay, causal=causal, normalize=True, backend="reference"
+        )
+
+
+def log_decays(num_heads: int, decay: str) -> Tensor:
+    """Log lambda of each head [H], <= 0: "heads" or "slopes", see `LinearAttention`."""
+    heads = torch.arange(num_heads, dtype=torch.float64)
+    rates = -8.0 * heads / num_heads if decay == "heads" else -(2.0 ** (-8.0 * (heads + 1.0) / num_heads))
+    return rates.float()
+
+
+def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """X / sqrt(mean of x^2 over the last axis + eps), no parameters."""
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps)
+
+
+def attention_distillation(teacher: Tensor, student: Tensor) -> Tensor:
+    """Cross-entropy -sum_j t_j log(s_j), the mean over rows (Hedgehog, arXiv 2402.04347).
+
+    teacher, student: maps [B, H, N, M] whose rows sum to one; what the teacher never looks at costs nothing. At least
+    the teacher's entropy, equal only where the maps are. Rows without keys cost nothing.
+    """
+    tiny = torch.finfo(student.dtype).tiny
+    cost = -(teacher * student.clamp(min=tiny).log()).sum(dim=-1)
+    real = teacher.sum(dim=-1) > 0
+    return (cost * real).sum() / real.sum().clamp(min=1)

@@ -1,0 +1,164 @@
+"""Routing attention: tokens attend within clusters of like content, found by online spherical k-means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, normalize
+
+from petground.models.blocks.attention.grouping import box_attention, lattice, triple
+from petground.models.blocks.attention.head_gates import check_heads
+from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.contract import Grid, check_attention
+
+__all__ = ["RoutingAttention"]
+
+
+class RoutingAttention(nn.Module):
+    """Attention within clusters (Routing Transformer, arXiv 2003.05997, section 4.1, algorithm 1).
+
+    q and k are layer-normalised without scale and shift. Each of the `clusters` unit centroids m_c of a head takes the
+    w = ceil(N / clusters) queries and the w keys of the largest products with it (both sets, as in the noncausal case);
+    within a cluster out = softmax(q k^T / sqrt(D)) v. A query that several clusters take gets the mean of their
+    answers, one that none takes zero. In training the centroids follow the tokens nearest to them, m_c <- decay m_c +
+    (1 - decay) / 2 (mean of queries + mean of keys), and are made unit vectors again. The first `local_heads` heads
+    see the box of `radius` voxels around the query instead (without a grid: `span` tokens to either side).
+
+    The causal pattern is not served: a later token can displace an earlier one from a cluster, so that what the paper
+    trains with a causal mask inside clusters still looks ahead. Clusters about sqrt(N) give the paper's N^1.5 d.
+
+    Args:
+        channels: of all heads together.
+        num_heads: heads.
+        clusters: centroids of a head.
+        decay: of the moving average of centroids, 1 leaves them.
+        local_heads: heads that are local; half of them by default.
+        radius: of the local heads' box, voxels along z, y, x.
+        span: of the local heads in an order without a grid.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int = 1,
+        *,
+        clusters: int = 32,
+        decay: float = 0.999,
+        local_heads: int | None = None,
+        radius: Sequence[int] = (4, 4, 4),
+        span: int = 128,
+    ):
+        super().__init__()
+        local = num_heads // 2 if local_heads is None else local_heads
+        if channels % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide channels={channels}")
+        if clusters < 1 or not 0 <= local <= num_heads or not 0.0 <= decay <= 1.0 or span < 0:
+            raise ValueError(f"clusters={clusters}, local_heads={local}, decay={decay}, span={span}: out of range")
+        self.num_heads, self.head_channels = num_heads, channels // num_heads
+        self.clusters, self.decay, self.local, self.span = clusters, decay, local, span
+        self.radius = triple(radius, "radius", least=0)
+        means = torch.randn(num_heads - local, clusters, channels // num_heads)
+        self.register_buffer("centroids", normalize(means, dim=-1))
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor | None = None,
+        bias: Tensor | None = None,
+        grid: Grid | None = None,
+        causal: bool = False,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Q, k [B, H, N, D], v [B, H, N, E], mask [B, N] bool True = real -> [B, H, N, E] and the map [B, H, N, N]."""
+        check_attention(
+            "routing",
+            q,
+            k,
+            v,
+            mask=mask,
+            bias=bias,
+            grid=grid,
+            causal=causal,
+            patterns=("self",),
+            takes_bias=False,
+        )
+        check_heads("routing", q, self.num_heads, self.head_channels)
+        out = self._out(q, k, v, mask, grid)
+        weights = None
+        if need_weights:
+            unit = torch.eye(k.shape[2], dtype=v.dtype, device=v.device).expand(*k.shape[:2], -1, -1)
+            weights = self._out(q, k, unit, mask, grid)  # linear in v: applied to the unit vectors
+        if self.training and self.local < self.num_heads:
+            self._follow(_plain_norm(q[:, self.local :].detach()), _plain_norm(k[:, self.local :].detach()), mask)
+        return out, weights
+
+    def _out(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, grid: Grid | None) -> Tensor:
+        parts = []
+        if self.local:
+            shape, radius = lattice(q.shape[2], grid), (0, 0, self.span) if grid is None else self.radius
+            near = slice(self.local)
+            parts.append(box_attention(q[:, near], k[:, near], v[:, near], shape, radius, mask=mask))
+        if self.local < self.num_heads:
+            q, k = _plain_norm(q[:, self.local :]), _plain_norm(k[:, self.local :])
+            parts.append(self._routed(q, k, v[:, self.local :], mask))
+        return torch.cat(parts, dim=1)
+
+    def members(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Layer-normalised tokens [B, H, N, D] -> each centroid's tokens [B, H, c, w] and whether they are real."""
+        scores = self._centroids(x) @ normalize(x.detach(), dim=-1).transpose(-1, -2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
+        best = scores.topk(-(-x.shape[2] // self.clusters), dim=-1)
+        return best.indices, best.values > float("-inf")
+
+    def _centroids(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.centroids).to(x.dtype)
+
+    def _routed(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        asking, asks = self.members(q, mask)
+        asked, there = self.members(k, mask)
+        queries, keys, values = _pick(q, asking), _pick(k, asked), _pick(v, asked)  # [B, H, c, w, D]
+        scores = queries @ keys.transpose(-1, -2) * q.shape[-1] ** -0.5
+        answers = masked_softmax(scores, there[..., None, :]) @ values
+        counted = asks[..., None].to(v.dtype)
+        places = asking.flatten(2)[..., None]
+        total = torch.zeros_like(v).scatter_add(
+            2, places.expand(-1, -1, -1, v.shape[-1]), (answers * counted).flatten(2, 3)
+        )
+        count = v.new_zeros(*v.shape[:3], 1).scatter_add(2, places, counted.flatten(2, 3))
+        return total / count.clamp_min(1.0)
+
+    @torch.no_grad()
+    def _follow(self, q: Tensor, k: Tensor, mask: Tensor | None) -> None:
+        """Moves each centroid towards the queries and keys that are nearest to it; one without any stays."""
+        means = self._centroids(q)
+        moved = []
+        for x in (q, k):
+            unit = normalize(x, dim=-1)
+            nearest = (means @ unit.transpose(-1, -2)).argmax(dim=-2)  # [B, H, N]
+            one_hot = nearest[..., None] == torch.arange(self.clusters, device=x.device)
+            if mask is not None:
+                one_hot = one_hot & mask[:, None, :, None]
+            share = one_hot.to(x.dtype)
+            total = torch.einsum("bhnc,bhnd->hcd", share, unit)
+            count = share.sum(dim=(0, 2))[..., None]
+            moved.append(torch.where(count > 0, total / count.clamp_min(1.0), means))
+        aim = normalize((moved[0] + moved[1]) / 2, dim=-1)
+        new = normalize(self.decay * means + (1.0 - self.decay) * aim, dim=-1)
+        cast(Tensor, self.centroids).copy_(new)
+
+
+def _plain_norm(x: Tensor) -> Tensor:
+    return layer_norm(x, x.shape[-1:])
+
+
+def _pick(x: Tensor, index: Tensor) -> Tensor:
+    """[B, H, N, D] by [B, H, c, w] -> [B, H, c, w, D]."""
+    flat = index.flatten(2)[..., None].expand(-1, -1, -1, x.shape[-1])
+    return torch.unflatten(x.gather(2, flat), 2, index.shape[2:])

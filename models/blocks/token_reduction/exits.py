@@ -1,0 +1,242 @@
+"""Early exits: a small fusion stack that looks at the voxels layer by layer, and sends them away once it has enough."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from petground.models.blocks.contract import BlockInputError, Grid, Reduced, check_tokens
+from petground.models.blocks.token_reduction.choose import real_voxels
+from petground.models.blocks.token_reduction.latents import Mlp, Read, sentence
+from petground.models.blocks.token_reduction.maps import masked_mean
+
+__all__ = ["EarlyExit", "ExitTrace", "exit_label"]
+
+Criterion = Literal["router", "saturation", "confidence"]
+
+
+class ExitTrace(NamedTuple):
+    """What the stack did.
+
+    code: [B, M, C] after the last layer, or where it stopped. voxels: [B, N, C] as they left or came through.
+    depth: [B] layers that the voxels went through, `layers` where they never left. code_depth: [B] the same of the code
+    (saturation alone lets it stop). logits: [B, layers, 2], stay and leave, of the routers or heads; empty for
+    saturation.
+    """
+
+    code: Tensor
+    voxels: Tensor
+    depth: Tensor
+    code_depth: Tensor
+    logits: Tensor
+
+
+def exit_label(exited: Tensor, full: Tensor, loss_exited: Tensor, loss_full: Tensor) -> Tensor:
+    """Whether an exit was right: 1 where over 99 % of the answers agree and the loss is below 1.03 of the full one.
+
+    Exited and full: answers [B, ...] (masks); losses [B] -> [B] long, what DyVTE's routers learn by cross-entropy with
+    `ExitTrace.logits` at the layer of the exit, drawn at random (arXiv 2411.19628, section 3.3).
+    """
+    agree = (exited == full).flatten(1).double().mean(1) > 0.99
+    return (agree & (loss_exited < 1.03 * loss_full)).long()
+
+
+class _Layer(nn.Module):
+    """One layer: the code reads the voxels and itself, then the voxels read the code (nothing, at first)."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.look = Read(channels, heads)
+        self.among = Read(channels, heads)
+        self.mlp = Mlp(channels)
+        self.back = Read(channels, heads, zero=True)
+
+    def code(self, code: Tensor, real_code: Tensor, voxels: Tensor, real: Tensor, staying: Tensor) -> Tensor:
+        """Code after this layer; voxels that are gone (staying [B] False) are not looked at."""
+        seen = self.look(code, voxels, real)
+        code = code + torch.where(staying[:, None, None], seen, torch.zeros_like(seen))
+        return self.alone(code, real_code)
+
+    def alone(self, code: Tensor, real_code: Tensor) -> Tensor:
+        """The rest of the layer, without voxels."""
+        code = code + self.among(code, code, real_code)
+        return code + self.mlp(code)
+
+
+class EarlyExit(nn.Module):
+    """A stack of layers over a code z and the voxels x; the voxels may leave after each layer but the last.
+
+    Layer l: z <- z + Attention(z <- x), z <- z + SelfAttention(z), z <- z + MLP(z), x <- x + Attention(x <- z).
+    After layer l of `least` .. layers - 1 all voxels of an exam leave when
+    - "router" (DyVTE, arXiv 2411.19628, section 3.2): softmax(Linear(GELU(Linear([mean z ; last z]))))[leave] >
+      `threshold` (0.5: the larger logit); z goes on alone. The routers read a detached z and start by staying.
+    - "saturation" (MuE, arXiv 2211.11152, section 3.2): cos(x_l, x_{l-1}), the mean over the voxels, > `threshold`. The
+      code stops by the same rule for itself, at its own depth, which the voxels do not notice.
+    - "confidence" (Dynamic Perceiver, arXiv 2306.11248, section 3): the head of layer l on mean z is surer than
+      `threshold` that the finding is absent. (The paper leaves with any sure class; a window that surely holds the
+      finding still needs its mask.)
+    Who has left comes back as zeros with no token: the layer that follows adds nothing, and costs nothing when all of a
+    batch have left. Who has not left comes with all voxels, as the stack changed them, each at its place; the last
+    Attention of a layer starts at zero, so that at first they are unchanged.
+
+    Nobody leaves while training. A video or language model exits over its own layers; here the stack is small and
+    decides for the attention after it. Cost: layers N C^2 + layers N M C.
+
+    Args:
+        channels: of the tokens.
+        key: the name in messages.
+        criterion: see above.
+        code: "text", z are the sentence's tokens, which must be given; "latents", learnt ones plus the mean word.
+        threshold: above 1: never; below 0 (saturation: below -1): after the first `least` layers. By default 0.5 for
+            the router, 0.99 for saturation, 0.9 for confidence.
+        layers: of the stack.
+        least: layers that everyone goes through.
+        heads: must divide channels.
+        latents: of the learnt code.
+        hidden: width of the routers.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        key: str,
+        criterion: Criterion,
+        code: Literal["text", "latents"],
+        threshold: float | None = None,
+        layers: int = 2,
+        least: int = 1,
+        heads: int = 1,
+        latents: int = 16,
+        hidden: int = 64,
+    ):
+        super().__init__()
+        if not 1 <= least <= layers or latents < 1 or hidden < 1:
+            raise ValueError(f"least={least} not in 1..layers={layers}, or latents or hidden below 1")
+        self.key = key
+        self.criterion = criterion
+        self.threshold = (
+            {"router": 0.5, "saturation": 0.99, "confidence": 0.9}[criterion] if threshold is None else threshold
+        )
+        self.least = least
+        self.layers = nn.ModuleList(_Layer(channels, heads) for _ in range(layers))
+        self.latents = nn.Parameter(0.02 * torch.randn(latents, channels)) if code == "latents" else None
+        self.words = nn.Linear(channels, channels) if code == "latents" else None
+        self.judges = nn.ModuleList(
+            [] if criterion == "saturation" else [_judge(channels, criterion, hidden) for _ in range(layers)]
+        )
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        scores: Tensor | None = None,
+        mask: Tensor | None = None,
+        grid: Grid | None = None,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+    ) -> Reduced:
+        """Tokens [B, N, C], mask [B, N] bool, text [B, P, C] -> Reduced with all voxels of an exam or none."""
+        check_tokens(self.key, tokens, mask=mask, scores=scores, grid=grid, text=text, text_mask=text_mask)
+        trace = self.trace(tokens, mask=mask, text=text, text_mask=text_mask)
+        stay = trace.depth == len(self.layers)
+        batch, count, _ = tokens.shape
+        if not bool(stay.any()):  # nothing is left to compute on
+            gone = stay[:, None]
+            return Reduced(
+                tokens.new_zeros(batch, 1, tokens.shape[2]),
+                gone,
+                torch.full_like(gone, -1, dtype=torch.long),
+                lambda values: (0.0 * values).expand(-1, count, -1),
+            )
+        here = real_voxels(tokens, mask) & stay[:, None]
+        places = torch.arange(count, device=tokens.device).expand(batch, -1)
+        return Reduced(
+            trace.voxels.masked_fill(~here[..., None], 0.0),
+            here,
+            places,
+            lambda v: v.masked_fill(~here[..., None], 0.0),
+        )
+
+    def trace(
+        self,
+        tokens: Tensor,
+        *,
+        mask: Tensor | None = None,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+    ) -> ExitTrace:
+        """The stack on tokens [B, N, C]; its depths are what an evaluation logs."""
+        real = real_voxels(tokens, mask)
+        code, real_code = self._code(tokens, text, text_mask)
+        answer, voxels = code, tokens.masked_fill(~real[..., None], 0.0)
+        staying = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
+        going_on = staying
+        depth = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+        code_depth = depth
+        logits = []
+        for number, layer in enumerate(self.layers, start=1):
+            assert isinstance(layer, _Layer)
+            before, voxels_before = code, voxels
+            read = staying if self.criterion == "router" else torch.ones_like(staying)
+            new = layer.code(code, real_code, voxels, real, read) if bool(read.any()) else layer.alone(code, real_code)
+            code = new.to(code.dtype)
+            answer = torch.where(going_on[:, None, None], code, answer)
+            depth, code_depth = depth + staying.long(), code_depth + going_on.long()
+            if bool(staying.any()):
+                changed = voxels + layer.back(voxels, code, real_code).to(voxels.dtype)
+                voxels = torch.where((staying[:, None] & real)[..., None], changed, voxels)
+            if self.judges:
+                logits.append(self._judged(number - 1, code, real_code))
+            if self.training or not self.least <= number < len(self.layers):
+                continue
+            if self.criterion == "saturation":
+                going_on = going_on & ~(_alike(code, before, real_code) > self.threshold)
+                staying = staying & ~(_alike(voxels, voxels_before, real) > self.threshold)
+            else:
+                staying = staying & ~(logits[-1].softmax(-1)[:, 1] > self.threshold)
+        judged = torch.stack(logits, 1) if logits else tokens.new_zeros(len(tokens), 0, 2)
+        return ExitTrace(answer, voxels, depth, code_depth, judged)
+
+    def _code(self, tokens: Tensor, text: Tensor | None, text_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        words = sentence(self.key, tokens, text, text_mask)
+        if self.latents is None or self.words is None:
+            if words is None:
+                raise BlockInputError(self.key, "text", "is missing", "give the sentence's tokens [B, P, C]")
+            return words
+        code = self.latents.expand(len(tokens), -1, -1)
+        if words is not None:
+            code = code + self.words(masked_mean(*words))[:, None]
+        return code.to(tokens.dtype), torch.ones(code.shape[:2], dtype=torch.bool, device=tokens.device)
+
+    def _judged(self, number: int, code: Tensor, real: Tensor) -> Tensor:
+        """Logits [B, 2]: stay, leave."""
+        mean = masked_mean(code, real)
+        if self.criterion == "confidence":
+            said: Tensor = self.judges[number](mean)
+            return said
+        last = (torch.arange(real.shape[1], device=real.device) * real).amax(1)
+        final = code.gather(1, last[:, None, None].expand(-1, -1, code.shape[2]))[:, 0]
+        said = self.judges[number](torch.cat([mean, final], -1).detach())
+        return said
+
+
+def _judge(channels: int, criterion: Criterion, hidden: int) -> nn.Module:
+    if criterion == "confidence":
+        last = nn.Linear(channels, 2)
+        module: nn.Module = nn.Sequential(nn.LayerNorm(channels), last)
+    else:
+        last = nn.Linear(hidden, 2)
+        module = nn.Sequential(nn.Linear(2 * channels, hidden), nn.GELU(), last)
+    nn.init.zeros_(last.weight)
+    with torch.no_grad():
+        last.bias.copy_(torch.tensor([1.0, -1.0]))  # stay, until trained to leave
+    return module
+
+
+def _alike(new: Tensor, old: Tensor, real: Tensor) -> Tensor:
+    """Mean cosine of the real tokens of two states [B, N, C]: [B]."""
+    cosine = cosine_similarity(new, old, dim=-1)[..., None]
+    return masked_mean(cosine, real)[:, 0].clamp(-1.0, 1.0)

@@ -1,0 +1,69 @@
+"""The sentence's attention ranks; how many stay depends on the depth at which the block sits."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from petground.models.blocks.contract import Grid, Reduced
+from petground.models.blocks.token_reduction.ranked import RankedReduction
+from petground.models.blocks.token_reduction.schedules import fit_p_sigmoid
+
+__all__ = ["ScheduledReduction"]
+
+
+class ScheduledReduction(nn.Module):
+    """keep = the top ceil(r(l) N) by text attention, r(l) = min + (1 - min) sigmoid(steepness (midpoint - l/(L-1))).
+
+    Accelerating MLLMs by Searching Optimal Vision Token Reduction, arXiv 2412.00556: the ranking hardly changes with
+    depth, so a schedule that never grows is enough. The midpoint is solved for the mean share `keep` (the paper: by
+    Bayesian optimisation under a budget, `search.bayesian_search`); the paper's G-Search, which finds the least counts
+    by asking a metric, is `schedules.g_search`, and its result goes into `rates`. `scores` take the place of the text's
+    attention. The dropped get zeros back. No parameters.
+
+    Args:
+        channels: of the tokens.
+        keep: mean share over the layers, above 0, at most 1.
+        layers: places where the network reduces.
+        layer: which of them this is, 0 the shallowest.
+        steepness: of the schedule, above 0.
+        minimum: share that stays at any depth.
+        rates: the layers' shares themselves, never growing, in place of the schedule; null: the schedule.
+        heads: of the attention; must divide channels.
+    """
+
+    key = "gsearch_psigmoid"
+
+    def __init__(
+        self,
+        channels: int,
+        keep: float = 0.5,
+        layers: int = 3,
+        layer: int = 0,
+        steepness: float = 8.0,
+        minimum: float = 0.05,
+        rates: list[float] | None = None,
+        heads: int = 1,
+    ):
+        super().__init__()
+        self.rates = fit_p_sigmoid(layers, keep, steepness, minimum) if rates is None else list(rates)
+        if not 0 <= layer < len(self.rates):
+            raise ValueError(f"{self.key}: layer={layer} not in 0..{len(self.rates) - 1}")
+        if any(deep > shallow for shallow, deep in zip(self.rates, self.rates[1:], strict=False)):
+            raise ValueError(f"{self.key}: rates={self.rates} grow with depth; what is gone does not come back")
+        self.ranked = RankedReduction(
+            channels, self.key, "class", "drop", self.rates[layer], "text", keep=self.rates[layer], heads=heads
+        )
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        scores: Tensor | None = None,
+        mask: Tensor | None = None,
+        grid: Grid | None = None,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+    ) -> Reduced:
+        """Tokens [B, N, C], scores [B, N] or [B, L, N], mask [B, N] bool, text [B, P, C] -> Reduced."""
+        reduced: Reduced = self.ranked(tokens, scores=scores, mask=mask, grid=grid, text=text, text_mask=text_mask)
+        return reduced

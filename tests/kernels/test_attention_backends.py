@@ -1,0 +1,215 @@
+"""The backends that run on any CPU: activations, gates and temperature against the reference, and their contracts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from petground.kernels._shared import dispatch
+from petground.kernels.cross_attention import (
+    BackendUnavailableError,
+    KernelInputError,
+    cross_attention,
+    fold_output,
+)
+from petground.kernels.memory import reuse_memory
+from petground.kernels.text_to_voxel import text_to_voxel
+from tests.kernels.comparing import LIMITS, assert_close, assert_gradients_close, operands, poisoned
+
+# batch, heads, queries, keys, D, E; the last two need several blocks of scores
+CROSS = [(2, 2, 70, 1, 8, 8), (3, 1, 5, 7, 5, 9), (2, 2, 2100, 140, 12, 8)]
+LONG = [(2, 1, 1, 33, 8, 8), (1, 2, 7, 1, 4, 6), (2, 2, 70, 4000, 8, 12)]
+GATES = ["none", "tanh", "residual_tanh"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "softplus"])
+@pytest.mark.parametrize("number", range(3))
+def test_cross_attention_in_blocks_equals_reference(number: int, activation: str, dtype: torch.dtype) -> None:
+    size, gate = CROSS[number], GATES[number]
+    q, k, v, mask = operands(size, dtype, permuted=number > 0)
+    tensors = {"q": q, "k": k, "v": v, "temperature": torch.linspace(0.6, 1.4, size[1], dtype=torch.float64)}
+    if gate != "none":
+        tensors["x"] = operands((*size[:3], 1, size[5], 1), dtype, seed=3)[0]
+    options = {"mask": mask, "activation": activation, "gate": gate, "shift": 0.0 if activation == "softmax" else -1.0}
+    with poisoned():
+        assert_gradients_close(
+            lambda **t: cross_attention(**t, **options, backend="chunked"),
+            lambda **t: cross_attention(**t, **options, backend="reference"),
+            tensors,
+            LIMITS[dtype],
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "softplus"])
+@pytest.mark.parametrize("size", LONG)
+def test_text_to_voxel_in_blocks_equals_reference(
+    size: tuple[int, int, int, int, int, int], activation: str, dtype: torch.dtype
+) -> None:
+    q, k, v, mask = operands(size, dtype, permuted=size[1] > 1)
+    tensors = {"q": q, "k": k, "v": v, "temperature": torch.linspace(0.6, 1.4, size[1], dtype=torch.float64)}
+    options = {"mask": mask, "activation": activation, "shift": 0.0 if activation == "softmax" else -1.0}
+    with poisoned():
+        assert_gradients_close(
+            lambda **t: text_to_voxel(**t, **options, backend="chunked"),
+            lambda **t: text_to_voxel(**t, **options, backend="reference"),
+            tensors,
+            LIMITS[dtype],
+        )
+
+
+@pytest.mark.parametrize("operator", [cross_attention, text_to_voxel])
+@pytest.mark.parametrize("backend", ["sdpa", "chunked", "reference"])
+def test_a_learned_temperature_reaches_every_backend(operator: Callable[..., Tensor], backend: str) -> None:
+    q, k, v, mask = operands((2, 2, 9, 11, 8, 8), torch.float32)
+    for temperature in (torch.tensor(0.7), torch.tensor([0.5, 1.5])):
+        assert_gradients_close(
+            lambda **t: operator(**t, mask=mask, backend=backend),
+            lambda **t: operator(**t, mask=mask, backend="reference"),
+            {"q": q, "k": k, "v": v, "temperature": temperature},
+            LIMITS[torch.float32],
+        )
+    half = operator(q, k, v, mask=mask, temperature=0.5, backend=backend)
+    assert_close("out", operator(2.0 * q, k, v, mask=mask, backend="reference"), half, 1e-6)
+
+
+@pytest.mark.parametrize("operator", [cross_attention, text_to_voxel])
+@pytest.mark.parametrize("activation", ["softmax", "softplus"])
+def test_gradcheck_in_float64(operator: Callable[..., Tensor], activation: str) -> None:
+    q, k, v, mask = operands((2, 1, 3, 4, 3, 2), torch.float64)
+    leaves = [t.requires_grad_() for t in (q, k, v, torch.tensor([0.8], dtype=torch.float64))]
+    gated: dict[str, Any] = {"x": torch.randn(2, 1, 3, 2, dtype=torch.float64), "gate": "tanh"}
+    options = gated if operator is cross_attention else {}
+
+    def run(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
+        return operator(
+            q, k, v, mask=mask, temperature=temperature, activation=activation, backend="chunked", **options
+        )
+
+    assert torch.autograd.gradcheck(run, leaves)
+
+
+@pytest.mark.parametrize("operator", [cross_attention, text_to_voxel])
+def test_compiles_into_one_graph(operator: Callable[..., Tensor]) -> None:
+    q, k, v, mask = operands((2, 2, 30, 12, 8, 8), torch.float32, permuted=True)
+    leaves = [t.requires_grad_() for t in (q, k, v)]
+    for backend, activation in (("chunked", "sigmoid"), ("auto", "softmax")):
+
+        def run(
+            q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, backend: str = backend, activation: str = activation
+        ) -> Tensor:
+            return operator(q, k, v, mask=mask, activation=activation, backend=backend) * 2.0
+
+        compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+        grads = torch.autograd.grad(compiled(*leaves, mask).sum(), leaves)
+        truths = torch.autograd.grad(run(*leaves, mask).sum(), leaves)
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(grads, truths, strict=True))
+
+
+@pytest.mark.parametrize("name", ["cross_attention", "text_to_voxel"])
+@pytest.mark.parametrize("permuted", [False, True])
+def test_opcheck(name: str, permuted: bool) -> None:
+    q, k, v, mask = operands((2, 2, 6, 5, 4, 3), torch.float32, permuted=permuted)
+    leaves = [t.requires_grad_() for t in (q, k, v)]
+    scale = torch.full((2,), 0.3, requires_grad=True)
+    if name == "cross_attention":
+        x = torch.randn(2, 2, 3, 6).transpose(2, 3).requires_grad_()
+        rest: tuple[Any, ...] = (x, "softmax", "tanh", 0.0, "chunked")
+    else:
+        rest = ("softplus", 0.5, "chunked")
+    torch.library.opcheck(getattr(torch.ops.petground, name).default, (*leaves, mask, scale, *rest))
+
+
+def test_scores_are_never_held_whole() -> None:
+    """The largest tensor of forward and backward in blocks is far below N x P."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            for tensor in found if isinstance(found, (tuple, list)) else (found,):
+                if isinstance(tensor, Tensor):
+                    self.seen = max(self.seen, tensor.untyped_storage().nbytes() // tensor.element_size())
+            return found
+
+    q, k, v, mask = operands((1, 1, 20000, 64, 8, 8), torch.float32)
+    for operator, first, second in ((cross_attention, q, (k, v)), (text_to_voxel, k, (q, q))):
+        keep = mask if operator is cross_attention else None
+        leaves = [first.clone().requires_grad_(), *(t.clone().requires_grad_() for t in second)]
+        with Largest() as largest:
+            operator(*leaves, mask=keep, activation="softplus", backend="chunked").sum().backward()
+        assert 0 < largest.seen < 20000 * 64 / 4
+
+
+def test_one_heads_output_layer_folds_into_the_values_exactly() -> None:
+    """The published gate, x * tanh(Linear(attention)), without a layer on the voxels; also for an empty text."""
+    q, k, v, mask = operands((2, 1, 50, 6, 8, 8), torch.float64)
+    layer, x = nn.Linear(8, 12, dtype=torch.float64), torch.randn(2, 1, 50, 12, dtype=torch.float64)
+    truth = x * torch.tanh(layer(cross_attention(q, k, v, mask=mask, backend="reference")))
+    folded, keep = fold_output(v, layer.weight, layer.bias, mask)
+    for backend in ("reference", "chunked", "sdpa"):
+        found = cross_attention(q, k, folded, mask=keep, x=x, gate="tanh", backend=backend)
+        assert torch.allclose(found, truth, atol=1e-12)
+    with pytest.raises(KernelInputError, match="one head"):
+        fold_output(v.expand(2, 2, 6, 8), layer.weight)
+
+
+def test_wrong_operands_are_named() -> None:
+    q, k, v, mask = operands((2, 2, 9, 6, 4, 4), torch.float32)
+    for options, word in [
+        ({"activation": "relu"}, "relu"),
+        ({"shift": 1.0}, "shift"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": torch.ones(3)}, "2 heads"),
+        ({"gate": "tanh"}, "x missing"),
+        ({"x": q}, "gate='none'"),
+        ({"x": q[:, :1], "gate": "tanh"}, "x is"),
+        ({"x": q, "gate": "softmax"}, "no gate"),
+    ]:
+        with pytest.raises(KernelInputError, match=word):
+            cross_attention(q, k, v, mask=mask, **options)
+    with pytest.raises(KernelInputError, match="size 0"):
+        cross_attention(q[:, :, :0], k, v)
+    with pytest.raises(KernelInputError, match="mask is"):
+        text_to_voxel(q, k, v, mask=mask[:, :2])
+
+
+@pytest.mark.parametrize("operator", [cross_attention, text_to_voxel])
+def test_a_backend_that_cannot_serve_says_what_would(operator: Callable[..., Tensor]) -> None:
+    q, k, v, _ = operands((1, 1, 3, 2, 4, 4), torch.float32)
+    with pytest.raises(BackendUnavailableError, match=r"triton.*(NVIDIA|installed).*sdpa"):
+        operator(q, k, v, backend="triton")
+    with pytest.raises(BackendUnavailableError, match=r"sdpa.*sigmoid.*chunked"):
+        operator(q, k, v, activation="sigmoid", backend="sdpa")
+    with pytest.raises(BackendUnavailableError, match="no backend 'cute'"):
+        operator(q, k, v, backend="cute")
+
+
+def test_what_auto_picks_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    q, k, v, _ = operands((1, 1, 3, 2, 4, 4), torch.float32)
+    dispatch._say_once.cache_clear()
+    with caplog.at_level(logging.INFO, "petground.kernels"):
+        for _ in range(3):
+            cross_attention(q, k, v, activation="sigmoid")
+    assert [r.getMessage() for r in caplog.records] == ["cross_attention on cpu torch.float32 sigmoid: backend chunked"]
+
+
+def test_reusing_memory_says_whether_it_took_hold() -> None:
+    """In a process of its own: it cannot be undone."""
+    import subprocess
+    import sys
+
+    code = "from petground.kernels.memory import reuse_memory; import sys; sys.exit(0 if reuse_memory() else 3)"
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    import platform
+
+    assert done.returncode == (0 if platform.libc_ver()[0] == "glibc" else 3)
+    assert callable(reuse_memory)
