@@ -94,14 +94,19 @@ class TextDecoder(nn.Module):
             if config.head_bias and head.bias is not None:
                 nn.init.constant_(head.bias, config.head_bias / len(heads))
         pooled = config.features[config.pool_stage] if config.shared_stages or config.presence else 0
-        self.filter = SentenceFilter(pooled, config.features[0]) if config.shared_stages else None
+        self.shared_heads = nn.ModuleDict(
+            {str(stage): nn.Conv3d(config.features[stage], 1, 1) for stage in range(1, config.shared_stages)}
+        )
+        self.filters = nn.ModuleDict(
+            {str(stage): SentenceFilter(pooled, config.features[stage]) for stage in range(config.shared_stages)}
+        )
         self.presence = PresenceHead(pooled) if config.presence else None
 
     def prepare(self, skips: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Encoder features -> what the sentences share, each [B, C, z, y, x].
 
         The lowest stage upsampled, then each skip's part of its convolution, from low to high resolution, as far as
-        sentences go; with `shared_stages` the text-free features of the finest stage come last.
+        sentences go; with `shared_stages` the text-free features of those stages come last, the finest at the end.
         """
         stages = self._typed()
         shared: list[Tensor] = [stages[0].up(skips[-1])]
@@ -109,10 +114,11 @@ class TextDecoder(nn.Module):
             shared.append(stage.from_skip(skip))
         if not self.config.shared_stages:
             return tuple(shared)
-        x = shared[0]
+        x, free = shared[0], []
         for number, stage in enumerate(stages):
             x, _ = self._run(stage, x if number == 0 else stage.up(x), shared[number + 1], None)
-        return (*shared[: len(stages) + 1 - self.config.shared_stages], x)
+            free.append(x)
+        return (*shared[: len(stages) + 1 - self.config.shared_stages], *free[-self.config.shared_stages :])
 
     def forward(self, shared: Sequence[Tensor], tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> Decoded:
         """Shared from `prepare` with B exams, tokens [B, S, P, D], mask [B, S, P] bool -> logits of each head.
@@ -132,12 +138,15 @@ class TextDecoder(nn.Module):
             x, text = self._run(stage, x if number == 0 else stage.up(x), shared[number + 1], text)
             if str(level) in self.coarse:
                 logits.append(_with_coarser(self.coarse[str(level)](x), logits))
-            if (self.filter is not None or self.presence is not None) and level == self.config.pool_stage:
+            if (self.filters or self.presence is not None) and level == self.config.pool_stage:
                 pooled = look(x, logits[-1])
-        if self.filter is not None and pooled is not None:
-            answer = self.filter(shared[-1], pooled.reshape(batch, sentences, -1), self.head)
-            logits.append(_with_coarser(answer.flatten(0, 1)[:, None], logits))
-        else:
+        if pooled is not None:
+            looked = pooled.reshape(batch, sentences, -1)
+            for level in range(self.config.shared_stages - 1, -1, -1):
+                head = self.shared_heads[str(level)] if level else self.head
+                answer = self.filters[str(level)](shared[-1 - level], looked, head)
+                logits.append(_with_coarser(answer.flatten(0, 1)[:, None], logits))
+        if not self.filters:
             logits.append(_with_coarser(self.head(x), logits))
         presence = self.presence(pooled) if self.presence is not None and pooled is not None else None
         return Decoded(

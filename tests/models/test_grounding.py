@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -142,8 +144,12 @@ def _awake(net: GroundingNet) -> GroundingNet:
     return net
 
 
-def test_shared_stages_run_once_and_sentences_together_equal_alone() -> None:
-    net, (_, tokens, mask) = _awake(_net(**OURS)), _inputs()
+TWO_SHARED = {**OURS, "shared_stages": 2, "fusion_stages": [2]}
+
+
+@pytest.mark.parametrize("config", [OURS, TWO_SHARED], ids=["one", "two"])
+def test_shared_stages_run_once_and_sentences_together_equal_alone(config: dict[str, Any]) -> None:
+    net, (_, tokens, mask) = _awake(_net(**config)), _inputs()
     image = torch.rand(2, 2, 8, 16, 8)
     calls = []
     net.decoder.stages[-1].register_forward_hook(lambda *_: calls.append(1))
@@ -162,10 +168,9 @@ def test_shared_stages_run_once_and_sentences_together_equal_alone() -> None:
             assert torch.allclose(alone.presence[:, 0], together.presence[:, s], atol=1e-5)
 
 
-@pytest.mark.parametrize("shared", [0, 1])
-def test_gated_network_starts_as_the_plain_one(shared: int) -> None:
-    gated = _net(**{**OURS, "shared_stages": shared})
-    plain = _net(**{**OURS, "shared_stages": shared, "fusion": {"name": "none"}})
+@pytest.mark.parametrize("config", [{**OURS, "shared_stages": 0}, OURS, TWO_SHARED], ids=["none", "one", "two"])
+def test_gated_network_starts_as_the_plain_one(config: dict[str, Any]) -> None:
+    gated, plain = _net(**config), _net(**{**config, "fusion": {"name": "none"}})
     missing, unexpected = plain.load_state_dict(
         {name: value for name, value in gated.state_dict().items() if ".fusion." not in name}
     )
@@ -201,8 +206,9 @@ def test_checkpointing_changes_no_gradient() -> None:
     assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-6) for name in gradients[0])
 
 
-def test_gradients_reach_every_parameter_of_the_shared_network() -> None:
-    net, (_, tokens, mask) = _awake(_net(**OURS)).train(), _inputs()
+@pytest.mark.parametrize("config", [OURS, TWO_SHARED], ids=["one", "two"])
+def test_gradients_reach_every_parameter_of_the_shared_network(config: dict[str, Any]) -> None:
+    net, (_, tokens, mask) = _awake(_net(**config)).train(), _inputs()
     decoded = net.decode(net.encode(torch.rand(2, 2, 8, 8, 16)), tokens, mask)
     assert decoded.presence is not None
     (sum(one.square().mean() for one in decoded.stages) + decoded.presence.square().mean()).backward()
