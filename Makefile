@@ -4,20 +4,22 @@ PYTHON ?= python3
 export VENV PYTHON
 RUN := PYTHONSAFEPATH=1 $(VENV)/bin
 
-.PHONY: help demo test test-all lint wheel bench bench-grounding bench-blocks clean
+.PHONY: help demo test test-all lint wheel aot bench bench-grounding bench-blocks clean
 help:
 	@echo "make demo      phantoms -> labels -> a trained model -> grounded report -> review pages, in demo/"
 	@echo "make test      the test suite (minutes);  make test-all  with the long ones"
 	@echo "make lint      ruff, mypy, import directions;  make wheel  build it and import every package from it"
 	@echo "make bench     figures of docs/results/ (an hour); each of these takes hours and goes on where it was:"
 	@echo "make bench-grounding  all models on mirrored phantoms;  make bench-blocks  what every block costs, the best trained"
+	@echo "make aot       every Triton kernel compiled ahead of time for sm_80, sm_90 and sm_100"
 	@echo "make clean     removes the environment and what was made"
 demo:
 	@.ci/setup.sh
 	@$(RUN)/petground demo --out demo
 test:
 	@.ci/setup.sh dev
-	@$(RUN)/pytest
+	@$(RUN)/pytest -n auto tests/models tests/kernels
+	@$(RUN)/pytest --ignore=tests/models --ignore=tests/kernels  # one at a time: some measure time, some kill processes
 test-all:
 	@.ci/setup.sh dev
 	@$(RUN)/pytest -m "slow or not slow"
@@ -30,6 +32,9 @@ lint:
 wheel:
 	@.ci/setup.sh dev
 	@.ci/wheel.sh
+aot:
+	@.ci/setup.sh dev
+	@$(RUN)/python -m petground.kernels.aot
 bench:
 	@.ci/setup.sh dev
 	@$(RUN)/python benchmarks/run.py
