@@ -44,5 +44,6 @@ bench-grounding:
 bench-blocks:
 	@.ci/setup.sh dev
 	@$(RUN)/python benchmarks/run.py blocks blocks_trained
+	@$(RUN)/python benchmarks/catalogue.py
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -89,7 +89,7 @@ COMMANDS: dict[str, Command] = {
         "petground.pipeline.commands.deidentify:deidentify", "names, numbers, dates out of reports and DICOM"
     ),
     "send": Command("petground.pipeline.commands.send:send", "DICOM SEG and SR to a PACS by DICOMweb", ("path",)),
-    "blocks": Command("petground.pipeline.commands.blocks:blocks", "every block that a config can name"),
+    "blocks": Command("petground.pipeline.commands.blocks:blocks", "every block that a config can name", ("key",)),
     "info": Command("petground.pipeline.commands.info:info", "versions, device, what is installed"),
 }
 RAW = {"train"}  # gets its arguments as they are

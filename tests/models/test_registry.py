@@ -52,7 +52,7 @@ def test_listing_is_plain_data() -> None:
 
 
 def test_every_block_tells_all_of_itself() -> None:
-    """What the catalogue and `petground blocks KEY` show: an equation, a meaning for each option, a property, a source."""
+    """What the catalogue shows of a block: its equation, a meaning for each option, a property, a source."""
     for row in list_blocks():
         named = f"{row['slot']} {row['key']}"
         assert row["equation"].strip(), named

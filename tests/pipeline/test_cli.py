@@ -263,3 +263,38 @@ def test_blocks_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(row["slot"] == "fusion" for row in json.loads(capsys.readouterr().out))
     assert cli.main(["blocks", "--slot", "fussion"]) == 2
     assert "fusion" in capsys.readouterr().err
+
+
+def test_blocks_in_a_pipe_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["blocks", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert cli.main(["blocks"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in lines] == [row["key"] for row in rows]
+    assert all(line.endswith(row["summary"]) for line, row in zip(lines, rows, strict=True))
+
+
+def test_blocks_fit_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["blocks"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert max(map(len, table)) <= 80
+    assert any(line.split()[:5] == ["softmax", "self", "cross", "causal", "1706.03762"] for line in table)
+    assert cli.main(["blocks", "swin_v2_cosine_3d"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_one_block_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["blocks", "evit_fuse"]) == 0
+    told = capsys.readouterr().out
+    for part in ("softmax_n(", "arXiv 2202.07800", "keep: null  share of", "topk (", "rest=fuse", "{name: evit_fuse}"):
+        assert part in told, part
+    assert cli.main(["blocks", "lightning2"]) == 0
+    assert "one of identity, silu, elu, taylor, hedgehog" in capsys.readouterr().out
+    assert cli.main(["blocks", "none"]) == 0  # of two slots
+    assert {"none (token_reduction)", "none (fusion)"} <= set(capsys.readouterr().out.splitlines())
+    assert cli.main(["blocks", "agnt"]) == 2
+    assert "did you mean agent" in capsys.readouterr().err
+    assert cli.main(["blocks", "agent", "--slot", "fusion"]) == 2
+    assert "contextual_gate" in capsys.readouterr().err

@@ -83,8 +83,8 @@ WINDOWED = (
         hidden=0,
         unit_mm=4.0,
         **_NEAR,
-        property="A halo over the whole grid is full attention; none is attention within blocks; nothing beyond "
-        "the rim is seen; a shift by whole blocks shifts the answer inside.",
+        property="No rim is attention within blocks, one over the grid lets everything be seen, and one block over it "
+        "is full attention; nothing beyond the rim is seen; a shift by whole blocks shifts the answer inside.",
     ),
     _windows(
         "lsda",
