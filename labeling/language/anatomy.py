@@ -26,8 +26,8 @@ _NUMBERED = ("level", "segment", "station", "zone", "seg", "segs", *_NUMBERED_MA
 _VERTEBRAE = {"c": 8, "t": 13, "th": 13, "d": 12, "l": 6, "s": 5}
 
 
-_FORMS = frozenset({*_STATIONS, *_LESION_CODES, *_VERTEBRAE, *_NUMBERED, "r", "l"})
-"""First words of what `_by_form` reads."""
+_OPENERS = frozenset({*_STATIONS, *_LESION_CODES, *_VERTEBRAE, *_NUMBERED, "r", "l", "both"})
+"""First words of what `_by_form` reads, and of `_both`."""
 
 
 def find_anatomy(words: Words, begin: int, stop: int) -> list[Cue]:
@@ -35,28 +35,29 @@ def find_anatomy(words: Words, begin: int, stop: int) -> list[Cue]:
     found: list[Cue] = []
     reached = begin
     listed = {a: (a, b, kinds) for a, b, kinds in phrase_index("anatomy").find(words, begin, stop)}
-    index = begin
+    first = begin
     if stop - begin > 2 and words.lower[begin] in _UNPAIRED and words.lower[begin + 1] in (":", "/", "|"):
         found.append(Cue(begin, begin + 1, {"site": "", "midline": "", "station": ""}))  # "7: SUVmax 5.5"
-        reached = index = begin + 1
-    while index < stop:
-        word = words.lower[index]
-        cue = (
-            _by_form(words, index, stop) if word in _FORMS else _both(words, index, listed) if word == "both" else None
-        )
+        reached = first = begin + 1
+    lower = words.lower
+    for index in [i for i, word in enumerate(lower[first:stop], first) if i in listed or word in _OPENERS]:
+        if index < reached:
+            continue
+        cue = None
+        if lower[index] in _OPENERS:
+            cue = _both(words, index, listed) if lower[index] == "both" else _by_form(words, index, stop)
         if index in listed and (cue is None or cue.last < listed[index][1]):
             a, b, kinds = listed[index]
             cue = Cue(a, b, kinds)
-            if "level" in words.lower[a:b] or words.lower[a] in _NUMBERED or words.lower[b - 1] in _SEGMENTS:
-                if words.lower[b - 1] in _SEGMENTS and a < b - 1:
+            if "level" in lower[a:b] or lower[a] in _NUMBERED or lower[b - 1] in _SEGMENTS:
+                if lower[b - 1] in _SEGMENTS and a < b - 1:
                     kinds = {**kinds, "midline": "", "segment": ""}  # "liver segment 6"
                 cue = Cue(a, max(b, _after_level(words, b, stop)), kinds)
-        if cue is None or cue.first < reached:
-            index += 1
+        if cue is None:
             continue
         found.append(cue)
         found += _listed_stations(words, cue, stop)
-        reached = index = found[-1].last
+        reached = found[-1].last
     return found
 
 

@@ -38,7 +38,7 @@ def assign_slices(
         paired = _paired_slices(row, group, tenses)
         if paired:
             placed.update({v: p for v, p in paired.items() if v in values})
-            used.update(i for i in range(group.first, group.last) if "slice" in row[i].kinds)
+            used.update(i for i in row.slices if group.first <= i < group.last)
             continue
         slices = _own_slices(row, group, values, reasons, tenses)
         used.update(slices if values else [])
@@ -50,11 +50,11 @@ def assign_slices(
     return placed
 
 
-def _paired_slices(row: list[Item], group: Group, tenses: dict[int, Tense]) -> dict[int, Placed]:
+def _paired_slices(row: Row, group: Group, tenses: dict[int, Tense]) -> dict[int, Placed]:
     """Slices of "slice 133 of the current and slice 130 of the previous exam: 3.0 and 2.1", in their order."""
     if len(group.values) != 2 or any(tenses[v].sign != "paired" for v in group.values):
         return {}
-    slices = [i for i in range(group.first, group.last) if "slice" in row[i].kinds]
+    slices = [i for i in row.slices if group.first <= i < group.last]
     if len(slices) != 2 or any(len(_mention(row, i).indices) != 1 for i in slices):
         return {}
     return {v: _place(row, i, 0) for v, i in zip(group.values, slices, strict=True)}
@@ -79,7 +79,7 @@ def _own_slices(
     row: Row, group: Group, values: list[int], reasons: dict[int, str | None], tenses: dict[int, Tense]
 ) -> list[int]:
     """Slice items of the group without those that an earlier or reference value claims."""
-    found = [i for i in range(group.first, group.last) if "slice" in row[i].kinds]
+    found = [i for i in row.slices if group.first <= i < group.last]
     now = [i for i in found if not _of_then(row, i)]
     found = now or found
     others = [v for v in group.values if reasons[v] in ("prior", "reference", "physiologic")]
@@ -108,8 +108,10 @@ def _of_then(row: Row, i: int) -> bool:
     )
 
 
-def _clause_around(row: list[Item], i: int) -> list[Item]:
+def _clause_around(row: Row, i: int) -> list[Item]:
     """The items between the semicolons around an item; none when there is no semicolon."""
+    if ";" not in row.said:
+        return []
     stops = [k for k, item in enumerate(row) if item.text == ";"]
     first = max((k + 1 for k in stops if k < i), default=0)
     last = min((k for k in stops if k > i), default=len(row))
@@ -229,7 +231,7 @@ def resolve(mentions: list[Mention]) -> Placed:
 
 
 def _across_groups(
-    row: list[Item],
+    row: Row,
     groups: list[Group],
     reasons: dict[int, str | None],
     placed: dict[int, Placed],
@@ -237,7 +239,7 @@ def _across_groups(
 ) -> None:
     """Slices told once for several lesions: a list in order, "both on slice 310", "On slice 104 there are ..."."""
     current = [v for group in groups for v in group.values if reasons[v] is None]
-    items = [i for i, item in enumerate(row) if "slice" in item.kinds and _mention(row, i).plane != "other"]
+    items = [i for i in row.slices if _mention(row, i).plane != "other"]
     listed = [i for i in items if len(_mention(row, i).indices) == len(current) > 1 and not _mention(row, i).is_range]
     ordered = any(item.has("respectively") for item in row)
     if len(listed) == 1 and len(items) == 1 and (ordered or len(current) == len(_mention(row, listed[0]).indices)):

@@ -149,14 +149,14 @@ def _link(readings: dict[int, Reading]) -> None:
 def _one_more(reading: Reading, topic: Topic) -> None:
     """Takes "... and one on the left on image 277" as the topic of "The latter has an SUVmax of 3.2."."""
     first = reading.groups[-1].last if reading.groups else len(reading.row)
-    rest = reading.row[first:]
-    if (slices := _slices(rest)) and len(slices) == 1:
+    if len(slices := _slices(reading.row, first)) == 1:
         topic.slices, topic.last = slices, None
         topic.side = find_side(reading.row, list(range(first, len(reading.row))), len(reading.row)) or topic.side
 
 
-def _slices(row: list[Item]) -> list[Mention]:
-    return [item.mention for item in row if "slice" in item.kinds and item.mention is not None]
+def _slices(row: Row, first: int = 0) -> list[Mention]:
+    """The slice mentions of a row, or those from an item on."""
+    return [mention for i in row.slices if i >= first and (mention := row[i].mention) is not None]
 
 
 def _has_slice(reading: Reading) -> bool:
@@ -175,12 +175,12 @@ def _refers_back(row: Row, told: Told | None) -> bool:
     ) or any(item.has("anaphor") and item.has("lesion") for item in row[3:5])  # "the SUVmax of this lesion is"
     if told is not None and told.has_place and not pronoun:
         return False
-    first = next((i for i, item in enumerate(row) if "value" in item.kinds), len(row))
-    definite = row[0].text in ("the", "this", "its", "it", "these") and not any(
-        item.has("site", "sided", "ref", "phys", "side") for item in (row[:first] if told is not None else row)
+    if pronoun or (told.bare if told is not None else row.lacks(*_NAMES)):
+        return True
+    first = row.values[0] if row.values and told is not None else len(row)
+    return row[0].text in ("the", "this", "its", "it", "these") and not any(
+        item.has("site", "sided", "ref", "phys", "side") for item in row[:first]
     )
-    bare = told.bare if told is not None else row.lacks(*_NAMES)
-    return pronoun or definite or bare
 
 
 def _take_over(reading: Reading, told: Told, topic: Topic) -> None:
@@ -265,11 +265,11 @@ def _next_topic(reading: Reading, topic: Topic, n: int) -> Topic:
     """What a sentence without values leaves to be spoken of."""
     row, words = reading.row, reading.words
     names = not row.lacks("site", "lesion", "sided", "another", "uptakeword")
-    if any("correlate" in item.text for item in row) and not _slices(row):
+    if not row.slices and "correlate" in row.said and any("correlate" in item.text for item in row):
         return topic  # "There is a sclerotic correlate."
-    framed = bool(_slices(row)) and not names and len(row) <= _FRAME_ITEMS
-    denies = any(item.has("negation", "negated") for item in row[:6]) and not _slices(row)
-    if denies or (not names and not _slices(row)):
+    framed = bool(row.slices) and not names and len(row) <= _FRAME_ITEMS
+    denies = not row.slices and any(item.has("negation", "negated") for item in row[:6])
+    if denies or (not names and not row.slices):
         return topic
     if reading.spent:  # "SUVmax 9.3. Axial 152. Segment 4: SUVmax 7.1.": the slice has its value
         return topic

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 from petground.labeling.language.lexicon import word_set
-from petground.labeling.language.stream import Item
+from petground.labeling.language.stream import Item, Row
 
 __all__ = ["Group", "make_groups"]
 
@@ -26,9 +26,9 @@ class Group:
     values: list[int]
 
 
-def make_groups(row: list[Item]) -> list[Group]:
+def make_groups(row: Row) -> list[Group]:
     """Splits a sentence between its values wherever a new lesion, side or tissue is named between them."""
-    values = [i for i, item in enumerate(row) if "value" in item.kinds]
+    values = row.values
     if not values:
         return []
     leading = _named_first(row, values[0])
@@ -44,13 +44,13 @@ def make_groups(row: list[Item]) -> list[Group]:
     return groups
 
 
-def _before_next_lesion(row: list[Item], group: Group) -> int:
+def _before_next_lesion(row: Row, group: Group) -> int:
     """Where "... on image 273 with SUVmax 4.0 and one on the left on image 277" goes on to a lesion without a value."""
     last = group.values[-1]
-    if not any("slice" in row[i].kinds for i in range(group.first, last)):
+    if not any(group.first <= i < last for i in row.slices):
         return group.last
-    for i in range(last + 1, group.last - 1):
-        begins = (row[i].has("coord") or row[i].text == ";") and any("slice" in item.kinds for item in row[i:])
+    for i in range(last + 1, min(row.slices[-1] + 1, group.last - 1)):
+        begins = row[i].has("coord") or row[i].text == ";"
         if begins and any(row[k].text == "one" or row[k].has("another") for k in range(i + 1, min(i + 3, group.last))):
             return i
     return group.last

@@ -37,28 +37,26 @@ _PLURAL = ("slices", "images", "sections", "cuts", "frames", "imgs", "ims", "sls
 def find_indices(scan: Scan) -> None:
     """All slice mentions of the sentence, in order; sets plane, modality, series, range and `best`."""
     heads, series, openers = rule_words("mentions", "slice"), rule_words("mentions", "series"), _openers()
-    lower = scan.words.lower
-    index = scan.begin
-    while index < scan.stop:
-        word = lower[index]
+    tokens = enumerate(scan.words.lower[scan.begin : scan.stop], scan.begin)
+    reached = scan.begin
+    for index, word in [(i, word) for i, word in tokens if word in openers or word[0].isdecimal()]:
+        if index < reached or index in scan.taken:
+            continue
         found = None
-        if (word in openers or word[0].isdecimal()) and index not in scan.taken:
-            if word in series:
-                found = _series_first(scan, index, heads)
-            elif word in heads:
-                found = _after_head(scan, index)
-            elif word in PLANES or word in ("#", "@"):
-                found = _plane_and_number(scan, index)
-            elif word == "s" and scan.glued(index + 1):
-                found = letters_form(scan, index)
-            elif is_integer(word):
-                found = colon_form(scan, index) or _modality_and_number(scan, index) or _ordinal(scan, index, heads)
+        if word in series:
+            found = _series_first(scan, index, heads)
+        elif word in heads:
+            found = _after_head(scan, index)
+        elif word in PLANES or word in ("#", "@"):
+            found = _plane_and_number(scan, index)
+        elif word == "s" and scan.glued(index + 1):
+            found = letters_form(scan, index)
+        elif is_integer(word):
+            found = colon_form(scan, index) or _modality_and_number(scan, index) or _ordinal(scan, index, heads)
         if found is not None:
             look_around(scan, found)
             skip_earlier_index(scan, found.last)
-            index = found.last
-        else:
-            index += 1
+            reached = found.last
     if any(m.kind == "slice" for m in scan.mentions):
         for index in scan.numbers:
             found = elided_index(scan, index)

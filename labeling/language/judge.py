@@ -5,7 +5,7 @@ from __future__ import annotations
 from petground.labeling.language.lexicon import rule_words, word_set
 from petground.labeling.language.physiologic import ADVERSATIVE, SAYS, find_physiologic, has_lesion, is_strong
 from petground.labeling.language.scope import CLOSERS, Scope
-from petground.labeling.language.stream import Item
+from petground.labeling.language.stream import Item, Row
 from petground.labeling.language.tense import Tense
 
 __all__ = ["judge"]
@@ -173,8 +173,10 @@ def _negated(scope: Scope) -> bool:
     return False
 
 
-def _neither(row: list[Item], value: int) -> bool:
+def _neither(row: Row, value: int) -> bool:
     """Whether, as in "Neither the right node (SUVmax 1.5) nor the left (SUVmax 1.4) is avid", the value is denied."""
+    if "neither" not in row.said:
+        return False
     first = next((i for i, item in enumerate(row[:value]) if "neither" in item.text), -1)
     if first < 0:
         return False

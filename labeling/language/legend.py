@@ -23,8 +23,8 @@ def find_legend(words: Words, begin: int, stop: int) -> bool:
     lower = words.lower
     slices, heads = rule_words("mentions", "slice"), rule_words("mentions", "suv")
     kinds = rule_words("mentions", "qualifier")
-    for index in range(begin, stop):
-        if lower[index] not in slices or (index + 1 < stop and is_number(lower[index + 1])):
+    for index in [i for i, word in enumerate(lower[begin:stop], begin) if word in slices]:
+        if index + 1 < stop and is_number(lower[index + 1]):
             continue
         back = index - 1
         while back >= begin and lower[back] in _SIGNS:

@@ -48,10 +48,10 @@ def scan_sentence(words: Words, begin: int, stop: int, carried: str = "", *, leg
     scan = Scan(words, begin, stop, listed=legend)
     if not scan.numbers:
         return scan
-    numbers = len(_NUMBERS.findall(words.text, words.start[begin], words.end[stop - 1]))
-    if numbers > DENSE:
+    dense = len(scan.numbers) > DENSE // 2  # a token of numbers with a raised point holds two
+    if dense and len(_NUMBERS.findall(words.text, words.start[begin], words.end[stop - 1])) > DENSE:
         _scan_dense(scan)
-    elif numbers:
+    else:
         find_dates(scan)
         find_sizes(scan)
         if legend:
@@ -89,7 +89,7 @@ def find_mentions(cuts: Cuts, sentences: list[Sentence], reach: list[bool] | Non
         if reach is not None and not reach[n]:
             carried = ""
             continue
-        if _says_nothing(cuts.text[sentence.start : sentence.end], carried=bool(carried)):
+        if _says_nothing(cuts.text, sentence.start, sentence.end, carried=bool(carried)):
             found[n], carried = [], ""
             continue
         words = cuts.within(sentence.start, sentence.end)
@@ -108,11 +108,11 @@ def find_mentions(cuts: Cuts, sentences: list[Sentence], reach: list[bool] | Non
     return found
 
 
-def _says_nothing(text: str, *, carried: bool) -> bool:
-    """Whether a sentence has no number and no SUV word, and ends the talk of an SUV: it is not even cut into words."""
-    if _DIGIT.search(text) is not None or has_suv_words(text):
+def _says_nothing(text: str, start: int, end: int, *, carried: bool) -> bool:
+    """Whether start..end has no number and no SUV word, and ends the talk of an SUV: it is not even cut into words."""
+    if _DIGIT.search(text, start, end) is not None or has_suv_words(said := text[start:end]):
         return False
-    return not carried or len(text.split(None, _SHORT)) > _SHORT
+    return not carried or len(said.split(None, _SHORT)) > _SHORT
 
 
 def _scan_back(cuts: Cuts, sentences: list[Sentence], found: list[list[Mention] | None], n: int, kind: str) -> None:

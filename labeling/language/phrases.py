@@ -33,10 +33,10 @@ class PhraseIndex:
     def find(self, words: Words, begin: int, stop: int) -> list[tuple[int, int, dict[str, str]]]:
         """(first token, end token, label by kind) of every phrase between two tokens, without overlap."""
         found = []
-        lower, root, reached = words.lower, self._root, begin
-        for index in range(begin, stop):
-            node = root.get(lower[index])
-            if node is None or index < reached:
+        lower, opens, reached = words.lower, self._root.get, begin
+        starts = [(i, node) for i, word in enumerate(lower[begin:stop], begin) if (node := opens(word)) is not None]
+        for index, node in starts:
+            if index < reached:
                 continue
             after = index + 1
             while node is not None:

@@ -11,10 +11,24 @@ from petground.labeling.language.lexicon import word_set
 __all__ = ["make_prompt", "redact"]
 
 _M = "\ue000"  # stands for a cut while the text around it is mended; a private-use character, never in a report
-_LINK = (
-    r"(?:and|or|to|vs|versus|from|then|now|today|currently|previously|prior|formerly|earlier|before|was|were|is|are|at|on|in|"
-    r"of|with|respectively|compared|up|down|also|for|it|the|an|a|both|seen|best)"
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """An expression for any of the words, what begins alike told once: the engine tries one branch for a letter."""
+    after: dict[str, list[str]] = {}
+    for word in sorted(set(words)):
+        after.setdefault(word[:1], []).append(word[1:])
+    ends = after.pop("", None) is not None
+    branches = [letter + (_any_of(rest) if any(rest) else "") for letter, rest in after.items()]
+    return f"(?:{'|'.join(branches)})" + "?" * ends
+
+
+_LINKS = word_set(
+    "and or to vs versus from then now today currently previously prior formerly earlier before was were is are at on "
+    "in of with respectively compared up down also for it the an a both seen best"
 )
+_LINK = _any_of(_LINKS)
+_LINK_OR_CLAUSE = _any_of(_LINKS | {"whereas", "while", "which"})
 _MARKS = r"[,;:/&=<>~–—→.-]"
 _LEAD = word_set(
     "and with on at of to from by an a the in its whose is was are were has have had having reach reaches reached "
@@ -24,11 +38,9 @@ _LEAD = word_set(
     "spans extends over fallen risen went both present whereas while which it"
 )
 """Words that lead to a value or a slice and say nothing without it."""
-_DAEL = "(?:" + "|".join(word[::-1] for word in sorted(_LEAD)) + ")"
+_DAEL = _any_of(word[::-1] for word in _LEAD)
 _TWO_CUTS = re.compile(rf"{_M}(?:\s{{0,2}}(?:{_MARKS}|\b{_LINK}\b)){{0,6}}\s{{0,2}}(?={_M})", re.I)
-_EMPTY = re.compile(
-    rf"[(\[](?:\s{{0,2}}(?:{_M}|{_MARKS}|\b(?:{_LINK}|whereas|while|which)\b)){{0,12}}\s{{0,2}}[)\]]", re.I
-)
+_EMPTY = re.compile(rf"[(\[](?:\s{{0,2}}(?:{_M}|{_MARKS}|\b{_LINK_OR_CLAUSE}\b)){{0,12}}\s{{0,2}}[)\]]", re.I)
 _FIRST = re.compile(r"^(?:and|plus|while|whereas|but|with|also|as well as|along with)\s(?=\w)", re.I)
 # What leads to a cut is looked for backwards from it, in the text turned around: forwards the engine would try every
 # word of the sentence as the first one.

@@ -29,6 +29,7 @@ _MONTHS = word_set(
     "nov november dec december"
 )
 """What every date has one of; most sentences have neither and are spared the long pattern."""
+_CLOCK = re.compile(r":\d\d")
 _MAY_BE_PHONE = re.compile(r"\d{3}[.-]\d{4}")
 _TIME = re.compile(
     r"(?<![\d.,:/])(?:at |@ ?)?\d{1,2}:\d\d(?::\d\d)?(?= ?(?:[ap]\.?m\b|h\b|hrs?\b|hours?\b))"
@@ -51,10 +52,13 @@ def find_dates(scan: Scan) -> None:
     if scan.begin >= scan.stop:
         return
     begin, end = words.start[scan.begin], words.end[scan.stop - 1]
-    patterns = [(_TIME, "number")] if words.text.find(":", begin, end) >= 0 else []
-    if _MAY_BE_PHONE.search(words.text, begin, end):
+    lower = words.lower[scan.begin : scan.stop]
+    patterns = [(_TIME, "number")] if ":" in lower and _CLOCK.search(words.text, begin, end) else []
+    long = any(len(word) > 3 for i in scan.numbers if (word := words.lower[i]))  # of a year, of the end of a phone
+    if long and _MAY_BE_PHONE.search(words.text, begin, end):
         patterns.append((_PHONE, "number"))
-    if _MAY_BE_DATE.search(words.text, begin, end) or not _MONTHS.isdisjoint(words.lower[scan.begin : scan.stop]):
+    may = long or "/" in lower or "-" in lower or "." in lower[:-1]
+    if (may and _MAY_BE_DATE.search(words.text, begin, end)) or not _MONTHS.isdisjoint(lower):
         patterns.append((_DATE, "date"))
     for pattern, kind in patterns:
         for match in pattern.finditer(words.text, begin, end):
@@ -148,7 +152,7 @@ def find_labelled(scan: Scan) -> None:
         ) and scan.word(index - 2) not in ("max", "mean", "peak", ":", "=", ")"):
             scan.take("number", index, index + 1)
             continue
-        near = [scan.word(k) for k in range(index - 8, index)]
+        near = scan.words.lower[max(scan.begin, index - 8) : index]
         if "ratio" in near and not any(
             is_number(w) or w in heads or w in (",", ";", ".") for w in near[near.index("ratio") :]
         ):

@@ -90,7 +90,8 @@ def read_sentence(
     reasons = {v: judge(scope, tenses[v]) for v, scope in scopes.items()}
     _normal_side(row, reading.groups, reasons)
     if sentence.cells:
-        placed = {v: resolve([m for i in row if "slice" in i.kinds and (m := i.mention)]) for v in reasons}
+        slices = [m for i in row.slices if (m := row[i].mention)]
+        placed = {v: resolve(slices) for v in reasons}
     else:
         placed = assign_slices(row, reading.groups, reasons, tenses)
     cuts = _cuts(row, words, tenses)
@@ -108,10 +109,9 @@ def read_sentence(
     return reading
 
 
-def _row_group(row: list[Item]) -> list[Group]:
+def _row_group(row: Row) -> list[Group]:
     """A row of a table is about one lesion."""
-    values = [i for i, item in enumerate(row) if "value" in item.kinds]
-    return [Group(0, len(row), values)] if values else []
+    return [Group(0, len(row), list(row.values))] if row.values else []
 
 
 def _tell(reading: Reading, group: Group, scope: Scope, tense: Tense, members: list[list[int]], at: int) -> Told:
@@ -263,7 +263,9 @@ def _cuts(row: list[Item], words: Words, tenses: dict[int, Tense]) -> list[tuple
     """Characters that must not be read by a model: values and slices, and the words that announce earlier values."""
     cut = []
     for i, item in enumerate(row):
-        if item.mention is not None and item.has("value", "slice", "head", "series"):
+        if item.mention is None:
+            continue
+        if item.has("value", "slice", "head", "series"):
             cut.append((item.mention.start, item.mention.end))
         tense = tenses.get(i)
         if tense is not None and tense.when == "prior" and tense.cue >= 0:

@@ -63,7 +63,7 @@ def make_scope(row: Row, group: Group, value: int, section: str | None, heading:
 def _zones(row: Row, group: Group) -> list[list[int]]:
     """Side remarks that compare: from "than", "above", "versus" to the end of the phrase and its bracket."""
     zones: list[list[int]] = []
-    if row.lacks("compare") and not any(item.text == "between" for item in row):
+    if row.lacks("compare") and "between" not in row.said:
         return zones
     i = group.first
     while i < group.last:

@@ -32,11 +32,13 @@ _CAPITALS = re.compile(
 )
 
 
-_DICTATED = re.compile(
-    r"(?:\A|\n[ \t]*\n)[ \t]*(findings|impression|conclusion|technique|comparison|indication|history)"
-    r"[ \t]{1,3}([A-Za-z]+)",
-    re.I,
+_PARAGRAPH = (
+    r"[ \t]*(findings|impression|conclusion|technique|comparison|indication|history)"
+    r"[ \t]{1,3}([A-Za-z]+)"
 )
+# Begins with a line end, which the engine finds ten times as fast as one of several beginnings.
+_DICTATED = re.compile(r"\n[ \t]*\n" + _PARAGRAPH, re.I)
+_DICTATED_FIRST = re.compile(_PARAGRAPH, re.I)
 """A paragraph of run-on dictation that begins with its heading: "impression partial response of ..."."""
 _RUNS_ON = frozenset(
     [
@@ -99,7 +101,8 @@ def find_sections(text: str) -> list[Section]:
             name = names.get(" ".join(match.group(1)[::-1].lower().split()))
             if name is not None and (pattern is _CAPITALS or _set_apart(text, start)):
                 heads.setdefault(start, (end, name))
-    for match in _DICTATED.finditer(text):
+    first = _DICTATED_FIRST.match(text)
+    for match in (*([first] if first else ()), *_DICTATED.finditer(text)):
         if match.group(2).lower() not in _RUNS_ON:
             heads.setdefault(match.start(1), (match.end(1), _names()[match.group(1).lower()]))
     sections: list[Section] = []

@@ -39,6 +39,8 @@ _MARKER = re.compile(
 _INLINE_MARKER = re.compile(
     r"\s(?:(?<=[.;]\s)\s{0,2}(?=\(?\d{1,2}[.)]\s{1,2}[A-Z]|\(?\d{1,2}\)\s{1,2}[a-z])|(?=[•▪‣◦]\s?\w))"
 )
+# What every place of _INLINE_MARKER has; it begins with a sign, few lines have it.
+_MAY_HAVE_ITEMS = re.compile(r"[.;•▪‣◦](?:(?<=[.;])\s{1,3}\(?\d|(?<=[•▪‣◦]))")
 _DOTTED = re.compile(r"(?:^|\.)[a-z]\.[a-z]$")
 _STROKES = re.compile(r" [/|] [^/|\n]+ [/|] ")  # "2R / 9 mm / 4.2 / 80": a row of its own
 _SUV_ENDS = re.compile(r"suv[ -]?(?:max(?:imum)?|bw|mean|peak)?$", re.I)
@@ -135,6 +137,8 @@ def _prose(text: str, start: int, end: int) -> list[tuple[int, int, bool | Row]]
 
 def _inline_items(text: str, start: int, end: int, item: bool) -> list[tuple[int, int, bool]]:
     """Reads "1. Left node. 2. Right node." on one line."""
+    if _MAY_HAVE_ITEMS.search(text, max(start - 1, 0), end) is None:
+        return [(start, end, item)] if not text[start:end].isspace() and start < end else []
     pieces, place = [], start
     for match in _INLINE_MARKER.finditer(text, start, end):
         pieces.append((place, match.start(), item))
@@ -199,6 +203,9 @@ def _split(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _trimmed(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    if end - start <= MAX_SENTENCE:
+        piece = text[start:end].lstrip()
+        return [(end - len(piece), end - len(piece) + len(piece.rstrip()))] if piece else []
     pieces = []
     while end - start > MAX_SENTENCE:
         cut = text.rfind(", ", start + MAX_SENTENCE // 2, start + MAX_SENTENCE)

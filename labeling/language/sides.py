@@ -15,6 +15,8 @@ def _sides(row: list[Item], indices: list[int]) -> list[tuple[int, str]]:
     found = []
     for i in indices:
         item = row[i]
+        if not item.own:
+            continue
         label = item.kinds.get("side") or item.kinds.get("sided")
         if not label or item.has("noside"):
             continue
@@ -156,9 +158,7 @@ _PLACE = ("site", "sided", "ref", "phys", "midline", "lesion")
 def _runs(row: list[Item], indices: list[int]) -> list[list[int]]:
     """Neighbouring anatomy items, brackets and hyphens between them included."""
     runs: list[list[int]] = []
-    for i in indices:
-        if row[i].kinds.keys().isdisjoint(_PLACE):
-            continue
+    for i in [i for i in indices if (own := row[i].kinds) and not own.keys().isdisjoint(_PLACE)]:
         if runs and (
             i - runs[-1][-1] == 1 or (i - runs[-1][-1] == 2 and row[i - 1].text in ("(", ")", "-", "of", "/"))
         ):

@@ -44,13 +44,20 @@ class Item:
 
 
 class Row(list[Item]):
-    """The items of a sentence. kinds: those of all of them but "punct"; most rules ask for kinds that are not there."""
+    """The items of a sentence.
 
-    __slots__ = ("kinds",)
+    kinds: those of all of them but "punct"; most rules ask for kinds that are not there. said: its tokens with a blank
+    between; values, slices: indices of the items that are one.
+    """
+
+    __slots__ = ("kinds", "said", "slices", "values")
 
     def __init__(self) -> None:
         super().__init__()
         self.kinds: set[str] = set()
+        self.said = ""
+        self.values: list[int] = []
+        self.slices: list[int] = []
 
     def lacks(self, *kinds: str) -> bool:
         """Whether no item is any of the kinds."""
@@ -65,10 +72,15 @@ def make_stream(
 ) -> Row:
     """Items of the tokens begin..stop. Mentions win over cues, but plain numbers give way to anatomy ("T12")."""
     row = Row()
+    row.said = " ".join(words.lower[begin:stop])
     items: list[Item | None] = [None] * (stop - begin)
 
     def place(kinds: dict[str, str], first: int, last: int, mention: Mention | None = None) -> None:
         a, b = max(first, begin) - begin, min(last, stop) - begin
+        if b - a == 1 and items[a] is None:
+            row.kinds.update(kinds)
+            items[a] = Item(kinds, first, last, "", 0, 0, mention)
+            return
         for hit in items[a:b]:
             if hit is not None:
                 break
@@ -113,7 +125,13 @@ def _fill(row: Row, lower: list[str], begin: int, items: list[Item | None]) -> N
                 continue
             item.text = word if item.last - item.first == 1 else " ".join(lower[item.first : item.last])
             item.bracket, item.depth = bracket, depth
-            item.own = not OWN.isdisjoint(item.kinds)
+            kinds = item.kinds
+            item.own = not OWN.isdisjoint(kinds)
+            if item.mention is not None:
+                if "value" in kinds:
+                    row.values.append(len(row))
+                elif "slice" in kinds:
+                    row.slices.append(len(row))
             row.append(item)
         elif word[0].isalnum():
             row.append(Item(_NONE, index, index + 1, word, bracket, depth))

@@ -36,7 +36,7 @@ _RIGHT = 8
 
 def read_tenses(row: Row) -> dict[int, Tense]:
     """Tense of every value of a sentence, by item index. `range` in sign marks the two ends of a range."""
-    values = [i for i, item in enumerate(row) if "value" in item.kinds]
+    values = row.values
     tenses: dict[int, Tense] = {}
     for order, index in enumerate(values):
         before = values[order - 1] if order else -1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import accumulate, chain
 from unicodedata import normalize
 
 from spacy.tokens import Doc, Span
@@ -19,6 +20,10 @@ __all__ = ["Cuts", "ReportTokenizer", "Words", "span_of", "split_words", "words_
 
 _PIECE = re.compile(r"(?:[^\W\d_]+|\d+(?:[.,·‧∙]\d+)?|([^\w\s])\1*|_+|\s+)")
 _TOKEN = re.compile(_PIECE.pattern.replace(r"|\s+)", ")"))
+# Of ASCII text each sign has a branch of its own: no group to look back at, so all pieces come from one `findall`.
+_SIGNS = ".,():-/;" + "".join(c for c in map(chr, range(128)) if c not in ".,():-/;" and re.match(r"[^\w\s]", c))
+_ASCII = re.compile(rf"([a-z]+|[0-9]+(?:[.,][0-9]+)?|{'|'.join(re.escape(sign) + '+' for sign in _SIGNS)}|_+)(\s*)")
+"""The tokens of lower-case ASCII text, each with the white space behind it; the common signs first."""
 _RAISED = re.compile("[·‧∙]")
 _KEY = "petground_words"
 
@@ -63,14 +68,21 @@ class Words:
 
 def split_words(text: str, span: tuple[int, int] | None = None) -> Words:
     """Tokens of a text, or of its characters start..end alone. Never raises."""
-    matches = list(_TOKEN.finditer(text, *(span or (0, len(text)))))
-    lower = [match.group().lower() for match in matches]
-    if not text.isascii():
-        lower = [word if word.isascii() else _plain(word) for word in lower]
+    begin, stop = span or (0, len(text))
+    piece = text[begin:stop]
+    if piece.isascii():
+        begin += len(piece) - len(piece.lstrip())
+        flat = list(chain.from_iterable(_ASCII.findall(piece.lower().lstrip())))
+        edges = list(accumulate(map(len, flat), initial=begin))
+        lower, starts, ends = flat[::2], edges[:-1:2], edges[1::2]
+    else:
+        matches = list(_TOKEN.finditer(text, begin, stop))
+        lower = [word if (word := match.group().lower()).isascii() else _plain(word) for match in matches]
+        starts, ends = [match.start() for match in matches], [match.end() for match in matches]
     meant = corrections()
     if not meant.keys().isdisjoint(lower):
         lower = [meant.get(word, word) for word in lower]
-    return Words(text, lower, [match.start() for match in matches], [match.end() for match in matches])
+    return Words(text, lower, starts, ends)
 
 
 class Cuts:

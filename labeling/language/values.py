@@ -151,19 +151,18 @@ def find_values(scan: Scan, carried: str = "") -> list[Mention]:
     if not heads and not carried:
         return values
     spent: set[int] = set()
-    lower, qualifiers = scan.words.lower, _qualifiers()
-    index = scan.begin
-    while index < scan.stop:
-        word = lower[index]
-        if word in qualifiers and index not in scan.taken:
+    qualifiers, reached = _qualifiers(), scan.begin
+    tokens = enumerate(scan.words.lower[scan.begin : scan.stop], scan.begin)
+    for index, word in [(i, word) for i, word in tokens if word in qualifiers or word[0].isdecimal()]:
+        if index < reached or index in scan.taken:
+            continue
+        if word in qualifiers:
             _bare_qualifier(scan, index, heads, carried)
-        if word[0].isdecimal() and index not in scan.taken:
+        else:
             mention = _value(scan, index, heads, values, spent, carried)
             if mention is not None:
                 values.append(mention)
-                index = mention.last
-                continue
-        index += 1
+                reached = mention.last
     join_late_heads(scan, heads, values, _qualifiers())
     pair_heads(scan, heads, values)
     return values
