@@ -44,6 +44,6 @@ bench-grounding:
 bench-blocks:
 	@.ci/setup.sh dev
 	@$(RUN)/python benchmarks/run.py blocks blocks_trained
-	@$(RUN)/python benchmarks/catalogue.py
+	@$(RUN)/python benchmarks/block_catalogue.py
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
