@@ -55,6 +55,8 @@ def find_anatomy(words: Words, begin: int, stop: int) -> list[Cue]:
                 if words.lower[b - 1] in _SEGMENTS and a < b - 1:
                     kinds = {**kinds, "midline": "", "segment": ""}  # "liver segment 6"
                 cue = Cue(a, max(b, _after_level(words, b, stop)), kinds)
+        if cue is not None and word == "d" and found and _is_score(words, index, stop):
+            cue = None
         if cue is None or cue.first < reached:
             index += 1
             continue
@@ -62,6 +64,15 @@ def find_anatomy(words: Words, begin: int, stop: int) -> list[Cue]:
         found += _listed_stations(words, cue, stop)
         reached = index = found[-1].last
     return found
+
+
+def _is_score(words: Words, index: int, stop: int) -> bool:
+    """Whether "D5" behind a value, "SUVmax 6.6 (img 240) - D5", is a Deauville score and no vertebra."""
+    lower = words.lower
+    after = lower[index + 2] if index + 2 < stop else ""
+    apart = lower[index - 1] in ("-", "–", "—", ",", ";", "(", ")", "=") and lower[index - 3] != "d"
+    told = any(word.startswith("suv") for word in lower[max(0, index - 20) : index])
+    return lower[index + 1] in ("1", "2", "3", "4", "5") and apart and told and after in ("", ".", ",", ";", ")", "]")
 
 
 def _both(words: Words, index: int, listed: dict[int, tuple[int, int, dict[str, str]]]) -> Cue | None:

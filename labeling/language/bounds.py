@@ -12,6 +12,7 @@ _BOUNDS = word_set(
     "over above below under than > >= ≥ < <= ≤ exceeds exceed exceeding exceeded reaches reach reaching reached rises "
     "rise rising falls fall drops drop surpasses surpass least most beyond"
 )
+_ANY = word_set("values anything uptake suvs suvmax suv readings activity")
 _OR_MORE = word_set("more higher above greater over less below lower")
 _BEHIND_BOUND = word_set("of to a an the is : =")
 
@@ -51,7 +52,8 @@ def tells_bound(row: Row, first: int, last: int) -> bool:
     """Whether it tells which values are normal: "(normal < SUVmax 2.5)", "(values exceeding 2.5 are suspicious)"."""
     if not has_kind(row, first, last, "verdict") or has_kind(row, first, last, "slice", *_PLACES):
         return False
-    if not has_kind(row, 0, first, "value"):
+    anything = row[first].text in _ANY or (first + 1 < last and row[first].text in ("all", "any", "an", "a"))
+    if not has_kind(row, 0, first, "value") and not (anything and not has_kind(row, first, last, "lesion")):
         return False
     values = [i for i in range(first, last) if "value" in row[i].kinds]
     return bool(values) and all(_bound_at(row, v, first, last) for v in values[:1])

@@ -242,6 +242,8 @@ def _modality_and_number(scan: Scan, number: int) -> Mention | None:
     name = number - 1 - (scan.word(number - 1) in (":", "="))
     if scan.word(name) not in MODALITIES or not scan.free_int(number) or not alone(scan, number):
         return None
+    if name == number - 1 and scan.glued(number) and int(scan.word(number)) < 10:
+        return None  # "(PET2)" is the second exam
     if scan.word(number + 1) not in (")", ",", ";", "]", "/") or 1990 <= int(scan.word(number)) <= 2049:
         return None
     depth = [scan.word(i) for i in range(max(scan.begin, number - 12), number) if scan.word(i) in ("(", "[", ")", "]")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from petground.labeling.language.lexicon import rule_words, word_set
 from petground.labeling.language.physiologic import ADVERSATIVE, SAYS, find_physiologic, has_lesion, is_strong
 from petground.labeling.language.scope import CLOSERS, Scope, goes_on_bare
@@ -267,8 +269,8 @@ def _range(scope: Scope) -> bool:
     """Whether it is "up to" over several lesions, or one end of a range."""
     if scope.row.lacks("upto", "range"):
         return False
-    behind = next((i for i in range(scope.value + 1, len(scope.row)) if "value" in scope.row[i].kinds), -1)
-    if behind >= 0 and range_joint(scope.row, scope.value, behind) >= 0:
+    values = [i for i, item in enumerate(scope.row) if "value" in item.kinds]
+    if any(range_joint(scope.row, a, b) >= 0 for a, b in pairwise(values) if scope.value in (a, b)):
         return False
     before = [i for i in scope.items if i < scope.value]
     upto = [i for i in before if scope.row[i].has("upto") and scope.value - i <= 6]

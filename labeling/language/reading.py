@@ -126,7 +126,8 @@ def _read_aside(reading: Reading, kind: str, part: Row, heading: frozenset[str])
             scope = make_scope(part, group, v, reading.sentence.section, heading)
             told = _tell(aside, group, scope, tenses[v], [], -1)
             found = judge(scope, tenses[v])
-            told.reason = found if kind == "reference" and found in ("prior", "physiologic") else kind
+            kept = found == "prior" or (found == "physiologic" and part.lacks("normal", "reference"))
+            told.reason = found if kind == "reference" and kept else kind
             aside.told.append(told)
     return aside.told
 

@@ -44,7 +44,7 @@ def find_remarks(row: Row) -> list[Remark]:
         return []
     values = sum("value" in item.kinds for item in row)
     beside = values > 1 and not row.lacks("ref", "contralateral", "side", "phys")
-    bounds = not row.lacks("condition") or (values > 1 and not row.lacks("verdict"))
+    bounds = not row.lacks("condition", "verdict")
     then = not row.lacks("prior") and not row.lacks("slice")
     if not (beside or bounds or then):
         return []
@@ -55,8 +55,9 @@ def find_remarks(row: Row) -> list[Remark]:
         found += _in_clause(row, first, last)
     if not row.lacks("verdict"):
         for first, last in _parts(row, 0, len(row), (";",)):
-            if first and tells_bound(row, first, last):
-                found.append(Remark(first - 1, last, "threshold", first - 1))
+            if tells_bound(row, first, last):
+                begin = first - (first > 0)
+                found.append(Remark(begin, last, "threshold", begin))
     return _kept(row, sorted(found, key=lambda r: (r.first, -r.last)))
 
 
@@ -178,7 +179,13 @@ def _only_value(row: Row, first: int, last: int) -> bool:
     """Whether it tells but one more value of what was named: "(liver SUVmax 3.0, mean 2.2)"."""
     told = [item for item in row[first:last] if "value" in item.kinds]
     bare = not any(item.own or item.has("slice", "prior", "current") for item in row[first:last])
-    return bool(told) and bare and all(v.mention is not None and v.mention.suv_kind in ("mean", "peak") for v in told)
+    return (
+        bool(told)
+        and bare
+        and all(
+            v.mention is not None and (v.mention.link != "head" or v.mention.suv_kind in ("mean", "peak")) for v in told
+        )
+    )
 
 
 def _names(row: Row, first: int, last: int) -> list[int]:
@@ -190,7 +197,8 @@ def _of_tissue(row: Row, first: int, last: int) -> bool:
     names = _names(row, first, last)
     if not names or has_kind(row, first, last, "lesion", "another", "segment", "uncertain"):
         return False
-    if not any(row[i].has("ref", "contralateral") for i in names):
+    normal = row[names[0] - 1].has("normal") and names[0] > first and not has_kind(row, first, last, "slice")
+    if not normal and not any(_is_reference(row[i]) for i in names):
         return False
     if any(item.text in ("focal", "focus", "new") for item in row[first:last]):
         return False
@@ -199,6 +207,10 @@ def _of_tissue(row: Row, first: int, last: int) -> bool:
         return True
     between = row[value + 1 : names[0]]
     return all(item.text in ("in", "of", "for", "the", "at", "within", "is", "=") for item in between)
+
+
+def _is_reference(item: Item) -> bool:
+    return item.has("ref", "contralateral") or item.text in ("mediastinum", "mediastinal")
 
 
 def _other_side(row: Row, opening: int, first: int, last: int) -> bool:
@@ -247,7 +259,8 @@ def _in_clause(row: Row, first: int, last: int) -> Iterator[Remark]:
     told = first > 0 and has_kind(row, first, last, "slice") and has_kind(row, first, last, "prior")
     if told and not has_kind(row, first, last, "current") and not has_kind(row, last, len(row), "value"):
         value = next((i for i in range(first, -1, -1) if "value" in row[i].kinds), first)
-        if has_kind(row, value, first, "slice"):
+        now = has_kind(row, last, last + 3, "current") and has_kind(row, last, len(row), "slice")
+        if value < first and (now or has_kind(row, value, first, "slice")):
             yield Remark(first - 1, last, "then", first - 1)
 
 

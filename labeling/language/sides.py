@@ -107,7 +107,7 @@ def listed_places(row: list[Item], first: int, stop: int, count: int) -> list[li
         return parts  # "on slice 61, a left-sided node; on slice 115, a subcarinal node; SUVmax 4.4 and 6.0"
     members: list[list[int]] = [[]]
     for i in range(first, stop):
-        if row[i].text in ("and", ",", "&", ", and", "plus", "than") or row[i].has("coord"):
+        if row[i].text in ("and", ",", "&", ", and", "plus", "than", "more than") or row[i].has("coord"):
             if members[-1] and _names(row, members[-1]):
                 members.append([])
             continue

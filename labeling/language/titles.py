@@ -26,14 +26,26 @@ def heading_kinds(
     which is given as the kind `interim`.
     """
     kinds: frozenset[str] = frozenset()
-    for span in (sentence.label, sentence.group):
+    for span in (_own_title(text, sentence), sentence.group):
         if span is not None:
             kinds |= _title_kinds(text[slice(*span)]) | ({"then"} if span in earlier else set())
-            if span is sentence.label and not sentence.start <= span[0] < sentence.end:
+            if span == sentence.label and not sentence.start <= span[0] < sentence.end:
                 kinds -= {"denied"}  # "Not avid: left nodule. Avid: right nodule."
             if interim and _INTERIM.search(text, *span) is not None:
                 kinds -= {"then"}
     return kinds | {"interim"} if interim else kinds
+
+
+def _own_title(text: str, sentence: Sentence) -> tuple[int, int] | None:
+    """The label, or the title of another exam, "Interim PET: ... End-of-treatment PET: ...", within the line."""
+    label = sentence.label
+    if label is None or sentence.start <= label[1]:
+        return label
+    match = _EXAM_TITLE.match(text, sentence.start, sentence.end)
+    return label if match is None else (match.start(), match.end() - 1)
+
+
+_EXAM_TITLE = re.compile(r"[A-Z][\w /-]{0,40}\b(?:PET|PET/CT|PET-CT|scan|study|exam|examination)(?: \([^()]{1,30}\))?:")
 
 
 @lru_cache(4096)
