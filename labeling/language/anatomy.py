@@ -9,12 +9,12 @@ from __future__ import annotations
 from spacy.tokens import Doc
 
 from petground.labeling.language.context import Cue
-from petground.labeling.language.lexicon import word_set
+from petground.labeling.language.lexicon import rule_words, word_set
 from petground.labeling.language.mention import is_integer
 from petground.labeling.language.phrases import phrase_index
 from petground.labeling.language.tokens import Words, words_of
 
-__all__ = ["anatomy_component", "find_anatomy"]
+__all__ = ["POSITIONS", "anatomy_component", "find_anatomy"]
 
 _ROMAN = word_set("i ii iii iv v vi vii viii ia ib iia iib iva ivb va vb")
 _STATIONS = {"2", "4", "10", "11", "12", "13", "14", "1", "3", "8", "9"}
@@ -25,6 +25,10 @@ _NUMBERED_MANY = ("levels", "stations", "segments", "zones")
 _NUMBERED = ("level", "segment", "station", "zone", "seg", "segs", *_NUMBERED_MANY)
 _VERTEBRAE = {"c": 8, "t": 13, "th": 13, "d": 12, "l": 6, "s": 5}
 
+
+_ORDINALS = ("st", "nd", "rd", "th")
+POSITIONS = rule_words("anatomy", "position")
+"""Where at a place: "ant", "lat", "ax"."""
 
 _OPENERS = frozenset({*_STATIONS, *_LESION_CODES, *_VERTEBRAE, *_NUMBERED, "r", "l", "both"})
 """First words of what `_by_form` reads, and of `_both`."""
@@ -53,12 +57,23 @@ def find_anatomy(words: Words, begin: int, stop: int) -> list[Cue]:
                 if lower[b - 1] in _SEGMENTS and a < b - 1:
                     kinds = {**kinds, "midline": "", "segment": ""}  # "liver segment 6"
                 cue = Cue(a, max(b, _after_level(words, b, stop)), kinds)
-        if cue is None:
+        if cue is not None and lower[index] == "d" and found and _is_score(words, index, stop):
+            cue = None
+        if cue is None or cue.first < reached:
             continue
         found.append(cue)
         found += _listed_stations(words, cue, stop)
         reached = found[-1].last
     return found
+
+
+def _is_score(words: Words, index: int, stop: int) -> bool:
+    """Whether "D5" behind a value, "SUVmax 6.6 (img 240) - D5", is a Deauville score and no vertebra."""
+    lower = words.lower
+    after = lower[index + 2] if index + 2 < stop else ""
+    apart = lower[index - 1] in ("-", "–", "—", ",", ";", "(", ")", "=") and lower[index - 3] != "d"
+    told = any(word.startswith("suv") for word in lower[max(0, index - 20) : index])
+    return lower[index + 1] in ("1", "2", "3", "4", "5") and apart and told and after in ("", ".", ",", ";", ")", "]")
 
 
 def _both(words: Words, index: int, listed: dict[int, tuple[int, int, dict[str, str]]]) -> Cue | None:
@@ -111,15 +126,28 @@ def _by_form(words: Words, index: int, stop: int) -> Cue | None:
         named = index + 1 + (words.lower[index + 1 : index + 2] == ["."])
         last = _after_level(words, named, stop)
         return None if last == named else Cue(index, last, _numbered(words, word, last, last - named))
-    if (
-        word in ("r", "l")
-        and words.text[words.start[index]].isupper()
-        and follows.isalpha()
-        and len(follows) > 2
-        and not glued
-    ):
+    if word in ("r", "l") and words.text[words.start[index]].isupper() and _stands_for_a_side(words, index, stop):
         return Cue(index, index + 1, {"side": "right" if word == "r" else "left", "letter": ""})
     return None
+
+
+def _stands_for_a_side(words: Words, index: int, stop: int) -> bool:
+    """Whether a capital R or L stands by itself: "R iliac", "L inf. ramus", "R 5th rib", "node (R)", "R: node"."""
+    lower = words.lower
+    before = lower[index - 1] if index else ""
+    follows = lower[index + 1 : min(index + 3, stop)]
+    if not follows:
+        return False
+    glued = words.glued(index + 1)
+    if before in ("(", "[") and follows[0] in (")", "]"):
+        return True
+    if words.glued(index) and before not in ("(", "["):
+        return False
+    if glued:  # "R: node" opens a line or an item; "R.", "R/L" and "R>L" do not
+        return follows[0] == ":" and before in ("", ".", ";", ",", "-", "•", "(", "*")
+    if len(follows) > 1 and follows[0].isdecimal():
+        return follows[1] in _ORDINALS
+    return follows[0].isalpha() and (len(follows[0]) > 2 or follows[0] in POSITIONS)
 
 
 def _numbered(words: Words, word: str, last: int, length: int) -> dict[str, str]:

@@ -217,6 +217,10 @@ def resolve(mentions: list[Mention]) -> Placed:
     best = [m for m in axial if m.best and not m.is_range and len(m.indices) == 1]
     if len(axial) > 1 and best and len(best) < len(axial):
         axial = best[:1] if len({m.indices for m in best}) == 1 else best
+    lists = [m for m in axial if len(m.indices) > 1 and not m.is_range]
+    alone = {m.indices[0] for m in axial if len(m.indices) == 1}
+    if lists and len(alone) == 1 and all(alone <= set(m.indices) for m in lists):
+        axial = [m for m in axial if m not in lists]  # "on slices 220, 221 and 222 ... at slice 221"
     singles = [m for m in axial if not m.is_range]
     if len({m.indices for m in axial}) == 1 and not axial[0].is_range and len(axial[0].indices) == 1:
         return Placed(axial[0].indices[0], None, axial[0], 0)

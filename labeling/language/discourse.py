@@ -8,6 +8,7 @@ from functools import partial
 
 from petground.labeling.finding import Finding, Laterality
 from petground.labeling.language.assign import Placed, resolve
+from petground.labeling.language.earlier import settle_before
 from petground.labeling.language.mention import Mention
 from petground.labeling.language.mentions import find_mentions, scan_sentence
 from petground.labeling.language.prompts import redact
@@ -20,7 +21,7 @@ from petground.labeling.language.sides import find_side, find_site, opposite
 from petground.labeling.language.sizes import only_size
 from petground.labeling.language.stream import Item, Row
 from petground.labeling.language.timepoints import is_delayed
-from petground.labeling.language.titles import earlier_titles, heading_kinds, heading_side
+from petground.labeling.language.titles import earlier_titles, heading_kinds, heading_side, interim_is_now
 from petground.labeling.language.tokens import Cuts, Words
 
 __all__ = ["read_report"]
@@ -70,7 +71,7 @@ def read_report(text: str) -> list[Finding]:
 def _read(cuts: Cuts, sentences: list[Sentence], mentions: list[list[Mention] | None]) -> dict[int, Reading]:
     """Readings of the sentences with values, and of those around them that they refer to, in order."""
     readings: dict[int, Reading] = {}
-    earlier = earlier_titles(cuts.text, sentences)
+    earlier, interim = earlier_titles(cuts.text, sentences), interim_is_now(cuts.text)
     asking = [n for n, found in enumerate(mentions) if found and any(m.kind == "suv" for m in found)]
     with_value = frozenset(asking)
     while asking:
@@ -82,7 +83,8 @@ def _read(cuts: Cuts, sentences: list[Sentence], mentions: list[list[Mention] | 
         found = mentions[n]
         if found is None:
             found = scan_sentence(words, words.at(sentence.start), words.at(sentence.end)).mentions
-        reading = readings[n] = read_sentence(words, sentence, found, heading_kinds(cuts.text, sentence, earlier))
+        heading = heading_kinds(cuts.text, sentence, earlier, interim=interim)
+        reading = readings[n] = read_sentence(words, sentence, found, heading)
         if _asks_back(reading):
             asking.extend(range(max(0, n - LOOK_BACK), n))
         if n in with_value and any(told.reason == "no_slice" for told in reading.told):
@@ -122,6 +124,7 @@ def _link(readings: dict[int, Reading]) -> None:
             topic = Topic()
         elif reading.told:
             _there(reading, previous)
+            settle_before(reading, previous)
             for told in reading.told:
                 _take_over(reading, told, topic)
             _was(reading, topic)

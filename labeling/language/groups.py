@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from petground.labeling.language.lexicon import word_set
 from petground.labeling.language.stream import Item, Row
+from petground.labeling.language.told import range_joint
 
 __all__ = ["Group", "make_groups"]
 
@@ -66,6 +67,8 @@ def _boundary(row: list[Item], a: int, b: int, leading: bool) -> int | None:
     own = [i for i in between if row[i].own and not (row[i].has("another") and row[i].text == "further")]
     if not own:
         return _bare_split(row, a, b)
+    if (joint := range_joint(row, a, b)) >= 0:
+        return joint
     if row[a].bracket and row[a].bracket == row[b].bracket and not any(row[i].has("slice") for i in between):
         inner = [i for i in own if row[i].bracket == row[a].bracket]
         if not inner:

@@ -166,7 +166,12 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
         if link == "/" and head in ("slices", "images") and value > found[0] > 20 and scan.slashed_values():
             link = ","
         tight = step == index + 1 and scan.glued(index) and scan.glued(step)
-        if link in (":", "/") or (link == "-" and head.startswith("ima") and head != "image" and head != "images"):
+        dashed = link == "-" and tight and found[0] <= 9 and value > max(20, 4 * found[0])  # "image 3-88" is no range
+        if (
+            link in (":", "/")
+            or (link == "-" and head.startswith("ima") and head not in ("image", "images"))
+            or (dashed and head not in _PLURAL and head and scan.word(first - 1) not in ("from", "between"))
+        ):
             if len(found) != 1 or series is not None:
                 break
             if (link == "/" and found[0] > SERIES_MAX) or (link == "/" and found[0] > 20 and value > found[0]):
@@ -235,6 +240,8 @@ def _modality_and_number(scan: Scan, number: int) -> Mention | None:
     name = number - 1 - (scan.word(number - 1) in (":", "="))
     if scan.word(name) not in MODALITIES or not scan.free_int(number) or not alone(scan, number):
         return None
+    if name == number - 1 and scan.glued(number) and int(scan.word(number)) < 10:
+        return None  # "(PET2)" is the second exam
     if scan.word(number + 1) not in (")", ",", ";", "]", "/") or 1990 <= int(scan.word(number)) <= 2049:
         return None
     depth = [scan.word(i) for i in range(max(scan.begin, number - 12), number) if scan.word(i) in ("(", "[", ")", "]")]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from petground.labeling.language.lexicon import rule_words, word_set
 from petground.labeling.language.physiologic import ADVERSATIVE, SAYS, find_physiologic, has_lesion, is_strong
-from petground.labeling.language.scope import CLOSERS, Scope
+from petground.labeling.language.scope import CLOSERS, Scope, goes_on_bare
 from petground.labeling.language.stream import Item, Row
 from petground.labeling.language.tense import Tense
+from petground.labeling.language.told import range_joint
 
 __all__ = ["judge"]
 
@@ -148,6 +151,7 @@ def _negated(scope: Scope) -> bool:
             continue
         if i < scope.value:
             between = row[end + 1 : scope.value]
+            between = goes_on_bare(scope, between)
             if any(b.text in ADVERSATIVE or b.text.startswith(_APART) or b.has("starter") for b in between):
                 continue
             comma = next((k for k, b in enumerate(between) if b.text == ","), None)
@@ -266,6 +270,9 @@ def _around(scope: Scope) -> list[Item]:
 def _range(scope: Scope) -> bool:
     """Whether it is "up to" over several lesions, or one end of a range."""
     if scope.row.lacks("upto", "range"):
+        return False
+    values = [i for i, item in enumerate(scope.row) if "value" in item.kinds]
+    if any(range_joint(scope.row, a, b) >= 0 for a, b in pairwise(values) if scope.value in (a, b)):
         return False
     before = [i for i in scope.items if i < scope.value]
     upto = [i for i in before if scope.row[i].has("upto") and scope.value - i <= 6]

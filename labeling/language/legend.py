@@ -33,10 +33,18 @@ def find_legend(words: Words, begin: int, stop: int) -> bool:
             after = index + 1
             while after < stop and lower[after] in _SIGNS:
                 after += 1
-            closed = after < stop and lower[index + 1] in (")", "]", ":")
+            closed = after < stop and (lower[index + 1] in (")", "]", ":") or _heads(lower, index + 1, stop))
             more = after < stop and lower[index + 1] in ("/", ",", ";", "|") and lower[after] in _COLUMNS
             return after >= stop or closed or (more and lower[stop - 1] in (")", "]", ":"))
     return False
+
+
+def _heads(lower: list[str], index: int, stop: int) -> bool:
+    """Whether, as in "SUVmax/slice for the index lesions: adrenal 8.2/141", what it is told for ends in a colon."""
+    if lower[index] not in ("for", "of", "in", "at"):
+        return False
+    told = lower[index : min(index + 8, stop)]
+    return ":" in told and not any(is_number(word) or word in (",", ".", ";") for word in told[: told.index(":")])
 
 
 def take_pairs(scan: Scan) -> None:

@@ -12,6 +12,7 @@ from petground.labeling.language.context import find_cues
 from petground.labeling.language.groups import Group, make_groups
 from petground.labeling.language.judge import judge
 from petground.labeling.language.mention import Mention
+from petground.labeling.language.remarks import find_remarks, part_of, without
 from petground.labeling.language.scope import Scope, make_scope
 from petground.labeling.language.sentences import Sentence
 from petground.labeling.language.sides import find_side, find_site, listed_places, listed_side, opposite
@@ -81,7 +82,13 @@ def read_sentence(
         return Reading(sentence, Row(), words, unread=values)
     dump = (begin, stop) in words.dumps
     cues = [] if dump else find_cues(words, begin, stop)
+    if "interim" in heading:
+        cues = [cue for cue in cues if "prior" not in cue.kinds or "interim" not in words.lower[cue.first : cue.last]]
     row = make_stream(words, begin, stop, mentions, cues, [] if dump else find_anatomy(words, begin, stop))
+    remarks = [] if sentence.cells else find_remarks(row)
+    asides = [(remark.kind, part_of(row, remark)) for remark in remarks]
+    cut = [(words.start[row[remark.told].first], words.end[row[remark.last - 1].last - 1]) for remark in remarks]
+    row = without(row, remarks) if remarks else row
     reading = Reading(sentence, row, words, _row_group(row) if sentence.cells else make_groups(row))
     if not values:
         return reading
@@ -94,7 +101,7 @@ def read_sentence(
         placed = {v: resolve(slices) for v in reasons}
     else:
         placed = assign_slices(row, reading.groups, reasons, tenses)
-    cuts = _cuts(row, words, tenses)
+    cuts = _cuts(row, words, tenses) + cut
     for group in reading.groups:
         current = [v for v in group.values if reasons[v] is None]
         members = _members(row, group, current)
@@ -105,8 +112,25 @@ def read_sentence(
             told.reason = reasons[v] or told.placed.reason
             told.cut += cuts
             reading.told.append(told)
+    for kind, part in asides:
+        reading.told += _read_aside(reading, kind, part, heading)
     reading.told.sort(key=lambda t: t.mention.core)
     return reading
+
+
+def _read_aside(reading: Reading, kind: str, part: Row, heading: frozenset[str]) -> list[Told]:
+    """The values of a remark, which is read by itself: they are `kind`, unless they are an earlier exam's or normal."""
+    aside = Reading(reading.sentence, part, reading.words, make_groups(part))
+    tenses = read_tenses(part) if aside.groups else {}
+    for group in aside.groups:
+        for v in group.values:
+            scope = make_scope(part, group, v, reading.sentence.section, heading)
+            told = _tell(aside, group, scope, tenses[v], [], -1)
+            found = judge(scope, tenses[v])
+            kept = found == "prior" or (found == "physiologic" and part.lacks("normal", "reference"))
+            told.reason = found if kind == "reference" and kept else kind
+            aside.told.append(told)
+    return aside.told
 
 
 def _row_group(row: Row) -> list[Group]:

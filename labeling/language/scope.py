@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from petground.labeling.language.groups import Group
 from petground.labeling.language.stream import Item, Row
 
-__all__ = ["CLOSERS", "Scope", "make_scope"]
+__all__ = ["CLOSERS", "Scope", "goes_on_bare", "make_scope"]
 
 CLOSERS = frozenset({",", ";", ")", "]", ".", ":"})
 
@@ -105,11 +105,21 @@ def _zones(row: Row, group: Group) -> list[list[int]]:
             if item.has("slice") and not seen_value and not any("value" in row[k].kinds for k in range(j, group.last)):
                 break
             j += 1
+        if leading and group.first and _begins_lesion(row, i, j, group.last):
+            i = j
+            continue
         background = any(row[k].text == "background" for k in range(i, j))
         if not background or any(row[k].own for k in range(i, j)):  # "no uptake above background (1.0)" is the lesion's
             zones.append(list(range(i, j)))
         i = j
     return zones
+
+
+def _begins_lesion(row: list[Item], i: int, j: int, last: int) -> bool:
+    """Whether "more on the left (...) than on the right (SUVmax 3.2, image 106)" goes on to a lesion of its own."""
+    own = [k for k in range(i, j) if row[k].own]
+    told = j < last and row[j].text in ("(", "[") and _has_slice_inside(row, j, last)
+    return bool(own) and told and not any(row[k].has("ref") for k in own)
 
 
 def _compares(row: list[Item], i: int) -> bool:
@@ -218,3 +228,13 @@ def _relations(row: Row, group: Group, value: int) -> set[int]:
                 hidden.add(j)
                 j += 1
     return hidden
+
+
+def goes_on_bare(scope: Scope, between: list[Item]) -> list[Item]:
+    """The items without the semicolon of "is not avid; SUVmax 0.9", behind which no other lesion is named."""
+    if not between or (between[-1].text != ";" and not (len(between) > 1 and between[-2].text == ";")):
+        return between
+    last = between[-1]
+    if (last.text != ";" and not last.has("head")) or any(item.own for item in scope.row[scope.value + 1 :]):
+        return between
+    return [item for item in between if item.text != ";"]

@@ -48,7 +48,6 @@ _WORD_BEFORE = re.compile(r"[A-Za-z./]{1,12}$")
 _CONTINUES = re.compile(
     r"[ \t]*(?:[a-z(\[,;%)&=~/]|\d|(?i:suv|sul\b|max\b|slice|slc|im\b|ima|img|series|axial|coronal|maximum|standardi))"
 )
-_LOWER = re.compile(r"[ \t]*[a-z(\[,;%)&=~/]")
 _DANGLING = word_set(
     "of the a an in on with and or at to from by for is was has are which that level levels max suv suvmax slice "
     "image series left right approximately measuring measures than as axial maximum segment bilateral"
@@ -115,6 +114,7 @@ def _prose(text: str, start: int, end: int) -> list[tuple[int, int, bool | Row]]
     """Logical lines of a stretch without tables: list items and paragraphs, wrapped lines joined."""
     lines: list[tuple[int, int, bool]] = []
     place, blank = start, True
+    stroked = False  # of the line that may go on, whatever its length
     while place < end:
         stop = text.find("\n", place, end)
         stop = end if stop < 0 else stop
@@ -122,12 +122,16 @@ def _prose(text: str, start: int, end: int) -> list[tuple[int, int, bool | Row]]
             blank = True
         else:
             marker = _MARKER.match(text, place, stop)
-            follows = bool(lines) and not blank and _joins(text, lines[-1][0], lines[-1][1], place, stop)
+            strokes = _STROKES.search(text, place, stop) is not None
+            both = stroked and strokes
+            follows = bool(lines) and not blank and _joins(text, lines[-1][0], lines[-1][1], place, stop, apart=both)
             if follows and marker and _dangles(text[max(lines[-1][1] - 16, lines[-1][0]) : lines[-1][1]]):
                 marker = None
             if follows and (marker is None or marker.end() >= stop):
                 lines[-1] = (lines[-1][0], stop, lines[-1][2])
+                stroked = stroked or strokes
             else:
+                stroked = strokes
                 begin = marker.end() if marker and marker.end() < stop else place
                 lines.append((begin, stop, marker is not None))
             blank = False
@@ -148,19 +152,19 @@ def _inline_items(text: str, start: int, end: int, item: bool) -> list[tuple[int
     return [(a, b, i) for a, b, i in pieces if text[a:b].strip()]
 
 
-def _joins(text: str, first: int, previous_end: int, place: int, stop: int) -> bool:
-    """Whether the line at `place` goes on with the sentence of the line before."""
+def _joins(text: str, first: int, previous_end: int, place: int, stop: int, *, apart: bool) -> bool:
+    """Whether the line at `place` goes on with the sentence of the line before. apart: each is a row of strokes."""
     tail = text[max(first, previous_end - 60) : previous_end].rstrip()
     if not tail:
         return False
     ended = tail[-1] in ".!?"
     if ended and not _is_abbreviation(tail[:-1], ""):
-        return bool(_LOWER.match(text, place, stop)) and text[place:stop].lstrip()[:1] not in "([" and False
+        return False
     if _dangles(tail[-16:]) and not tail.endswith(":"):
         return True
     if tail.count("(") > tail.count(")"):
         return True
-    if _STROKES.search(text, first, previous_end) and _STROKES.search(text, place, stop):
+    if apart:
         return False
     if tail.endswith(":"):
         return bool(_HAS_VALUE.match(text[place:stop].lstrip()))

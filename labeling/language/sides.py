@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import cast
 
 from petground.labeling.finding import Laterality
+from petground.labeling.language.anatomy import POSITIONS
 from petground.labeling.language.stream import Item, Row
 from petground.labeling.language.tokens import Words
 
 __all__ = ["find_side", "find_site", "listed_places", "listed_side", "opposite"]
+
+
+_BESIDE = frozenset((".", ":", ",", "(", ")", "-", "/", "st", "nd", "rd", "th", "and", "&"))
 
 
 def _sides(row: list[Item], indices: list[int]) -> list[tuple[int, str]]:
@@ -29,11 +33,19 @@ def _sides(row: list[Item], indices: list[int]) -> list[tuple[int, str]]:
 
 
 def _before_a_place(row: list[Item], i: int) -> bool:
-    """Whether "R" or "L" stands before what it can be the side of: "R ext iliac", "L SUVmax 3.1"."""
-    follows = row[i + 1 : i + 3]
-    if len(follows) > 1 and not follows[0].kinds and follows[0].text.isalpha():
-        follows = follows[1:]
-    return bool(follows) and (follows[0].own or follows[0].has("head", "value"))
+    """Whether "R" or "L" stands at what it can be the side of: "R ext iliac", "R 5th rib", "node (R)"."""
+    if i and row[i - 1].text in ("(", "[") and row[i + 1 : i + 2] and row[i + 1].text in (")", "]"):
+        return True
+    words = 0
+    for item in row[i + 1 : i + 9]:
+        if item.own or item.has("head", "value"):
+            return True
+        if item.has("number", "size") or item.text in _BESIDE or item.text in POSITIONS:
+            continue
+        words += 1
+        if words > 2 or item.kinds or not item.text.isalpha():
+            return False
+    return False
 
 
 def _means_leaving(row: list[Item], i: int) -> bool:
@@ -97,7 +109,7 @@ def listed_places(row: list[Item], first: int, stop: int, count: int) -> list[li
         return parts  # "on slice 61, a left-sided node; on slice 115, a subcarinal node; SUVmax 4.4 and 6.0"
     members: list[list[int]] = [[]]
     for i in range(first, stop):
-        if row[i].text in ("and", ",", "&", ", and", "plus") or row[i].has("coord"):
+        if row[i].text in ("and", ",", "&", ", and", "plus", "than", "more than") or row[i].has("coord"):
             if members[-1] and _names(row, members[-1]):
                 members.append([])
             continue

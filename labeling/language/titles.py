@@ -14,21 +14,38 @@ from petground.labeling.language.context import find_cues
 from petground.labeling.language.sentences import Sentence
 from petground.labeling.language.tokens import split_words
 
-__all__ = ["earlier_titles", "heading_kinds", "heading_side"]
+__all__ = ["earlier_titles", "heading_kinds", "heading_side", "interim_is_now"]
 
 
-def heading_kinds(text: str, sentence: Sentence, earlier: frozenset[tuple[int, int]] = frozenset()) -> frozenset[str]:
+def heading_kinds(
+    text: str, sentence: Sentence, earlier: frozenset[tuple[int, int]] = frozenset(), *, interim: bool = False
+) -> frozenset[str]:
     """Kinds of cue in the label that a sentence stands under and in the title line above; `then` of an earlier exam.
 
-    earlier: titles known to be of earlier exams (see `earlier_titles`).
+    earlier: titles known to be of earlier exams (see `earlier_titles`). interim: an interim exam is the one reported,
+    which is given as the kind `interim`.
     """
     kinds: frozenset[str] = frozenset()
-    for span in (sentence.label, sentence.group):
+    for span in (_own_title(text, sentence), sentence.group):
         if span is not None:
             kinds |= _title_kinds(text[slice(*span)]) | ({"then"} if span in earlier else set())
-            if span is sentence.label and not sentence.start <= span[0] < sentence.end:
+            if span == sentence.label and not sentence.start <= span[0] < sentence.end:
                 kinds -= {"denied"}  # "Not avid: left nodule. Avid: right nodule."
-    return kinds
+            if interim and _INTERIM.search(text, *span) is not None:
+                kinds -= {"then"}
+    return kinds | {"interim"} if interim else kinds
+
+
+def _own_title(text: str, sentence: Sentence) -> tuple[int, int] | None:
+    """The label, or the title of another exam, "Interim PET: ... End-of-treatment PET: ...", within the line."""
+    label = sentence.label
+    if label is None or sentence.start <= label[1]:
+        return label
+    match = _EXAM_TITLE.match(text, sentence.start, sentence.end)
+    return label if match is None else (match.start(), match.end() - 1)
+
+
+_EXAM_TITLE = re.compile(r"[A-Z][\w /-]{0,40}\b(?:PET|PET/CT|PET-CT|scan|study|exam|examination)(?: \([^()]{1,30}\))?:")
 
 
 @lru_cache(4096)
@@ -61,6 +78,29 @@ def earlier_titles(text: str, sentences: list[Sentence]) -> frozenset[tuple[int,
     told = {span: match.group(1) for span in spans if (match := _NUMBERED.match(text[slice(*span)])) is not None}
     today = {number for span, number in told.items() if _TODAY.search(text[slice(*span)])}
     return frozenset(span for span, number in told.items() if len(today) == 1 and number not in today)
+
+
+_INTERIM = re.compile(r"\binterim\b", re.I)
+_INTERIM_TITLE = re.compile(
+    r"(?:^|\n|[.:] )[^\w\n]{0,8}(?:[\w/-]{1,20} ){0,2}interim (?:[\w/-]{1,20} ){0,2}"
+    r"(?:pet\S{0,9}|scan|study|exam\w{0,9}|assessment|response|staging)[^\n:.]{0,50}[:\n.]|\bthis interim\b",
+    re.I,
+)
+_LATER = re.compile(
+    r"\b(?:end[- ]of[- ](?:treatment|therapy|chemo)|eot\b|(?:restaging|follow-?up|final) (?:pet|scan|study|exam)|"
+    r"(?:today|current|now|this (?:study|exam|examination|scan))\b\W{0,3}(?:pet|scan|study|exam|:))|"
+    r"(?:^|[.;:]|\n)\s{0,8}(?:now|today|currently|today's)\b|"
+    r"\b(?:than|since|versus|vs|from|prior|previous|last|compare|compared|comparison|comparing)\b[^\n.]{0,40}interim",
+    re.I,
+)
+
+
+def interim_is_now(text: str) -> bool:
+    """Whether "Interim PET: ..." is the exam reported: it stands as a title only, and no later exam is named."""
+    if _INTERIM.search(text) is None or _LATER.search(text) is not None:
+        return False
+    titles = "".join(match.group() for match in _INTERIM_TITLE.finditer(text))
+    return len(_INTERIM.findall(text)) == len(_INTERIM.findall(titles))
 
 
 _OF_THEN = re.compile(

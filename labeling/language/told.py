@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from petground.labeling.language.stream import Item
 
-__all__ = ["Tense", "chain_values", "of_compared_exam", "pair_values", "settle_past"]
+__all__ = ["Tense", "chain_values", "of_compared_exam", "pair_values", "range_joint", "settle_past"]
 
 
 @dataclass
@@ -23,6 +23,22 @@ class Tense:
     pair: int = -1
 
 
+_TO = ("to", "and", "through", "up to", "-", "–", "—")
+
+
+def range_joint(row: list[Item], a: int, b: int) -> int:
+    """Item of "to" in "range from 3.4 (L2, slice 181) to 12.0 (right ala, slice 230)": each end is a lesion; or -1."""
+    joint = next((t for t in range(b - 1, max(a, b - 6), -1) if row[t].text in _TO), -1)
+    ranged = any(item.has("range") for item in row[max(0, a - 6) : a])
+    plain = any(item.text == "from" for item in row[max(0, a - 3) : a]) and joint > 0
+    if not ranged and not (plain and any(item.own for item in row[a:joint])):
+        return -1
+    if joint < 0 or row[joint].depth > row[a].depth or any(item.has("slice") for item in row[:a]):
+        return -1
+    told = any(item.has("slice") for item in row[a:joint]) and any(item.has("slice") for item in row[b:])
+    return joint if told else -1
+
+
 def _word(row: list[Item], j: int) -> str:
     return row[j].text if 0 <= j < len(row) else ""
 
@@ -33,6 +49,9 @@ def _between(row: list[Item], a: int, b: int) -> list[Item]:
 
 def chain_values(row: list[Item], before: int, index: int, tenses: dict[int, Tense]) -> None:
     """A value that only hangs on the one before ("previously 7.2 and 8.1") shares its tense; a dash makes a range."""
+    if range_joint(row, before, index) >= 0:
+        tenses[before], tenses[index] = Tense(), Tense()
+        return
     between = [item.text for item in _between(row, before, index)]
     first = tenses[before]
     if (any(t in ("-", "–", "—", "--") for t in between) and len(between) <= 2) or (
@@ -50,6 +69,9 @@ def chain_values(row: list[Item], before: int, index: int, tenses: dict[int, Ten
 
 def pair_values(row: list[Item], before: int, index: int, tenses: dict[int, Tense]) -> None:
     """Settles two values told against each other: from..to, ->, versus."""
+    if range_joint(row, before, index) >= 0:
+        tenses[before], tenses[index] = Tense(), Tense()
+        return
     tense, first = tenses[index], tenses[before]
     near = index - before <= 10 and not any(item.own for item in _between(row, before, index))
     if tense.sign == "to" and near and not any(row[i].text in (";",) for i in range(before, index)):

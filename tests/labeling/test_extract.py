@@ -124,6 +124,10 @@ def test_never_raises_on_any_text(text: str) -> None:
         "left node SUV ",
         "1 x SUV ",
         "\nSUV",
+        "node in the left axilla with uptake\n",
+        "SUVmax 5.4 slice 3\n",
+        "interim PET:\n\n",
+        "(liver SUVmax 3.0, if above SUVmax 2.5) ",
     ],
 )
 def test_time_is_linear(unit: str) -> None:
