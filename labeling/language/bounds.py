@@ -28,8 +28,8 @@ def bounded_at(row: Row, first: int, last: int) -> int:
         return -1
     for i in range(first, last):
         if row[i].has("condition") and not has_kind(row, i, last, "slice"):
-            values = [v for v in range(i + 1, last) if "value" in row[v].kinds]
-            if values and all(_bound_at(row, v, i, last) for v in values[:1]):
+            value = next((v for v in range(i + 1, last) if "value" in row[v].kinds), -1)
+            if value >= 0 and not has_kind(row, i + 1, value, "prior") and _bound_at(row, value, i, last):
                 return i
     return -1
 

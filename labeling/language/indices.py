@@ -166,7 +166,7 @@ def _numbers(scan: Scan, first: int, number: int, head: str) -> Mention | None:
         if link == "/" and head in ("slices", "images") and value > found[0] > 20 and scan.slashed_values():
             link = ","
         tight = step == index + 1 and scan.glued(index) and scan.glued(step)
-        dashed = link == "-" and tight and found[0] <= 9 and value > max(20, 4 * found[0])  # "image 3-88" is no range
+        dashed = link == "-" and tight and found[0] <= 9 and value >= max(21, 10 * found[0])  # "image 3-88" is no range
         if (
             link in (":", "/")
             or (link == "-" and head.startswith("ima") and head not in ("image", "images"))

@@ -144,7 +144,7 @@ def _tell(reading: Reading, group: Group, scope: Scope, tense: Tense, members: l
     items = [i for i in scope.items if group.first <= i < group.last]
     about = items if at < 0 else members[at]
     if at >= 0 and not _has_place(row, about):
-        about = [i for i in items if i >= about[0]]
+        about = [i for i in items if i >= about[0]] or about
     mention = row[v].mention
     assert mention is not None
     kinds = {kind for i in items for kind in row[i].kinds}

@@ -18,6 +18,8 @@ __all__ = ["Remark", "find_remarks", "part_of", "without"]
 
 _OPEN, _CLOSE = ("(", "["), (")", "]")
 _NAMES = ("site", "sided", "side", "ref", "phys", "lesion", "another")
+_BESIDE = ("ref", "contralateral", "side", "phys", "normal")
+_SAYS = frozenset((*_BESIDE, "site", "prior", "condition", "verdict"))
 _PLACES = ("site", "sided", "side", "ref", "phys")
 _VERBS = word_set(
     "has had have shows showed demonstrates demonstrated measures measured is are was exhibits reaches with"
@@ -42,17 +44,17 @@ def find_remarks(row: Row) -> list[Remark]:
     """Remarks of a sentence, in order, without overlap; none where they would leave a lesion without its value."""
     if row.lacks("value"):
         return []
-    values = sum("value" in item.kinds for item in row)
-    beside = values > 1 and not row.lacks("ref", "contralateral", "side", "phys")
+    beside = not row.lacks(*_BESIDE) and sum("value" in item.kinds for item in row) > 1
     bounds = not row.lacks("condition", "verdict")
-    then = not row.lacks("prior") and not row.lacks("slice")
+    then = not row.lacks("prior") and sum("slice" in item.kinds for item in row) > 1
     if not (beside or bounds or then):
         return []
     found: list[Remark] = []
     for opening, closing in _brackets(row):
         found += _in_bracket(row, opening, closing)
-    for first, last in _parts(row, 0, len(row), (",", ";")):
-        found += _in_clause(row, first, last)
+    if bounds or then or not row.lacks("ref", "contralateral"):
+        for first, last in _parts(row, 0, len(row), (",", ";")):
+            found += _in_clause(row, first, last)
     if not row.lacks("verdict"):
         for first, last in _parts(row, 0, len(row), (";",)):
             if tells_bound(row, first, last):
@@ -117,6 +119,9 @@ def _parts(row: Row, first: int, stop: int, signs: tuple[str, ...], bracket: int
 
 def _in_bracket(row: Row, opening: int, closing: int) -> list[Remark]:
     """Remarks among the parts of a bracket; one over all of it when there is nothing else in it."""
+    inside = {kind for item in row[opening + 1 : closing] for kind in item.kinds}
+    if inside.isdisjoint(_SAYS) and _tissue_before(row, opening) < 0:
+        return []
     parts = _parts(row, opening + 1, closing, (",", ";"), row[opening].bracket)
     kinds: list[str] = []
     valued = has_kind(row, 0, opening, "value") or has_kind(row, closing + 1, len(row), "value")
@@ -133,6 +138,9 @@ def _in_bracket(row: Row, opening: int, closing: int) -> list[Remark]:
         and _placed(row, opening)
     ):
         kinds = ["reference"] * len(parts)  # "on slice 115 (liver SUVmax 3.0, slice 150)"
+    elif has_kind(row, opening, closing, "uncertain", "lesion"):  # "(liver SUVmax 8.0, slice 150, a metastasis)"
+        placed = [has_kind(row, *part, "slice") and not has_kind(row, *part, "value") for part in parts]
+        kinds = ["" if kind == "reference" and any(placed[k + 1 : k + 2]) else kind for k, kind in enumerate(kinds)]
     if len(set(kinds)) == 1 and kinds[0]:
         if kinds[0] == "reference" and (tissue := _tissue_before(row, opening)) >= 0 and not _names(row, *parts[0]):
             return [Remark(tissue, closing + 1, "reference", opening)]

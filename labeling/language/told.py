@@ -29,6 +29,8 @@ _TO = ("to", "and", "through", "up to", "-", "–", "—")
 def range_joint(row: list[Item], a: int, b: int) -> int:
     """Item of "to" in "range from 3.4 (L2, slice 181) to 12.0 (right ala, slice 230)": each end is a lesion; or -1."""
     joint = next((t for t in range(b - 1, max(a, b - 6), -1) if row[t].text in _TO), -1)
+    if joint < 0:
+        return -1
     ranged = any(item.has("range") for item in row[max(0, a - 6) : a])
     plain = any(item.text == "from" for item in row[max(0, a - 3) : a]) and joint > 0
     if not ranged and not (plain and any(item.own for item in row[a:joint])):
