@@ -1,6 +1,6 @@
 """De-identification of made-up identities planted into phantom reports: recall by kind, false removals, findings kept.
 
-Run by `python benchmarks/run.py deid`; `python benchmarks/deid.py [held_out]` lists what was missed. Names, numbers
+Run by `python benchmarks/run.py deid`; `python -P benchmarks/deid.py [held_out]` lists what was missed. Names, numbers
 and dates are drawn from lists (deid_identities.json), put into sentences as reports have them, and written in mixed,
 small or capital letters.
 `held_out` uses sentences and names that were written before the rules were tuned and were not looked at while doing so.

@@ -135,6 +135,9 @@ def judge(table: Table) -> Verdict:
     if control > logs[0] - MARGIN:
         where = f"{abs(shift)} slices nearer to the {'head' if shift > 0 else 'feet'} than '{top.convention}' says"
         return Verdict(standings, None, f"the values are met about as well {where}: is the stack cut off at an end?")
+    habit = _second_habit(table, column, best)
+    if habit is not None:
+        return Verdict(standings, None, habit)
     notes = list(_spread(table, column))
     if len(logs) > 1 and logs[0] - logs[1] < MARGIN:
         share = _differing(table, column, best[1])
@@ -142,9 +145,6 @@ def judge(table: Table) -> Verdict:
             why = f"'{top.convention}' and '{standings[1].convention}' are too near to each other"
             return Verdict(standings, None, why)
         notes.append(f"'{standings[1].convention}' differs in {share:.1%} of the findings only and was not ruled out")
-    habit = _second_habit(table, column, best)
-    if habit is not None:
-        return Verdict(standings, None, f"beside '{top.convention}' a part of the findings follows '{habit}'")
     return Verdict(standings, top.convention, "", tuple(notes))
 
 
@@ -267,8 +267,11 @@ def _differing(table: Table, one: int, other: int) -> float:
     return float(np.mean(differ)) if differ else 1.0
 
 
-def _second_habit(table: Table, column: int, best: Sequence[int]) -> Convention | None:
-    """Another convention that explains, clearly, a good part of the findings that the chosen one does not meet."""
+def _second_habit(table: Table, column: int, best: Sequence[int]) -> str | None:
+    """Whether another convention explains, clearly, a good part of what the chosen one does not meet: which, how well.
+
+    Its evidence is that of those findings alone, which no greater number of exams would take away.
+    """
     missed = table.can[:, column] & ~table.met[:, column]
     if missed.sum() < SECOND_HABIT * len(missed):
         return None
@@ -283,7 +286,11 @@ def _second_habit(table: Table, column: int, best: Sequence[int]) -> Convention 
             back, chance = _shifted(rest, column, (-offset,))
             if float(back.sum() - chance[chance < 1].sum()) > gained / 3:
                 continue
-        return CONVENTIONS[other]
+        return (
+            f"beside '{CONVENTIONS[column]}' a part of the findings follows '{CONVENTIONS[other]}': it meets "
+            f"{int(rest.met[:, other].sum())} of the {len(rest.sightings)} that the former does not "
+            f"(evidence {logs[other] / np.log(10):+.1f}), of {len(missed)} in all"
+        )
     return None
 
 

@@ -174,7 +174,7 @@ def _dose_bq(header: PetHeader) -> tuple[float, str]:
         dose, note = dose * 1e6, " (dose in MBq)"
     if dose is None or not DOSE_RANGE_BQ[0] <= dose <= DOSE_RANGE_BQ[1]:
         raise SuvError(
-            f"{named('RadionuclideTotalDose')} is {'missing' if header.dose_bq is None else header.dose_bq}",
+            f"{named('RadionuclideTotalDose')} is {header.said('RadionuclideTotalDose', header.dose_bq)}",
             fix="it must be the injected activity in becquerel",
         )
     return dose, note

@@ -17,7 +17,8 @@ TAGS = {
     "SeriesTime": "0008,0031", "AcquisitionTime": "0008,0032", "FrameReferenceTime": "0054,1300",
     "ActualFrameDuration": "0018,1242", "DecayCorrectionDateTime": "0018,9701",
     "RescaleSlope": "0028,1053", "RescaleIntercept": "0028,1052", "NumberOfSlices": "0054,0081",
-    "SeriesType": "0054,1000",
+    "SeriesType": "0054,1000", "FrameOfReferenceUID": "0020,0052", "PixelSpacing": "0028,0030",
+    "Rows": "0028,0010", "Columns": "0028,0011",
 }  # fmt: skip
 
 
@@ -35,7 +36,8 @@ class PetHeader:
     decay reference (enhanced PET, (0018,9701)). private_scan_datetime is the scanner's own, by private_scan_tag:
     GE (0009,100D), Siemens (0071,1022). philips_suv_factor is (7053,1000) [g/ml per unit], philips_bq_factor
     (7053,1009) [Bq/ml per unit]. injections counts the items of the radiopharmaceutical sequence. nuclide_coded and
-    nuclide_worded: what code value and code meaning of (0054,0300) stand for, as in `labeling/nuclides.py`.
+    nuclide_worded: what code value and meaning of (0054,0300) stand for, as in `labeling/nuclides.py`. unreadable:
+    keywords of numbers that are there but are none ("93,1").
     """
 
     units: str
@@ -59,6 +61,13 @@ class PetHeader:
     manufacturer: str | None = None
     nuclide_coded: str | None = None
     nuclide_worded: str | None = None
+    unreadable: frozenset[str] = frozenset()
+
+    def said(self, keyword: str, value: float | None) -> str:
+        """What stands there, for messages: a number, nothing, or what is none (which is not quoted)."""
+        if value is not None:
+            return f"{value}"
+        return "there but no number (decimals stand behind a point)" if keyword in self.unreadable else "missing"
 
     @property
     def from_ge(self) -> bool:

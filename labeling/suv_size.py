@@ -35,7 +35,7 @@ def from_suv(header: PetHeader, fallbacks: SuvFallbacks) -> tuple[float, str]:
     height = header.height_m
     if height is None or not HEIGHT_RANGE_M[0] < height < HEIGHT_RANGE_M[1]:
         raise SuvError(
-            f"{named('PatientSize')} is {'missing' if height is None else height} and the values are SUV by {kind}",
+            f"{named('PatientSize')} is {header.said('PatientSize', height)} and the values are SUV by {kind}",
             fix="state the height in metres",
         )
     mass = size_mass_kg(kind, weight, height, header.sex)
@@ -55,7 +55,7 @@ def weight_kg(header: PetHeader, fallbacks: SuvFallbacks) -> tuple[float, str]:
         weight, note = fallbacks.weight_kg, " (weight from the site's table)"
     if weight is None or not _is_weight(weight):
         raise SuvError(
-            f"{named('PatientWeight')} is {'missing' if weight is None else weight}",
+            f"{named('PatientWeight')} is {header.said('PatientWeight', weight)}",
             fix="it must be the patient's weight in kilograms; `--weights` takes a table of them",
         )
     return weight, note

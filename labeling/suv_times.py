@@ -46,7 +46,7 @@ def half_life_s(header: PetHeader, fallbacks: SuvFallbacks) -> tuple[float, str]
         1: f"{code} says {min(names, default='')}; 'half_life_from_code: true' in the site file takes that",
         2: f"{code} names {' and '.join(sorted(names))} at once; state the half-life in seconds",
     }
-    shown = "missing" if stated is None else f"{stated:g}"
+    shown = header.said("RadionuclideHalfLife", stated)
     raise SuvError(f"{named('RadionuclideHalfLife')} is {shown}", fix=hint[len(names)])
 
 

@@ -30,7 +30,10 @@ __all__ = ["CODE", "exam_case", "ingest_case", "ingest_is_current", "label_case"
 CODE = {
     "ingest": (
         "petground.labeling",
-        *(f"petground.pipeline.{name}" for name in ("dicom", "read", "nifti", "dates", "patients", "tracers")),
+        *(
+            f"petground.pipeline.{name}"
+            for name in ("dicom", "read", "nifti", "suv_range", "geometry", "dates", "patients", "tracers")
+        ),
     ),
     "label": ("petground.labeling",),
 }

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from petground.labeling.errors import GeometryError
 from petground.labeling.volume import Unit, Volume
 
-__all__ = ["FILL", "Grid", "axial_last", "grid_around", "grid_of", "on_grid_of", "resample"]
+__all__ = ["FILL", "Grid", "axial_last", "grid_around", "grid_of", "on_grid_of", "require_voxels", "resample"]
 
 FILL: dict[Unit, float] = {"SUVbw": 0.0, "HU": -1024.0, "label": 0.0, "probability": 0.0}
 """What lies outside an image: no uptake, air, no label."""
 
+SPACING_MM = (0.1, 50.0)  # finer than a micro-PET's voxels, coarser than any scanner's; outside, the unit is wrong
+SQUARE = 0.02  # cosine between axes that counts as a right angle, about one degree
 SAME_VOXEL = 0.05  # of a voxel: what float32 headers and quaternions lose, and far below half a voxel
 _RAS_LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -120,6 +122,28 @@ def on_grid_of(label: Volume, image: Volume) -> Volume:
             raise GeometryError("it reaches beyond the PET", fix="draw it on the PET of this exam")
         out[tuple(index.T)] = label.array[tuple(found.T)]
     return image.like(out, "label")
+
+
+def require_voxels(volume: Volume, name: str) -> Volume:
+    """The volume, unless its voxels are none that a scanner makes or its axes are not at right angles.
+
+    Raises GeometryError, as a tilted DICOM stack does: slices of a sheared image are no slices of the body.
+    """
+    spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    if not ((spacing >= SPACING_MM[0]) & (spacing <= SPACING_MM[1])).all():
+        raise GeometryError(
+            f"{name} has voxels of {' x '.join(f'{edge:.3g}' for edge in spacing)} mm, {SPACING_MM[0]:g} to "
+            f"{SPACING_MM[1]:g} mm are possible",
+            fix="correct the affine and the unit of length (xyzt_units) in its header",
+        )
+    axes = volume.affine[:3, :3] / spacing
+    cosines = np.abs(axes.T @ axes - np.eye(3))
+    if cosines.max() > SQUARE:
+        raise GeometryError(
+            f"the axes of {name} are not at right angles (cosine {cosines.max():.2f}): sheared, as by a tilted gantry",
+            fix="resample it to a rectangular grid",
+        )
+    return volume
 
 
 def axial_last(volume: Volume) -> Volume:

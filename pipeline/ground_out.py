@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,16 @@ __all__ = ["NO_WORDS", "as_finding", "dicom_objects", "owned", "show", "write_an
 
 MARKER = ".petground-ground"  # a folder that bears it holds what this command wrote, and may be written anew
 OURS = ("f[0-9]*.nii.gz", "f[0-9]*.png", "overview.png", "findings.csv", "findings.json", *OBJECT_FILES)
+INDICES = ("findings.csv", "findings.json")
+PART = ".part"
 NO_WORDS = "nothing but numbers in the sentence"
 
 
 @contextlib.contextmanager
-def owned(out: Path) -> Iterator[None]:
-    """Holds OUT for this run and takes away what an earlier one wrote there: no mask of another report stays beside
-    the new ones, even where that run was killed. Files that bear our names but are not ours are not touched.
+def owned(out: Path) -> Iterator[Path]:
+    """Holds OUT for this run; gives a folder in it to write to, whose files take the place of an earlier answer when
+    they are whole: no mask of another report stays beside the new ones, and a run that fails leaves the earlier
+    answer as it was. Files that bear our names but are not ours are not touched.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -46,9 +51,17 @@ def owned(out: Path) -> Iterator[None]:
                     fix="choose another --out, or empty the folder",
                 )
             write_bytes(out / MARKER, b"")
-            for path in found:
-                path.unlink(missing_ok=True)
-            yield
+            part = out / PART
+            shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+            try:
+                part.mkdir()
+                yield part
+                for path in sorted(found, key=lambda path: path.name not in INDICES):  # what names masks goes first
+                    path.unlink(missing_ok=True)
+                for path in sorted(part.iterdir(), key=lambda path: path.name in INDICES):
+                    os.replace(path, out / path.name)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
     except Timeout:
         raise InputError(f"another run is writing to {out}", fix="wait for it, or choose another --out") from None
 

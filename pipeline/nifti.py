@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from petground.labeling.errors import GeometryError, InputError
 from petground.labeling.volume import Unit, Volume
+from petground.pipeline.suv_range import beyond_suv
 
 __all__ = ["NIFTI_SUFFIXES", "as_stored", "read_nifti", "require_suv", "write_nifti"]
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 UNITS: tuple[Unit, ...] = ("SUVbw", "HU", "label", "probability")
-HIGHEST_SUV = 1000.0  # above, the values are Bq/ml: bladder and injection sites stay below
 MILLIMETRES_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # NIFTI_UNITS_UNKNOWN, METER, MM, MICRON
 FORM_AGREEMENT_MM = 1.0
 SMALLEST_FILE = 352  # bytes of header and extension flag, NIfTI-1 standard
@@ -113,11 +113,10 @@ def as_stored(volume: Volume) -> Volume:
 
 def require_suv(volume: Volume, path: Path) -> Volume:
     """The volume, unless its values are obviously not SUVbw: then InputError (reason "not_suv")."""
-    highest = float(volume.array.max())
-    negative = float((volume.array < -0.5).mean())
-    if highest > HIGHEST_SUV or highest <= 0 or negative > 0.01:
+    beyond = beyond_suv(volume.array)
+    if beyond is not None:
         raise InputError(
-            f"{path.name} does not hold SUVbw: maximum {highest:.6g}, {100 * negative:.1f} % of voxels below -0.5",
+            f"{path.name} does not hold SUVbw: {beyond}",
             fix="convert it to SUVbw, or give the DICOM series",
             reason="not_suv",
         )

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["progress"]
+__all__ = ["counted", "progress"]
 
 HEARTBEAT_S = 30.0
 
@@ -79,3 +79,8 @@ def _pace(per_second: float) -> str:
 def _span(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{max(minutes, 1)} min"
+
+
+def counted(number: int, what: str) -> str:
+    """ "A number of things: 1 exam, 2 exams."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

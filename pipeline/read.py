@@ -14,7 +14,7 @@ from petground.pipeline.dicom.ct import choose_ct, read_ct_series
 from petground.pipeline.dicom.origin import Patient, one_patient
 from petground.pipeline.dicom.pet import choose_pet, read_pet_series
 from petground.pipeline.dicom.series import Series, scan
-from petground.pipeline.geometry import axial_last
+from petground.pipeline.geometry import axial_last, require_voxels
 from petground.pipeline.nifti import NIFTI_SUFFIXES, read_nifti, require_suv
 
 __all__ = ["Exam", "read_ct", "read_exam", "read_pet"]
@@ -65,9 +65,9 @@ def read_ct(path: Path) -> Volume | None:
 def _exam(path: Path, *, with_ct: bool, fallbacks: SuvFallbacks = NO_FALLBACKS) -> Exam:
     pet_file = _nifti(path, "pet")
     if pet_file is not None:
-        pet = axial_last(require_suv(read_nifti(pet_file, "SUVbw"), pet_file))
+        pet = axial_last(require_voxels(require_suv(read_nifti(pet_file, "SUVbw"), pet_file), pet_file.name))
         ct_file = _nifti(path, "ct") if with_ct and path.is_dir() else None
-        ct = None if ct_file is None else axial_last(read_nifti(ct_file, "HU"))
+        ct = None if ct_file is None else _nifti_ct(ct_file)
         return Exam(pet, ct, "nifti", "NIfTI/SUVbw", None, f"{pet_file.name} chosen", (), "" if ct is None else "ct")
     found = scan(path)
     patient = one_patient(found)
@@ -81,12 +81,16 @@ def _exam(path: Path, *, with_ct: bool, fallbacks: SuvFallbacks = NO_FALLBACKS) 
 def _ct(path: Path) -> Volume | None:
     ct_file = _nifti(path, "ct")
     if ct_file is not None:
-        return axial_last(read_nifti(ct_file, "HU"))
+        return _nifti_ct(ct_file)
     if _nifti(path, "pet") is not None:
         return None
     found = scan(path)
     pet = choose_pet(found)[0] if any(series.modality == "PT" for series in found) else None
     return _first_regular(choose_ct(found, pet))[0]
+
+
+def _nifti_ct(path: Path) -> Volume:
+    return axial_last(require_voxels(read_nifti(path, "HU"), path.name))
 
 
 def _first_regular(candidates: list[Series]) -> tuple[Volume | None, str]:

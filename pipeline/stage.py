@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -49,7 +50,9 @@ def folder_hash(folder: Path, known: Mapping[str, Any] | None = None, *, listing
         )
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     if not files:
-        raise InputError(f"folder '{folder.name}' is empty", reason="no_exam", fix="export the exam again")
+        raise InputError(
+            f"folder '{folder.name}' {_without_files(folder)}", reason="no_exam", fix="export the exam again"
+        )
     stats = [(p, p.stat()) for p in files]
     listing = content_hash(
         [[p.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for p, s in stats]
@@ -65,6 +68,20 @@ def folder_hash(folder: Path, known: Mapping[str, Any] | None = None, *, listing
             while block := stream.read(1 << 20):
                 digest.update(block)
     return {"listing": listing, "content": digest.hexdigest()[:32]}
+
+
+def _without_files(folder: Path) -> str:
+    """What a folder holds that has no file in it."""
+    if not any(folder.iterdir()):
+        return "is empty"
+    kinds = Counter(
+        "broken links" if path.is_symlink() and not path.exists()
+        else "links to folders, which are not followed" if path.is_symlink()
+        else "folders" if path.is_dir()
+        else "pipes, sockets or devices"
+        for path in folder.rglob("*")
+    )  # fmt: skip
+    return f"holds no file: {', '.join(f'{kind} ({count})' for kind, count in sorted(kinds.items()))}"
 
 
 @cache

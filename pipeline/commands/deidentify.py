@@ -48,9 +48,10 @@ def deidentify(
 
     Args:
         key: file with the key (64 hex digits, mode 600).
-        reports: CSV, JSONL or Parquet with exam_id, report_text and, where known, patient_id, tracer, study_date. All
-            further columns are only looked through for names and numbers to remove.
-        exams: folder with one folder per exam_id: DICOM in any nesting, or pet.nii.gz and ct.nii.gz.
+        reports: CSV, JSONL or Parquet with exam_id, report_text and, where known, patient_id, tracer, study_date,
+            scanner. All further columns are only looked through for names and numbers to remove.
+        exams: folder with one folder per exam_id: DICOM in any nesting, or pet.nii.gz and ct.nii.gz. Without it the
+            reports are cleaned alone, and what only the DICOM headers know of a person is not looked for in them.
         out: folder for what may leave.
         profile: YAML with the site's settings: names of staff, hospitals, how dates are written.
         table: form of OUT's report table.
@@ -71,22 +72,22 @@ def deidentify(
         make_key(key)
         console.print(f"new key in {key}: keep it safe, and out of what leaves", highlight=False, soft_wrap=True)
         return 0
-    if reports is None or exams is None or (out is None and not dry_run):
-        raise ConfigError("--reports, --exams and --out are needed", fix="or --new-key to make a key")
+    if reports is None or (out is None and not dry_run):
+        raise ConfigError("--reports and --out are needed", fix="or --new-key to make a key")
     settings = read_profile(profile)
     read_key(key)
     export = open_export(reports)
-    if not exams.is_dir():
+    if exams is not None and not exams.is_dir():
         raise InputError(f"no folder of exams at {exams}", fix="one folder per exam_id is expected in it")
     means = Means(engine, workers, timeout_minutes, memory_gib, address, cluster)
     if dry_run:
         describe(console, export, exams, key, settings)
         return 0
     assert out is not None
-    exams, out, key = exams.resolve(), out.resolve(), key.resolve()
+    exams, out, key = exams and exams.resolve(), out.resolve(), key.resolve()
     _keep_apart(out, exams, key=key, keep_map=keep_map, reports=reports.resolve())
     make_folder(out)
-    with running(means, out, exams, console=console) as (run_cases, tick):
+    with running(means, out, *([exams] if exams else []), console=console) as (run_cases, tick):
         done = run_deid(Deid(export, exams, out, key, settings, run_cases, table, keep_map), tick)
     if sample:
         page = out.with_name(f"{out.name}.sample.html")
@@ -95,9 +96,9 @@ def deidentify(
     return 3 if done.failures else 0
 
 
-def _keep_apart(out: Path, exams: Path, *, key: Path, keep_map: Path | None, reports: Path) -> None:
+def _keep_apart(out: Path, exams: Path | None, *, key: Path, keep_map: Path | None, reports: Path) -> None:
     """What must not leave may not lie in what leaves, nor the other way round."""
-    inside = {"--key": key, "--exams": exams, "--reports": reports}
+    inside = {"--key": key, "--reports": reports} | ({} if exams is None else {"--exams": exams})
     if keep_map is not None:
         inside["--keep-map"] = keep_map.resolve()
     for name, path in inside.items():
@@ -105,7 +106,7 @@ def _keep_apart(out: Path, exams: Path, *, key: Path, keep_map: Path | None, rep
             raise ConfigError(
                 f"{name} lies in OUT", fix="OUT is what leaves; keep the key, the map and the originals elsewhere"
             )
-    if exams in out.parents:
+    if exams is not None and exams in out.parents:
         raise ConfigError("OUT lies among the exams", fix="give another folder with --out")
 
 

@@ -21,6 +21,7 @@ from petground.labeling.errors import ConfigError, PetgroundError
 from petground.pipeline.commands.label import make_folder
 from petground.pipeline.files import write_json
 from petground.pipeline.phantom.score import score_labels
+from petground.pipeline.progress import counted
 from petground.pipeline.reports import read_reports
 from petground.pipeline.schemas import read_table
 from petground.pipeline.stage import content_hash, source_hash
@@ -234,7 +235,7 @@ def _show(console: Console, out: Path, summary: dict[str, Any], failed: int) -> 
     table.add_row("peak memory", f"{summary['peak_gib']:.1f} GiB")
     console.print(table)
     if failed:
-        console.print(f"[red]{failed} exams failed[/red]; see exams.parquet")
+        console.print(f"[red]{counted(failed, 'exam')} failed[/red]; see exams.parquet")
     console.print(f"Open this page: [bold]{(out / 'review' / 'index.html').resolve().as_uri()}[/bold]")
     console.print("Phantom figures tell that the parts work together; they tell nothing about patients.", style="dim")
 

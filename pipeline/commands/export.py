@@ -186,12 +186,32 @@ def _describe(console: Console, plan: Draft, options: Options) -> None:
             style="yellow",
             highlight=False,
         )
+    if line := _empty_parts(plan, options):
+        console.print(line, style="yellow", highlight=False, soft_wrap=True)
     patient_of = {row["exam_id"]: row["patient_id"] for row in selection.exam_rows}
     across = sum(patient_of[d.exam_a] != patient_of[d.exam_b] for d in plan.duplicates)
     if plan.duplicates:
         what = "one of each image kept" if options.drop_duplicates else "kept in one part"
         line = f"{len(plan.duplicates)} pairs of exams look alike, {across} across two patient ids: {what}"
         console.print(line, style="yellow" if across else None, highlight=False)
+
+
+def _empty_parts(plan: Draft, options: Options) -> str | None:
+    """One line where a part that was asked for got nobody, with why and what is then not written."""
+    part, fold, patients = plan.partition.part, plan.partition.fold, set(plan.partition.traits)
+    empty = [name for name in PARTS if options.shares.get(name, 0) > 0 and name not in {part[p] for p in patients}]
+    if not empty or not patients:
+        return None
+    patient_of = {row["exam_id"]: row["patient_id"] or row["exam_id"] for row in plan.selection.exam_rows}
+    pairs = [{patient_of[d.exam_a], patient_of[d.exam_b]} for d in plan.duplicates]
+    linked = patients & set().union(*(pair for pair in pairs if len(pair) > 1))
+    line = f"nobody is in {' and '.join(empty)}: of {len(patients)} patients"
+    line += f" {len(linked)} are kept together by exams that look alike" if linked else " there are too few"
+    if options.to not in ("nnunet", "voxtell"):
+        return line
+    folds = len({fold[patient] for patient in patients if part[patient] != "test"})
+    gone = [name for name, is_gone in (("imagesTs", "test" in empty), ("splits_final.json", folds < 2)) if is_gone]
+    return line + (f"; there is no {' and no '.join(gone)}" if gone else "")
 
 
 def _report(console: Console, plan: Draft, outcome: Outcome, *, anonymous: bool) -> None:

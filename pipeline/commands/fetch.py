@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from petground.labeling.errors import ConfigError, InputError
 from petground.pipeline.files import write_json
-from petground.pipeline.progress import HEARTBEAT_S
+from petground.pipeline.progress import HEARTBEAT_S, counted
 from petground.pipeline.reports import read_reports
 from petground.pipeline.sources.retrieve import STAGING, By, Exam, fetch_exam
 from petground.pipeline.sources.web import Server, Stopped, check, server
@@ -230,6 +230,6 @@ def _report(console: Console, rows: list[dict[str, Any]], out: Path, dry_run: bo
         console.print(line, highlight=False, markup=False, style="red", soft_wrap=True)
     if failed:
         why = ", ".join(f"{reason} {count}" for reason, count in Counter(row["reason"] for row in failed).items())
-        told = f"{len(failed)} exams failed ({why})" + ("" if dry_run else f": see {out / 'fetch.json'}")
+        told = f"{counted(len(failed), 'exam')} failed ({why})" + ("" if dry_run else f": see {out / 'fetch.json'}")
         console.print(told, style="red", highlight=False, soft_wrap=True)
     return 3 if failed else 0

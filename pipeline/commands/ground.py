@@ -78,24 +78,24 @@ def ground(
     asked = by.told(asked)
     images = read_exam(exam, case=exam.name, fallbacks=SuvFallbacks(weight_kg, convention.half_life_from_code))
     askable = [one for one in asked if one.has_words]
-    with owned(out):
+    with owned(out) as part:
         rows, shown, found = [], [], []
         with progress(console) as tick:
             answers = by.answers(images, askable, exam.name, tick)
             for done, one in enumerate(asked, start=1):
                 answer = next(answers) if one.has_words else None
-                row, picture = write_answer(out, one, answer, images, convention)
+                row, picture = write_answer(part, one, answer, images, convention)
                 rows.append(row)
                 shown += [] if picture is None else [picture]
                 if images.source == "dicom" and row["found"]:
                     found.append(as_finding(one, answer, images, by.named))
                 tick("sentences", done, len(asked))
-        write_png(out / "overview.png", overview_picture(images.pet, shown))
-        write_csv(out / "findings.csv", rows)
+        write_png(part / "overview.png", overview_picture(images.pet, shown))
+        write_csv(part / "findings.csv", rows)
         unseen = by.not_looked_at(images, convention)
-        dicom = dicom_objects(out, exam, images, found)
+        dicom = dicom_objects(part, exam, images, found)
         write_json(
-            out / "findings.json",
+            part / "findings.json",
             {
                 "exam": exam.name,
                 "source": images.source,

@@ -18,6 +18,7 @@ from petground.pipeline.label_tables import drop_tables
 from petground.pipeline.numbering_run import read_numbering
 from petground.pipeline.numbering_table import describe_numbering, show_numbering
 from petground.pipeline.organ_maps import OrganSource, map_file, organ_source
+from petground.pipeline.progress import counted
 from petground.pipeline.reports import Export, open_export
 from petground.pipeline.second_readings import with_second_reading
 from petground.pipeline.settings_file import read_settings
@@ -158,11 +159,13 @@ def _report(console: Console, out: Path, summary: dict[str, Any]) -> None:
     console.print(table)
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items())
     console.print(
-        f"[bold]{summary['labels']} labels[/bold] from {summary['exams']} exams; not labelled: {reasons or 'none'}"
+        f"[bold]{counted(summary['labels'], 'label')}[/bold] from {counted(summary['exams'], 'exam')}; "
+        f"not labelled: {reasons or 'none'}"
     )
     if summary["exams_failed"]:
         why = ", ".join(f"{reason} {count}" for reason, count in summary["exam_reasons"].items())
-        console.print(f"[red]{summary['exams_failed']} exams failed[/red] ({why}): see exams.parquet, column detail")
+        failed = counted(summary["exams_failed"], "exam")
+        console.print(f"[red]{failed} failed[/red] ({why}): see exams.parquet, column detail")
     for note in summary["notes"]:
         console.print(f"[yellow]note[/yellow]: {note}", highlight=False)
     console.print(f"tables and masks: {out}")

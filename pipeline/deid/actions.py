@@ -10,16 +10,18 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Literal
 
+from petground.pipeline.deid.pixel_bytes import PIXEL_ELEMENTS
 from petground.pipeline.deid.words import load_rules
 
 __all__ = ["STANDARD", "Action", "action_for"]
 
 Action = Literal[
-    "keep", "remove", "empty", "dummy", "uid", "shift", "clean", "search", "pseudonym", "age", "check", "descend"
-]
+    "keep", "remove", "empty", "dummy", "uid", "shift", "clean", "search", "pseudonym", "age", "check", "descend",
+    "pixels",
+]  # fmt: skip
 
 TEXT_VALUE = 0x0040A160  # the text of a content item
-TEXT = frozenset(("LO", "SH", "ST", "LT", "UT", "UC", "UR"))
+TEXT = frozenset(("LO", "SH", "CS", "ST", "LT", "UT", "UC", "UR"))
 PSEUDONYMS = frozenset(("PatientID", "PatientName", "AccessionNumber", "StationName", "DeviceSerialNumber"))
 """The table asks for an empty or dummy value; a keyed one also tells patients, studies and scanners apart."""
 TEMPORAL: Mapping[str, Action] = {"DA": "shift", "DT": "shift", "TM": "check", "SH": "check"}  # SH: the offset from UTC
@@ -28,10 +30,7 @@ PERSONAL_GROUPS = (0x0010, 0x0012, 0x0038)
 FIGURES = frozenset(("TM", "DS", "IS"))
 """Written as text, so anything may stand in them: what are no figures goes."""
 NARRATIVE = frozenset(("ST", "LT", "UT"))
-TECHNICAL_TEXT = frozenset(
-    (0x00080070, 0x00081090, 0x00181020, 0x00181210, 0x00080005, 0x00080102, 0x00080103, 0x00189315)
-)
-"""Manufacturer, model, software, kernel, character set, code scheme and its version: nobody writes names there."""
+CHARACTER_SET = 0x00080005  # read before any text can be
 
 
 @cache
@@ -57,6 +56,8 @@ def action_for(tag: int, vr: str, kept: frozenset[str], structured: bool = False
     group = tag >> 16
     if tag & 0xFFFF == 0 or group % 2 or 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
         return "remove"
+    if tag in PIXEL_ELEMENTS:
+        return "pixels"
     if tag not in _table():
         return "clean" if structured and tag == TEXT_VALUE else _unlisted(tag, vr)
     keyword, basic, options = _table()[tag]
@@ -99,6 +100,6 @@ def _unlisted(tag: int, vr: str) -> Action:
         return "uid"
     if vr in FIGURES:
         return "check"
-    if vr in TEXT and tag not in TECHNICAL_TEXT:
+    if vr in TEXT and tag != CHARACTER_SET:
         return "search"
     return "keep"

@@ -9,7 +9,7 @@ from petground.pipeline.deid.names import NAME, particles
 from petground.pipeline.deid.spans import Span
 from petground.pipeline.deid.words import Word, Words, word_list
 
-__all__ = ["bare_name_spans"]
+__all__ = ["bare_name_spans", "looks_medical"]
 
 _NEXT = re.compile(r"[ \t]{1,2}|\.[ \t]{1,2}|-")
 _MEDICAL = re.compile(
@@ -85,5 +85,9 @@ def _strange(word: Word) -> bool:
         return False
     if re.search(r"[^\W\d_][A-Z]", word.text) and not re.match(r"(?:Mc|Mac|O['’]|D['’]|[A-Z][^\W\d_]+-)", word.text):
         return False  # RadioGenix, NetSpot
-    stem = word.low.rstrip("s")
-    return _MEDICAL.search(stem) is None and stem not in word_list("common")
+    return not looks_medical(word.low) and word.low.rstrip("s") not in word_list("common")
+
+
+def looks_medical(low: str) -> bool:
+    """Whether a folded word ends like those of medicine: -itis, -oma, -ectomy, -mab."""
+    return _MEDICAL.search(low.rstrip("s")) is not None

@@ -77,7 +77,7 @@ def _moved(date: str, days: int, profile: Profile) -> str | None:
 
 
 def exam_case(
-    source: Path,
+    source: Path | None,
     out: Path,
     exam_id: str,
     row: Mapping[str, Any],
@@ -88,18 +88,20 @@ def exam_case(
 ) -> dict[str, Any]:
     """Cleans one exam; writes out/state/<new id>/stage.json and the images to out/exams/<new id>.
 
+    source: folder of its images; None when the reports are cleaned alone.
+
     Returns the cleaned row, counts of what was done, and `failed`: None or (reason, detail) of the images. With
     `mapping` also old and new ids, which are kept nowhere else.
     """
     key = read_key(keyfile)
     new_id = exam_of(key, exam_id)
-    listing = folder_hash(source, listing_only=True)["listing"] if _filled(source) else None
+    listing = folder_hash(source, listing_only=True)["listing"] if source and _filled(source) else None
     stage = _key(key, [code, profile.mapping(), sorted(row.items(), key=str), listing])
     known: list[Headers] = []
 
     def headers() -> Headers:
         if not known:
-            known.append(read_headers(source) if listing else Headers())
+            known.append(read_headers(source) if source and listing else Headers())
         return known[0]
 
     def clean(part: Path) -> dict[str, Any]:
@@ -113,6 +115,7 @@ def exam_case(
         }
 
     def write(part: Path) -> dict[str, Any]:
+        assert source is not None
         days = days_shift(key, patient_of(row, headers(), exam_id))
         identity = identity_of(row, headers(), profile)
         images = write_images(source, part, Subject(key, result["row"]["patient_id"], days, identity, profile))
@@ -126,6 +129,8 @@ def exam_case(
     result: dict[str, Any] = {**value, "images": None, "failed": None, "mapping": []}
     if mapping:
         result["mapping"] = _mapping(source, exam_id, patient_of(row, headers(), exam_id), key)
+    if source is None:
+        return result
     if listing is None:
         return {**result, "failed": ("no_exam", "no folder of this exam among the exams, or an empty one")}
     try:
@@ -144,14 +149,14 @@ def _filled(source: Path) -> bool:
     return source.is_dir() and any(p.is_file() for p in source.rglob("*"))
 
 
-def _mapping(source: Path, exam_id: str, patient: str, key: bytes) -> list[tuple[str, str, str]]:
+def _mapping(source: Path | None, exam_id: str, patient: str, key: bytes) -> list[tuple[str, str, str]]:
     """Kind, old and new: exam, patient, studies and series."""
     found: dict[tuple[str, str], str] = {
         ("exam", exam_id): exam_of(key, exam_id),
         ("patient", patient): keyed_id(key, patient, prefix="p"),
     }
     tags: list[Any] = ["StudyInstanceUID", "SeriesInstanceUID"]
-    for _, file, looks in dicom_files(source) if source.is_dir() else ():
+    for _, file, looks in dicom_files(source) if source and source.is_dir() else ():
         if looks:
             header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=tags)
             for tag in tags:

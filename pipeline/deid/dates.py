@@ -10,57 +10,19 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Literal
 
+from petground.pipeline.deid.date_forms import BIRTH, FORMS, LONE_YEAR, MONTHS, NOT_A_DATE, ORDINALS, ROMAN
 from petground.pipeline.deid.spans import Span
 
-__all__ = ["DateOrder", "date_order", "date_spans", "shift_dicom_date"]
+__all__ = ["BIRTH_PLACE", "DateOrder", "date_order", "date_spans", "shift_dicom_date"]
 
 DateOrder = Literal["mdy", "dmy"]
-MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
-          "november", "december")  # fmt: skip
-_MONTH = (
-    r"(?P<month>jan(?:uary|\.)?|feb(?:ruary|\.)?|mar(?:ch|\.)?|apr(?:il|\.)?|may|june?|jun\.|july?|jul\.|"
-    r"aug(?:ust|\.)?|sept?(?:ember|\.)?|oct(?:ober|\.)?|nov(?:ember|\.)?|dec(?:ember|\.)?)"
-)
-_YEAR = r"(?:19|20)\d\d"
-_EXAM = r"(?:exam(?:ination)?|study|scan|pet(?:/ct)?|ct|mri?|comparison|ultrasound|biopsy|surgery|therapy|visit|report)"
-_NOT_A_DATE = r"(?:slices?|images?|img|im|ima|series|cut|#|grade|level)[\s:.#-]*$"
-
-# One pattern per written form; groups d, m, y are digits, month a name. All are anchored by a digit or a month's name.
-_FORMS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (name, re.compile(pattern, re.IGNORECASE))
-    for name, pattern in (
-        ("iso", rf"(?<![\d./-])(?P<y>{_YEAR})(?P<sep>[-/.])(?P<m>\d\d?)(?P=sep)(?P<d>\d\d?)(?![\d/-]|\.\d)"),
-        (
-            "numeric",
-            rf"(?<![\w./:-])(?P<a>\d\d?)(?P<sep>[/.-])(?P<b>\d\d?)(?P=sep)(?P<y>{_YEAR}|\d\d)(?![\d/-]|\.\d)",
-        ),
-        ("compact", r"(?<![\d.])(?P<y>(?:19|20)\d\d)(?P<m>0[1-9]|1[0-2])(?P<d>0[1-9]|[12]\d|3[01])(?!\d|\.\d)"),
-        ("day month", rf"(?<![\d.,/])(?P<d>\d\d?)(?:st|nd|rd|th)?(?:\s+of)?[\s./-]{{1,3}}{_MONTH}[\s.,/-]{{1,3}}"
-                      rf"(?P<y>{_YEAR}|'?\d\d)(?![\d/]|[.,]\d|\s*(?:mm|cm|year|yr|min))"),
-        ("month day", rf"(?<![a-z]){_MONTH}\s{{0,3}}(?P<d>\d\d?)(?:st|nd|rd|th)?\s{{0,2}}[,.]?\s{{0,3}}"
-                      rf"(?P<y>{_YEAR})(?!\d|[.,]\d)"),
-        ("month year", rf"(?<![a-z\d]){_MONTH}(?:\s{{1,3}}of)?[\s,/-]{{1,3}}(?P<y>{_YEAR})(?!\d|[.,]\d)"),
-        ("day of month", rf"(?<![\d.,/])(?P<d>\d\d?)(?:st|nd|rd|th|\.)?(?:\s+of)?[\s-]{{1,2}}{_MONTH}(?![a-z])"),
-        ("month and day", rf"(?<![a-z]){_MONTH}\s{{1,2}}(?P<d>\d\d?)(?:st|nd|rd|th)?(?![\d/]|[.,]\d|\s*(?:x|mm|cm|%))"),
-        ("month/year", rf"(?<![\d/.:-])(?P<m>0?[1-9]|1[0-2])(?P<sep>[/-])(?P<y>{_YEAR})(?![\d/-]|\.\d)"),
-        ("month/day", rf"\b(?:dated|since|{_EXAM}\s{{1,3}}(?:of|from|on|dated|performed on))\s{{1,3}}(?:the\s{{1,3}})?"
-                      r"(?P<a>\d\d?)/(?P<b>\d\d?)(?![\d/]|\.\d)"),
-    )
-)  # fmt: skip
-_LONE_YEAR = re.compile(
-    rf"(?:(?<=\bin )|(?<=\bsince )|(?<=\bfrom )|(?<=\bcirca )|(?<=\byear )|(?<=\bearly )|(?<=\blate )|(?<=\bduring )|"
-    rf"(?<=\buntil )|(?<=\bby )|(?<=\bof )|(?<=\bspring )|(?<=\bsummer )|(?<=\bfall )|(?<=\bwinter )|(?<=\bautumn )|"
-    rf"(?<=\band )|(?<=\bor )|(?<=\bto )|(?<=\()|(?<=-)|(?<=, )|(?<=s/p )|(?<=tomy )|(?<=apy )|(?<=ction ))"
-    rf"(?P<y>{_YEAR})(?!\d|[./:-]\d|\s*(?:ng|mg|mcg|ml|cc|g\b|hu\b|cm|mm|m?iu|pg|u/|%|mbq|kbq|images|slices|cells))",
-    re.IGNORECASE,
-)
 _BEFORE_NUMBER = re.compile(r"(?:slices?|images?|img|im|ima|series|no\.?|number|numbers|#|suv\w*|max|x|=|:)\s*$", re.I)
-_DATE_PLACE = "[DATE]"
+_DATE_PLACE, BIRTH_PLACE = "[DATE]", "[BIRTH DATE]"
 
 
 def date_order(text: str, default: DateOrder = "mdy") -> DateOrder:
     """How 03/04/2021 is meant in this text: as its other dates are, where one of them has a day over 12."""
-    numeric = _FORMS[1][1]
+    numeric = FORMS["numeric"]
     for found in numeric.finditer(text):
         first, second = int(found["a"]), int(found["b"])
         if found["sep"] == "/" and (first > 12) != (second > 12) and max(first, second) <= 31:
@@ -77,35 +39,43 @@ def date_spans(
     year: that of the exam, for dates without one. birth: this day becomes a placeholder in whatever form it stands.
     """
     order = date_order(text, order)
-    for name, form in _FORMS:
+    for found in BIRTH.finditer(text):
+        yield Span(*found.span("v" if found["v"] else "w"), "birth date", "behind a word of birth", BIRTH_PLACE)
+    for name, form in FORMS.items():
         for found in form.finditer(text):
             start, end = found.span()
             if name == "month/day":
                 start = found.start("a")
-            if name == "numeric" and not _full(found):
-                continue
-            if name in ("numeric", "month/year") and re.search(_NOT_A_DATE, text[max(0, start - 12) : start], re.I):
-                continue
-            if name in ("day of month", "month and day") and not _is_month_name(found["month"], text, found):
+            if not _meant(name, found, text[max(0, start - 12) : start]):
                 continue
             yield Span(start, end, "date", name, _moved(name, found, days, order, year, birth, text[start:end]))
-    for found in _LONE_YEAR.finditer(text):
+    for found in LONE_YEAR.finditer(text):
         if _BEFORE_NUMBER.search(text[max(0, found.start() - 12) : found.start()]) is None:
             yield Span(*found.span(), "date", "year", _moved("year", found, days, order, year, None, found[0]))
 
 
+def _meant(name: str, found: re.Match[str], before: str) -> bool:
+    """Whether what has a date's form is one. before: the text in front of it."""
+    if name in ("numeric", "month/year", "roman", "roman, spaced") and NOT_A_DATE.search(before):
+        return False
+    if name == "numeric":
+        return _full(found)
+    if name in ("day of month", "month and day"):
+        return 1 <= int(found["d"]) <= 31 and _is_month_name(found["month"], before)
+    if name in ("month day in words", "day in words"):
+        return bool(found["y"]) or _is_month_name(found["month"], before)
+    return name != "month year" or len(found["y"]) > 2 or bool(found["month"][0].isupper())
+
+
 def _full(found: re.Match[str]) -> bool:
     """1.2.14 and 3-4-5 may number anything; with a year of two digits only slashes make a date of single ones."""
-    return len(found["y"]) == 4 or found["sep"] == "/" or len(found["a"]) == len(found["b"]) == 2
+    return len(found["y"]) == 4 or found["sep"] == "/" or "'" in found[0] or len(found["a"]) == len(found["b"]) == 2
 
 
-def _is_month_name(name: str, text: str, found: re.Match[str]) -> bool:
+def _is_month_name(name: str, before: str) -> bool:
     """'may', 'march' and 'mar' without a year are months only when written so, and beside a day of a month."""
-    day = int(found["d"])
-    if not 1 <= day <= 31:
-        return False
     if name.lower().rstrip(".") in ("may", "march", "mar", "dec", "sep", "jun", "jan", "oct"):
-        return name[0].isupper() and (name[1:].islower() or text[found.start() - 3 : found.start()].lower() == "on ")
+        return name[0].isupper() and (name[1:].islower() or before[-3:].lower() == "on ")
     return name[0].isupper()
 
 
@@ -123,7 +93,7 @@ def _moved(
         day, month, y = _parts(name, groups, order, year)
         old = date(y, month, day)
         if old == birth and groups.get("y"):
-            return "[BIRTH DATE]"
+            return BIRTH_PLACE
         new = old + timedelta(days=days)
     except (ValueError, OverflowError):
         return _DATE_PLACE
@@ -137,6 +107,8 @@ def _parts(name: str, groups: dict[str, str | None], order: DateOrder, year: int
         return 1, 7, y
     if groups.get("month"):
         month = 1 + next(i for i, m in enumerate(MONTHS) if m.startswith(str(groups["month"]).lower().rstrip(".")[:3]))
+    elif groups.get("roman"):
+        month = 1 + ROMAN.index(str(groups["roman"]).upper())
     elif groups.get("m"):
         month = int(str(groups["m"]))
     else:
@@ -144,20 +116,21 @@ def _parts(name: str, groups: dict[str, str | None], order: DateOrder, year: int
         day_first = _day_first(groups.get("sep") or "/", order, first, second)
         day, month = (first, second) if day_first else (second, first)
         return day, month, y
-    return int(groups.get("d") or 15), month, y
+    word = groups.get("dw")
+    return 1 + ORDINALS.index(word.lower().replace(" ", "-")) if word else int(groups.get("d") or 15), month, y
 
 
 def _day_first(sep: str, order: DateOrder, first: int, second: int) -> bool:
     if (first > 12) != (second > 12):
         return first > 12
-    return sep == "." or order == "dmy"
+    return sep in ".·•∙" or order == "dmy"
 
 
 def _year(told: str | None, exam: int | None) -> int:
     if told is None:
         return exam or 2001  # no leap year: the 29th of February without a year becomes a placeholder
-    number = int(told.strip("'"))
-    if len(told.strip("'")) > 2:
+    number = int(told.strip("'’"))
+    if len(told.strip("'’")) > 2:
         return number
     return number + (1900 if number > 50 else 2000)
 
@@ -178,12 +151,17 @@ def _written(
     put("d", new.day)
     if groups.get("month"):
         parts.append((*found.span("month"), _month_name(str(groups["month"]), new.month)))
+    elif groups.get("roman"):
+        told = str(groups["roman"])
+        parts.append((*found.span("roman"), ROMAN[new.month - 1] if told.isupper() else ROMAN[new.month - 1].lower()))
     elif groups.get("m"):
         put("m", new.month)
     elif groups.get("a"):
         day_first = _day_first(groups.get("sep") or "/", order, int(str(groups["a"])), int(str(groups["b"])))
         put("a", new.day if day_first else new.month)
         put("b", new.month if day_first else new.day)
+    if groups.get("dw"):
+        parts.append((*found.span("dw"), _day_word(str(groups["dw"]), new.day)))
     base = found.end() - len(written)
     text = written
     for start, end, value in sorted(parts, reverse=True):
@@ -193,8 +171,8 @@ def _written(
 
 def _number(told: str, number: int, *, padded: bool) -> str:
     """As many digits as were written: 03 stays two digits, 3 may become 12, '21 keeps its apostrophe; May 22, May 5."""
-    mark = "'" if told.startswith("'") else ""
-    digits = told.lstrip("'")
+    mark = told[0] if told[0] in "'’" else ""
+    digits = told.lstrip("'’")
     if len(digits) == 2 and number > 99:
         number %= 100
     return mark + (f"{number:0{len(digits)}d}" if padded and len(digits) > 1 else str(number))
@@ -206,6 +184,11 @@ def _month_name(told: str, month: int) -> str:
     text = name[:3] if short or (plain.lower() == "may" and told != plain) else name
     text = text.upper() if plain.isupper() else text.capitalize() if plain[0].isupper() else text
     return text + ("." if told.endswith(".") else "")
+
+
+def _day_word(told: str, day: int) -> str:
+    word = ORDINALS[day - 1].replace("-", " " if " " in told else "-")
+    return word.upper() if told.isupper() else word.capitalize() if told[0].isupper() else word
 
 
 def _ordinal(text: str) -> str:

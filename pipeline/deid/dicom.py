@@ -1,8 +1,8 @@
 """A DICOM data set without identity: PS3.15 Annex E, Basic Profile with the options that PET needs.
 
 Options taken: Clean Descriptors, Retain Longitudinal Temporal Information With Modified Dates, Retain Patient
-Characteristics, Retain Safe Private. Pixel data are not touched. Time spans stay to the second, so the decay from
-injection to scan, and with it the SUV, is what it was.
+Characteristics, Retain Safe Private. Pixels are not touched; bytes behind the last frame go. Time spans stay to the
+second, so the decay from injection to scan, and with it the SUV, is what it was.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from petground.pipeline.deid.actions import STANDARD, Action, action_for
 from petground.pipeline.deid.dates import shift_dicom_date
 from petground.pipeline.deid.identity import NOBODY, Identity, identity_spans
 from petground.pipeline.deid.keys import keyed_id, keyed_uid
+from petground.pipeline.deid.pixel_bytes import cut_to_frames
 from petground.pipeline.deid.private import put_back, safe_private
 from petground.pipeline.deid.profile import DEFAULTS, Profile
 from petground.pipeline.deid.spans import apply_spans, merged
@@ -50,6 +51,13 @@ CLEAN_STRUCTURED = ("113104", "Clean Structured Content Option")
 STANDARD_SCHEMES = frozenset(("SCT", "SRT", "SNM3", "DCM", "UCUM", "FMA", "NCIt", "LN", "RADLEX", "UMLS"))
 PREFIXES = {"AccessionNumber": "a", "StationName": "s", "DeviceSerialNumber": "d"}
 LONGEST = {"SH": 16}  # characters, PS3.5 6.2
+DEFINED_TERMS = frozenset(
+    ("PT", "CT", "MR", "NM", "SEG", "RTSTRUCT", "REG", "ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL",
+     "EMISSION", "BQML", "CNTS", "GML", "CM2ML", "BW", "BSA", "LBM", "START", "ADMIN", "NONE", "DECY", "ATTN", "SCAT",
+     "DTIM", "NORM", "RAN", "STATIC", "DYNAMIC", "GATED", "WHOLE BODY", "IMAGE", "REPROJECTION", "MONOCHROME1",
+     "MONOCHROME2", "M", "F")
+)  # fmt: skip
+"""What PET reading hangs on stays even where a person is called so: PS3.3 C.7.3.1, C.7.6.1, C.8.9.1, C.8.9.4."""
 DEEPEST = 40
 _FIGURES = re.compile(rb"[0-9eE+. :\\\0-]*")
 
@@ -112,7 +120,7 @@ def _walk(dataset: Dataset, subject: Subject, structured: bool, done: Counter[Re
         vr = _representation(tag, raw)
         action = action_for(int(tag), vr, frozenset(subject.profile.patient_characteristics), structured)
         name = keyword_for_tag(tag) or (f"private ({tag.group:04X},....)" if tag.is_private else f"({int(tag):08X})")
-        if action == "keep" or (action == "search" and coded):
+        if action == "keep" or (action == "search" and coded and name != "CodeMeaning"):
             continue
         if action == "check" and _figures(raw.value):
             continue
@@ -133,6 +141,8 @@ def _apply(
     if action == "remove":
         dataset.pop(tag, None)
         return "removed"
+    if action == "pixels":
+        return _cut(dataset, tag, depth)
     element = dataset[tag]
     value = element.value
     blank = value is None or (isinstance(value, str | bytes) and not str(value).strip()) or (vr != "SQ" and value == [])
@@ -176,6 +186,14 @@ def _apply(
     return {"uid": "mapped", "shift": "shifted", "age": "capped"}.get(action, "cleaned")
 
 
+def _cut(dataset: Dataset, tag: Any, depth: int) -> str | None:
+    """Pixels of the image itself stay, without what lies behind them; an image within an item is an icon of it."""
+    if depth:
+        dataset.pop(tag, None)
+        return "removed"
+    return "bytes behind the image cut off" if cut_to_frames(dataset, int(tag), str(_syntax(dataset))) else None
+
+
 def _representation(tag: Any, raw: Any) -> str:
     """The VR by which to decide. A known attribute written as UN is judged by what it should be."""
     vr = str(raw.VR) if raw is not None and raw.VR else ""
@@ -213,14 +231,18 @@ def _capped(value: str) -> str:
 
 
 def _cleaned(value: str, action: str, vr: str, subject: Subject) -> str:
-    known = subject.remembered.get((action, value))
+    known = subject.remembered.get((f"{action} {vr}", value))
     if known is None:
         if action == "clean":
             known = clean_text(value, subject.identity, days=subject.days, order=subject.profile.date_order).text
+        elif vr == "CS" and value.strip() in DEFINED_TERMS:
+            known = value
         else:
             known = apply_spans(value, merged(identity_spans(value, subject.identity)))
+        if vr == "CS" and known != value:
+            known = DUMMY  # brackets are no characters of a code string (PS3.5 6.2)
         known = known[: LONGEST.get(vr, len(known))]
-        subject.remembered[action, value] = known
+        subject.remembered[f"{action} {vr}", value] = known
     return known
 
 
@@ -246,15 +268,19 @@ def _mark(dataset: Dataset, structured: bool) -> None:
 
 def _meta(dataset: Dataset) -> FileMetaDataset:
     """File meta with what it must hold and nothing else: application titles name machines and sites."""
-    old = getattr(dataset, "file_meta", None) or FileMetaDataset()
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    syntax = old.get("TransferSyntaxUID")
-    if syntax is None:
-        implicit, little = dataset.original_encoding
-        syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else (
-            pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
-        )  # fmt: skip
-    meta.TransferSyntaxUID = syntax
+    meta.TransferSyntaxUID = _syntax(dataset)
     return meta
+
+
+def _syntax(dataset: Dataset) -> pydicom.uid.UID:
+    """The transfer syntax of file meta, or how a file without it was read."""
+    old = getattr(dataset, "file_meta", None) or FileMetaDataset()
+    if old.get("TransferSyntaxUID") is not None:
+        return old.TransferSyntaxUID
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return pydicom.uid.ImplicitVRLittleEndian
+    return pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 
+from petground.pipeline.deid.compound import whole_compound
 from petground.pipeline.deid.people import name_patterns
 from petground.pipeline.deid.spans import Span
 from petground.pipeline.deid.words import folded, word_list
@@ -43,7 +44,8 @@ def identity_spans(text: str, identity: Identity) -> Iterator[Span]:
     """Where the text names the identity."""
     for kind, rule, new, pattern in identity.patterns:
         for found in pattern.finditer(text):
-            yield Span(*found.span("v"), kind, rule, new)
+            place = found.span("v")
+            yield Span(*(whole_compound(text, *place) if kind == "name" else place), kind, rule, new)
 
 
 def _patterns(identity: Identity) -> Iterator[tuple[str, str, str, re.Pattern[str]]]:

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from petground.labeling.errors import ConfigError, InputError
+from petground.labeling.errors import ConfigError
+from petground.pipeline.settings_file import read_settings
 
 __all__ = ["DEFAULTS", "Profile", "read_profile"]
 
@@ -50,14 +49,7 @@ def read_profile(path: Path | None) -> Profile:
     """The profile in a YAML file, the defaults without one. Raises ConfigError naming what is not understood."""
     if path is None:
         return DEFAULTS
-    if not path.is_file():
-        raise InputError(f"no profile at {path}", fix="see docs/deidentification.md for its settings")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path.name} must hold settings as 'key: value'")
+    values = read_settings(path, what="profile", fix="see docs/deidentification.md for its settings")
     known = {field.name: field.default for field in fields(Profile)}
     settings: dict[str, Any] = {}
     for name, value in values.items():

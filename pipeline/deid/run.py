@@ -32,10 +32,13 @@ Tick = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Deid:
-    """What is to be cleaned, where it goes, under which key, and what runs the cases (see `executors.executor`)."""
+    """What is to be cleaned, where it goes, under which key, and what runs the cases (see `executors.executor`).
+
+    exams: None for reports alone.
+    """
 
     reports: Export
-    exams: Path
+    exams: Path | None
     out: Path
     keyfile: Path
     profile: Profile
@@ -87,7 +90,7 @@ def run_deid(run: Deid, tick: Tick = lambda what, done, total: None) -> Done:
             done.failures.append((outcome.case, *value["failed"]))
         mapping += [tuple(entry) for entry in value["mapping"]]
     done.reports = len(rows)
-    _drop_others(run.out, run.table, set(rows), cleaned)
+    _drop_others(run.out, run.table, set(rows), cleaned if run.exams is not None else set(rows))
     write_rows(run.out / f"reports.{run.table}", [rows[name] for name in sorted(rows)])
     write_report(run.out, done.tally, run.profile, exams=len(rows))
     if run.keep_map is not None:
@@ -107,8 +110,8 @@ def _cases(run: Deid, key: bytes, code: str, done: Done) -> Iterator[tuple[str, 
             "report_text": report.text,
         }
         yield report.exam_id, (
-            run.exams / report.exam_id, run.out, report.exam_id, told, run.keyfile, run.profile, code,
-            run.keep_map is not None,
+            None if run.exams is None else run.exams / report.exam_id, run.out, report.exam_id, told, run.keyfile,
+            run.profile, code, run.keep_map is not None,
         )  # fmt: skip
 
 

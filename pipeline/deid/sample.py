@@ -26,7 +26,7 @@ from petground.pipeline.reports import Export
 __all__ = ["describe", "write_sample"]
 
 
-def write_sample(page: Path, export: Export, exams: Path, keyfile: Path, profile: Profile, count: int) -> None:
+def write_sample(page: Path, export: Export, exams: Path | None, keyfile: Path, profile: Profile, count: int) -> None:
     """Writes `count` reports, original and result with what was replaced marked, readable by the owner alone.
 
     Which ones hangs on the key: the same ones in a second run, none that someone picked.
@@ -49,12 +49,12 @@ def write_sample(page: Path, export: Export, exams: Path, keyfile: Path, profile
 
 
 def _cleaned(
-    export: Export, exams: Path, key: bytes, profile: Profile, wanted: set[str] | None = None
+    export: Export, exams: Path | None, key: bytes, profile: Profile, wanted: set[str] | None = None
 ) -> Iterator[tuple[str, dict[str, str | None], tuple[str, Cleaned]]]:
     for report, row in rows_of(export):
         if report.problem is None and (wanted is None or keyed_id(key, report.exam_id, prefix="sample") in wanted):
-            source = exams / report.exam_id
-            headers = read_headers(source) if source.is_dir() else Headers()
+            source = None if exams is None else exams / report.exam_id
+            headers = read_headers(source) if source and source.is_dir() else Headers()
             told = {**row, "exam_id": report.exam_id, "report_text": report.text}
             new, cleaned, _ = clean_row(told, headers, report.exam_id, key, profile)
             yield report.exam_id, new, (report.text, cleaned)
@@ -72,12 +72,14 @@ def _pieces(text: str, cleaned: Cleaned) -> list[dict[str, str]]:
     return [*pieces, {"text": text[at:]}]
 
 
-def describe(console: Console, export: Export, exams: Path, keyfile: Path, profile: Profile) -> None:
+def describe(console: Console, export: Export, exams: Path | None, keyfile: Path, profile: Profile) -> None:
     """Says what a run would do; writes nothing. Images are judged by their headers alone."""
     key, kinds, files_left, images = read_key(keyfile), Counter[str](), Counter[str](), 0
     missing = 0
     for exam_id, _, (_, cleaned) in _cleaned(export, exams, key, profile):
         kinds.update(span.kind for span in cleaned.spans)
+        if exams is None:
+            continue
         source = exams / exam_id
         missing += not source.is_dir()
         with lenient():
@@ -88,7 +90,10 @@ def describe(console: Console, export: Export, exams: Path, keyfile: Path, profi
     told = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common()) or "nothing"
     console.print(f"{export.rows} reports, {export.unusable} of them unusable; to be replaced: {told}", highlight=False)
     left = ", ".join(f"{reason} {count}" for reason, count in files_left.most_common() if count) or "none"
-    console.print(f"{images} DICOM files to clean; left out by their headers: {left}", highlight=False)
+    if exams is None:
+        console.print("reports alone: without --exams no image is read or written")
+    else:
+        console.print(f"{images} DICOM files to clean; left out by their headers: {left}", highlight=False)
     if missing:
         console.print(f"{missing} exams have no folder in {exams}", style="yellow", highlight=False, soft_wrap=True)
     console.print("nothing was written")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from petground.pipeline.deid.bare import bare_name_spans
-from petground.pipeline.deid.dates import DateOrder, date_spans
+from petground.pipeline.deid.dates import BIRTH_PLACE, DateOrder, date_spans
 from petground.pipeline.deid.hospitals import hospital_spans
 from petground.pipeline.deid.identity import NOBODY, Identity, identity_spans
 from petground.pipeline.deid.names import is_flat, name_spans
@@ -73,8 +73,8 @@ def clean_text(
 def _dates(text: str, identity: Identity, days: int, order: DateOrder, year: int | None) -> Iterator[Span]:
     for span in date_spans(text, days, order=order, year=year, birth=identity.birth):
         before = text[max(0, span.start - 20) : span.start]
-        if span.new == "[BIRTH DATE]" or _BIRTH.search(before):
-            span = span._replace(kind="birth date", new="[BIRTH DATE]")
+        if span.new == BIRTH_PLACE or _BIRTH.search(before):
+            span = span._replace(kind="birth date", new=BIRTH_PLACE)
         yield span
 
 

@@ -42,6 +42,9 @@ HEADER_TAGS = [Tag(name) for name in (
 """All that is read of a header in the first pass; pixel data and the rest stay on disk."""
 
 
+DOSE_NUMBERS = ("RadionuclideTotalDose", "RadionuclideHalfLife")
+
+
 @dataclass(frozen=True, eq=False)
 class Slice:
     """One image plane. Positions and cosines are DICOM's LPS+ [mm]; spacing is (between rows, between columns).
@@ -65,6 +68,11 @@ class Slice:
     thickness_mm: float | None
     suv: PetHeader | None = None
     native: Native | None = None
+
+    @property
+    def identity(self) -> tuple[str, int | None]:
+        """Of two copies of one image it is the same."""
+        return self.sop_uid or str(self.file), self.frame
 
 
 def slice_of(header: Any, file: Path) -> Slice:
@@ -127,6 +135,12 @@ def pet_header(header: Any) -> PetHeader:
         manufacturer=text(header, "Manufacturer"),
         nuclide_coded=coded,
         nuclide_worded=worded,
+        unreadable=frozenset(
+            keyword
+            for item, keywords in ((header, ("PatientWeight", "PatientSize")), (dose, DOSE_NUMBERS))
+            for keyword in keywords
+            if text(item, keyword) is not None and number(item, keyword) is None
+        ),
     )
 
 

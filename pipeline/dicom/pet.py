@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from petground.labeling.errors import GeometryError, InputError, PetgroundError, SuvError
 from petground.labeling.suv import refusal, suv_conversion
@@ -16,6 +17,7 @@ from petground.pipeline.dicom.header import Slice, number, text
 from petground.pipeline.dicom.pixels import read_stack
 from petground.pipeline.dicom.series import Series
 from petground.pipeline.dicom.stack import sort_slices, stack_affine, stack_normal
+from petground.pipeline.suv_range import beyond_suv
 
 __all__ = ["PetSeries", "choose_pet", "read_pet_series"]
 
@@ -68,13 +70,17 @@ def choose_pet(found: Sequence[Series]) -> tuple[Series, str]:
 
 def read_pet_series(series: Series, fallbacks: SuvFallbacks = NO_FALLBACKS) -> PetSeries:
     """Sorted, converted, on its grid. Raises SuvError, GeometryError, or InputError for files that cannot be read."""
+    if series.torn is not None:
+        raise series.torn.error(series.title)
     planes = sort_slices(series.planes)
     affine = stack_affine(planes)
     _require_complete(series, planes)
     for plane in planes:
         if plane.slope is None or plane.slope <= 0:
             raise SuvError(
-                f"{named('RescaleSlope')} is {plane.slope} in {plane.file.name}", fix="every slice needs its own"
+                f"{named('RescaleSlope')} is {'missing or no number' if plane.slope is None else plane.slope} in "
+                f"{plane.file.name}",
+                fix="every slice needs its own",
             )
         if plane.intercept not in (None, 0.0):
             raise SuvError(
@@ -85,6 +91,7 @@ def read_pet_series(series: Series, fallbacks: SuvFallbacks = NO_FALLBACKS) -> P
     conversion = suv_conversion(header, [plane.timing for plane in planes], fallbacks)
     slopes = [float(plane.slope or 0) * factor for plane, factor in zip(planes, conversion.factors, strict=True)]
     array = read_stack(planes, slopes, [0.0] * len(planes), np.float32)
+    _require_suv(array, header, conversion.rule)
     numbers = tuple(plane.instance_number for plane in planes if plane.instance_number is not None)
     volume = Volume(
         array,
@@ -96,6 +103,20 @@ def read_pet_series(series: Series, fallbacks: SuvFallbacks = NO_FALLBACKS) -> P
     )
     single = header.units == "BQML" and len(set(conversion.factors)) == 1
     return PetSeries(volume, conversion.rule, conversion.factors[0] if single else None, tuple(planes))
+
+
+def _require_suv(array: NDArray[np.float32], header: PetHeader, rule: str) -> None:
+    """Raises SuvError (reason "not_suv") for values that no SUV has, with what they were made from."""
+    beyond = beyond_suv(array)
+    if beyond is not None:
+        weight = "missing" if header.weight_kg is None else f"{header.weight_kg:g} kg"
+        dose = "missing" if header.dose_bq is None else f"{header.dose_bq:g}"
+        raise SuvError(
+            f"what {rule} makes of the values is no SUVbw: {beyond}",
+            fix=f"one of these is wrong: {named('Units')} '{header.units}', {named('PatientWeight')} {weight}, "
+            f"{named('RadionuclideTotalDose')} {dose}, {named('RescaleSlope')}",
+            reason="not_suv",
+        )
 
 
 def _common_header(planes: Sequence[Slice]) -> PetHeader:
@@ -146,11 +167,12 @@ def _numbering_note(planes: Sequence[Slice]) -> str:
 def _preference(series: Series) -> tuple[int, float, int, float, str]:
     """Sorts best first: made by the scanner itself, long reach, many slices, low series number."""
     normal = stack_normal(series.planes[0])
-    places = [float(plane.position_lps_mm @ normal) for plane in series.planes]
+    planes = series.planes if series.torn is None else series.torn.planes  # a part stands for its series
+    places = [float(plane.position_lps_mm @ normal) for plane in planes]
     return (
         0 if "ORIGINAL" in series.image_type else 1,
         -round((max(places) - min(places)) / 10.0),
-        -len(series.planes),
+        -series.count,
         number(series.header, "SeriesNumber") or 0.0,
         text(series.header, "SeriesInstanceUID") or "",
     )

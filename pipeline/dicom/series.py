@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from petground.pipeline.dicom.header import HEADER_TAGS, Slice, number, slice_of
 from petground.pipeline.dicom.multiframe import MULTIFRAME_CLASSES, frames_of
 from petground.pipeline.dicom.origin import Patient, patients_of
 from petground.pipeline.dicom.outline import HEAD
+from petground.pipeline.dicom.torn import UNIFORM, Torn, torn_parts
 
 __all__ = ["CT_CLASSES", "PET_CLASSES", "Series", "scan"]
 
@@ -31,8 +33,6 @@ CT_CLASSES = (
 )
 WANTED = frozenset(int(tag) for tag in HEADER_TAGS)
 MODALITIES = ("PT", "CT")
-UNIFORM = ("FrameOfReferenceUID", "Units", "SUVType", "DecayCorrection", "PatientWeight")
-"""What all slices of a series must agree on; where they do not they are taken for several series."""
 
 
 @dataclass(eq=False)
@@ -40,13 +40,14 @@ class Series:
     """Planes of one series with one orientation, matrix and meaning; `header` is that of the first file met.
 
     problem: why an image of the series has no place in the patient, so that the series cannot be used.
-    patients: whom its headers name.
+    patients: whom its headers name. torn: what tore it from the rest of its series, None for a whole one.
     """
 
     header: Any
     planes: list[Slice] = field(default_factory=list)
     problem: str | None = None
     patients: set[Patient] = field(default_factory=set)
+    torn: Torn | None = None
 
     @property
     def modality(self) -> str:
@@ -66,10 +67,19 @@ class Series:
         return tuple((text(self.header, "ImageType") or "").upper().split("\\"))
 
     @property
+    def count(self) -> int:
+        """How many images it has; one that lies there in two copies is one."""
+        return len({plane.identity for plane in self.planes})
+
+    @property
+    def title(self) -> str:
+        """Its description, or its number."""
+        return f"'{text(self.header, 'SeriesDescription') or 'series ' + str(text(self.header, 'SeriesNumber'))}'"
+
+    @property
     def name(self) -> str:
         """For messages: description and number of slices."""
-        description = text(self.header, "SeriesDescription") or f"series {text(self.header, 'SeriesNumber')}"
-        return f"'{description}' ({len(self.planes)} slices)"
+        return f"{self.title} ({self.count} slices)"
 
 
 def scan(path: Path) -> list[Series]:
@@ -102,7 +112,20 @@ def scan(path: Path) -> list[Series]:
             series.patients.update(patient)
     for key, series in groups.items():
         series.problem = problems.get(key[0])
+    _find_torn(groups)
     return list(groups.values())
+
+
+def _find_torn(groups: Mapping[tuple[Any, ...], Series]) -> None:
+    """Marks what is a part of a series only. Another orientation (a scout view) is another stack."""
+    stacks: dict[tuple[Any, ...], list[tuple[Any, Series]]] = defaultdict(list)
+    for key, series in groups.items():
+        if series.planes:
+            stacks[key[:7]].append((key[7:], series))
+    for parts in stacks.values():
+        if len(parts) > 1:
+            for (_, series), torn in zip(parts, torn_parts([(k, s.planes) for k, s in parts]), strict=True):
+                series.torn = torn
 
 
 def _grid_key(plane: Slice) -> tuple[Any, ...]:

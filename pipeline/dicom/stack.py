@@ -35,7 +35,7 @@ def sort_slices(planes: Sequence[Slice]) -> list[Slice]:
 
     Raises GeometryError when two different planes lie at one place (gated, dynamic or doubled series).
     """
-    unique = list({(plane.sop_uid or str(plane.file), plane.frame): plane for plane in planes}.values())
+    unique = list({plane.identity: plane for plane in planes}.values())
     normal = stack_normal(unique[0])
     ordered = sorted(unique, key=lambda plane: float(plane.position_lps_mm @ normal))
     places = np.array([float(plane.position_lps_mm @ normal) for plane in ordered])

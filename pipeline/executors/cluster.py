@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from petground.labeling.errors import ConfigError
+from petground.pipeline.settings_file import read_settings
 
 __all__ = ["JobCluster", "job_options", "read_cluster", "start_cluster"]
 
@@ -66,13 +65,8 @@ _KINDS: dict[str, tuple[Any, str]] = {
 
 def read_cluster(path: Path) -> JobCluster:
     """A cluster file. Raises ConfigError naming the key that is unknown (and the nearest), missing or wrong."""
-    if not path.is_file():
-        raise ConfigError(f"no cluster file at {path}", fix="see docs/slurm.md for an example")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict) or len(values) != 1 or not isinstance(next(iter(values.values())), dict):
+    values = read_settings(path, what="cluster file", fix="see docs/slurm.md for an example")
+    if len(values) != 1 or not isinstance(next(iter(values.values())), dict):
         raise ConfigError(f"{path.name} must hold one block of settings", fix=f"one of {', '.join(CLUSTERS)}")
     system: Any = next(iter(values))
     settings: dict[str, Any] = values[system]

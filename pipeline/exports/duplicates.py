@@ -10,7 +10,7 @@ import base64
 import hashlib
 import itertools
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,8 @@ from scipy.spatial import cKDTree
 __all__ = ["Duplicate", "find_duplicates", "groups_of", "similar_images", "similar_texts"]
 
 IMAGE_TOLERANCE = 0.04  # of the norm; phantoms: a resampled copy at 0.002 to 0.007, two exams of one patient at 0.09
+MOST_ALIKE = 3  # exams; who resembles more is bland rather than copied so often, and the hottest voxel must agree
+SAME_PEAK_MM = 16.0
 PROJECTIONS, WIDER = 8, 1.9  # 1 of 4,000 pairs at the tolerance would be missed: chi2 of 8 degrees above 8 * 1.9**2
 SHINGLE_WORDS, HASHES, BANDS = 3, 64, 16
 TEXT_SIMILARITY, FEWEST_SHINGLES = 0.75, 20
@@ -49,11 +51,19 @@ def find_duplicates(prints: Mapping[str, Mapping[str, Any]], texts: Mapping[str,
             found[pair][name] = 1.0
     first = {one["voxels"]: exam for exam, one in sorted(prints.items(), reverse=True)}  # one of equal images will do
     images = {exam: np.frombuffer(base64.b64decode(prints[exam]["low"]), dtype="<f2") for exam in first.values()}
-    for pair, similarity in similar_images(images):
-        found[pair]["similar_image"] = similarity
+    alike = dict(similar_images(images))
+    crowd = {exam for exam, count in Counter(itertools.chain.from_iterable(alike)).items() if count > MOST_ALIKE}
+    for pair, similarity in alike.items():
+        if not crowd.intersection(pair) or _same_peak(*(prints[exam].get("peak_mm") or () for exam in pair)):
+            found[pair]["similar_image"] = similarity
     for pair, similarity in similar_texts(texts):
         found[pair]["similar_report"] = similarity
     return [Duplicate(*pair, tuple(why), max(why.values())) for pair, why in sorted(found.items())]
+
+
+def _same_peak(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether the hottest voxels lie at one place from the centre of uptake; False where that is not known."""
+    return bool(len(one) == len(other) == 3 and np.linalg.norm(np.subtract(one, other)) <= SAME_PEAK_MM)
 
 
 def similar_images(low: Mapping[str, NDArray[Any]]) -> Iterator[tuple[Pair, float]]:

@@ -19,14 +19,15 @@ from petground.pipeline.files import write_json
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.stage import content_hash, source_hash
 
-__all__ = ["BINS_XYZ", "BIN_MM", "fingerprint_case", "low_resolution", "voxel_hash"]
+__all__ = ["BINS_XYZ", "BIN_MM", "fingerprint_case", "low_resolution", "peak_from_centre", "voxel_hash"]
 
 BIN_MM = 48.0
 BINS_XYZ = (8, 6, 24)  # 38 x 29 x 115 cm around the centre of uptake
 
 
 def fingerprint_case(work: Path, exam_id: str, pet_path: str) -> dict[str, Any]:
-    """{"voxels": digest, "low": base64 of float16, "series": UID or None}; kept in WORK/fingerprints, made once."""
+    """{"voxels": digest, "low": base64 of float16, "peak_mm": see `peak_from_centre`, "series": UID or
+    None}; kept in WORK/fingerprints, made once."""
     file = work / pet_path
     place = work / "fingerprints" / f"{exam_id}.json"
     stat = file.stat()
@@ -42,6 +43,7 @@ def fingerprint_case(work: Path, exam_id: str, pet_path: str) -> dict[str, Any]:
         "key": key,
         "voxels": voxel_hash(pet),
         "low": base64.b64encode(low_resolution(pet).astype("<f2").tobytes()).decode(),
+        "peak_mm": peak_from_centre(pet),
         "series": _series(work / "exams" / exam_id / "source.json"),
     }
     write_json(place, made)
@@ -77,6 +79,20 @@ def low_resolution(pet: Volume) -> NDArray[np.float32]:
         weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(BINS_XYZ[world])[None, :]))
         shared = np.tensordot(shared, weights, axes=(0, 0))
     return np.sqrt(shared * pet.voxel_ml * 1000.0 / BIN_MM**3).astype(np.float32).ravel()
+
+
+def peak_from_centre(pet: Volume) -> list[float]:
+    """Where the hottest voxel lies from the centre of uptake, RAS+ mm; empty for a blank image.
+
+    A copy has it at the same place to a voxel. Images without lesions, which look alike in large boxes, do not.
+    """
+    array = np.maximum(np.asarray(pet.array, dtype=np.float64), 0.0)
+    if (total := array.sum()) <= 0:
+        return []
+    profiles = [array.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]
+    centre = np.array([(profile * np.arange(len(profile))).sum() / total for profile in profiles])
+    peak = np.array(np.unravel_index(int(array.argmax()), array.shape))
+    return [round(float(mm), 1) for mm in pet.affine[:3, :3] @ (peak - centre)]
 
 
 def _series(path: Path) -> str | None:

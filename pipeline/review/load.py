@@ -14,7 +14,7 @@ import numpy as np
 
 from petground.labeling.errors import GeometryError, InputError
 from petground.labeling.finding import IMAGE_REASONS, TEXT_REASONS
-from petground.labeling.numbering import slice_to_k
+from petground.labeling.numbering import site_for_series, slice_to_k
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume, require_same_grid
 from petground.pipeline.dates import iso_date
@@ -170,8 +170,11 @@ def _reported_k(
         return None
     if label is not None and label.get("slice_measured") == reported:
         return int(label["voxel_k"])
+    counted = site_for_series(site, finding.get("series"), pet, ct)
+    if counted is None:  # a series that was not read
+        return None
     try:
-        found = slice_to_k(int(reported), pet, site, ct)
+        found = slice_to_k(int(reported), pet, counted, ct)
     except GeometryError:  # counted by InstanceNumber, which the work folder's NIfTI does not carry
         return None
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +113,17 @@ def test_two_habits_that_nothing_tells_apart_are_refused() -> None:
     found = infer([exam(rng, str(n), (HEAD, Site(slice_first=0))[n % 3 == 0]) for n in range(60)])
     assert found.refusal is not None
     assert "from the head, from 0" in found.refusal
+
+
+@pytest.mark.parametrize(("exams", "other"), [(14, FEET), (60, FEET), (40, Site(slice_first=0))])
+def test_two_readers_half_and_half_are_called_two_habits_however_many_exams_there_are(exams: int, other: Site) -> None:
+    """They are near to each other as evidence goes, but no further exam would part them: each explains its half."""
+    rng = np.random.default_rng(21)
+    verdict = judge(tabulate([exam(rng, str(n), (HEAD, other)[n % 2]) for n in range(exams)]))
+    assert verdict.convention is None
+    assert "a part of the findings follows" in verdict.why_not
+    assert "too near" not in verdict.why_not
+    assert re.search(r"it meets \d+ of the \d+ that the former does not \(evidence \+\d", verdict.why_not)
 
 
 def test_mixed_by_scanner() -> None:

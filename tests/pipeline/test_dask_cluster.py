@@ -116,7 +116,7 @@ def test_ctrl_c_ends_with_one_line_and_no_traceback(tmp_path: Path) -> None:
     group = psutil.Process(run.pid).children(recursive=True)
     assert len(group) >= 2
     os.killpg(run.pid, signal.SIGINT)  # a terminal sends it to every process of the group
-    _, told = run.communicate(timeout=60)
+    _, told = run.communicate(timeout=180)
     assert run.returncode == 1
     assert told.strip().splitlines() == [
         "petground: stopped; what is finished is kept, the same command goes on from there"
@@ -187,7 +187,8 @@ GOOD = (
         ("slurm: {cores: 4, memory: 16GB, directives: [1]}", "directives is .1."),
         ("cores: 4\nmemory: 16GB", "one block of settings"),
         ("slurm:", "one block of settings"),
-        ("a: [", "not YAML"),
+        ("a: [", "line 1 is not YAML"),
+        ("slurm:\n  cores: 4\n  memory: 16GB\n  cores: 8\n", "line 4: 'cores' stands there a second time"),
     ],
 )
 def test_a_wrong_cluster_file_is_named(tmp_path: Path, text: str, said: str) -> None:

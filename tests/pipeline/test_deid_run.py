@@ -108,6 +108,25 @@ def run(place: Path, *more: str) -> int:
     )  # fmt: skip
 
 
+def test_reports_alone_are_cleaned_and_images_of_an_earlier_run_stay(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["deidentify", "--reports", str(place / "reports.csv"), "--out", str(place / "out"), "--key"]
+    words += [str(place / "site.key"), "--workers", "1"]
+    assert main([*words, "--dry-run"]) == 0
+    assert "reports alone" in capsys.readouterr().out
+    assert main([*words, "--sample", "1"]) == 0, "no exam is missed where none was asked for"
+    rows = list(csv.DictReader((place / "out" / "reports.csv").open(encoding="utf-8")))
+    assert len(rows) == 3
+    assert not [row for row in rows for needle in ("40817752", "rackenridge", "E17") if needle in str(row)]
+    assert (place / "out.sample.html").is_file()
+    assert not list((place / "out" / "exams").iterdir())
+    (place / "out" / "exams" / rows[0]["exam_id"]).mkdir()
+    assert main(words) == 0
+    assert (place / "out" / "exams" / rows[0]["exam_id"]).is_dir()
+    assert main(["deidentify", "--key", str(place / "site.key"), "--out", str(place / "out")]) == 2
+
+
 def test_nothing_of_the_identities_is_in_what_leaves(cleaned: Path) -> None:
     out = cleaned / "out"
     for path in out.rglob("*"):
@@ -269,6 +288,11 @@ def test_a_profile_adds_names_and_unknown_settings_are_named(place: Path, capsys
     quick(place, profile=read_profile(place / "deid.yaml"))
     table = [row["report_text"] for row in csv.DictReader((place / "out" / "reports.csv").open(encoding="utf-8"))]
     assert "02/01/2024" not in "".join(table)
+    (place / "deid.yaml").write_text("names: [Focus]\nids: [X1]\nnames: [Roe]\n")
+    assert run(place, "--profile", str(place / "deid.yaml")) == 2
+    assert "line 3: 'names' stands there a second time" in " ".join(capsys.readouterr().err.split())
+    assert run(place, "--profile", str(place / "none.yaml")) == 2
+    assert "no profile at" in capsys.readouterr().err
     (place / "deid.yaml").write_text("nmes: [Focus]\n")
     assert run(place, "--profile", str(place / "deid.yaml")) == 2
     assert "did you mean names" in capsys.readouterr().err

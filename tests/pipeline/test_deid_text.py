@@ -235,3 +235,90 @@ def test_time_is_linear_in_the_text(piece: str) -> None:
     seconds(1_000)
     short, long = max(seconds(3_000), 0.003), seconds(30_000)
     assert long < 10 * 4 * short, f"{short:.3f} s for 3,000 characters, {long:.3f} s for 30,000"
+
+
+GRETA = Identity(("Kowalczyk^Greta", "Long^Peter"), (), (), date(1951, 4, 3))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "03APR1951", "3.IV.1951", "3 IV 1951", "3 iv 1951", "3/IV/51", "3-IV-51", "April third 1951",
+        "April third, 1951", "the third of April 1951", "03·04·1951", "03/04'51", "03.04.'51",
+        "April 3, '51", "April '51", "Apr-51", "IV.1951", "03 / 04 / 1951", "3Apr51", "twenty-first April 1951",
+    ],
+)  # fmt: skip
+def test_dates_of_every_form_move(written: str) -> None:
+    """No figure, numeral or word of the date stays as it was where it was; nothing around it changes."""
+    new = clean_text(f"Surgery on {written}, left hilar node SUVmax 5.4, slice 104.", days=-5000, year=2021).text
+    assert new.startswith("Surgery on ")
+    assert new.endswith(", left hilar node SUVmax 5.4, slice 104.")
+    assert written not in new
+    assert "51" not in new.removesuffix(", left hilar node SUVmax 5.4, slice 104.")
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["4/51", "04.1951", "1951", "'51", "April '51", "03/04'51", "3-4-51", "3 IV 51", "third of April", "03·04·1951",
+     "1951-04-03", "3 April, 1951"],
+)  # fmt: skip
+@pytest.mark.parametrize("word", ["DOB", "DOB:", "D.O.B. ", "born", "Born on", "date of birth:", "birthday", "geb."])
+def test_behind_a_word_of_birth_every_form_goes(word: str, written: str) -> None:
+    text = f"{word} {written}\n12 mm node SUVmax 5.4, slice 104."
+    assert clean_text(text, days=DAYS, year=2021).text == f"{word} [BIRTH DATE]\n12 mm node SUVmax 5.4, slice 104."
+    inline = f"{word} {written} 12 mm node SUVmax 5.4"
+    assert clean_text(inline, days=DAYS, year=2021).text == f"{word} [BIRTH DATE] 12 mm node SUVmax 5.4"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Node SUVmax 4.1 (4/51). Series 3/12, slice 4/51, image 4/51; right hilar node 5.5 4/51; 4/51 SUVmax 3.2.",
+        "Levels 2/IV/12 and III/IV, CN 3/IV/6, stage 3/IV, 10 IV 20 mg, contrast 100 ml IV 2 min, 3 x 2015 mm.",
+        "a. 4 mm b. 3 cm node c. 2 mm. Metastases in 4/51 nodes; born at 38 weeks; born 38 weeks; newborn 12 days.",
+        "Right/left hilar, liver/spleen, Hodgkin/Burkitt, ring-like, SUVmax/SUVmean 3/4, 12-14-16 mm.",
+    ],
+)
+def test_indices_that_look_like_dates_stay(text: str) -> None:
+    assert clean_text(text, GRETA, days=DAYS, year=2021).text == text
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "Kowalczyk-Nowak",
+        "Kowalczyk/Nowak",
+        "Kowalczyk - Nowak",
+        "Nowak-Kowalczyk",
+        "Nowak / Kowalczyk",
+        "KOWALCZYK-NOWAK",
+        "kowalczyk-nowak",
+        "Kowalczyk-Long",
+        "Greta Kowalczyk-Nowak",
+        "G. Nowak-Kowalczyk",
+        "Kowalczyk-Nowak-Wójcik",
+        "Kowalczyk née Nowak",
+        "Kowalczyk-van der Berg",
+        "Kowalczyk/al-Hassan",
+        "Kowalczyk–O'Brien",
+        "Kowalczyk-Li",
+    ],
+)
+def test_no_half_of_a_compound_name_stays(written: str) -> None:
+    text = f"Seen with {written}: left node SUVmax 5.4, slice 104."
+    assert clean_text(text, GRETA).text == "Seen with [NAME]: left node SUVmax 5.4, slice 104."
+
+
+@pytest.mark.parametrize("written", ["mrs. kowalczyk - nowak", "MRS. KOWALCZYK/RICH", "Ms. Stone-Kowalczyk"])
+def test_behind_a_title_a_joined_word_is_a_name(written: str) -> None:
+    assert clean_text(f"{written} came", GRETA).text == f"{written.split()[0]} [NAME] came"
+
+
+@pytest.mark.parametrize(
+    "behind",
+    ["/right axillary node", "-Left node", " - Right hilar node", " - Nodule in segment 4",
+     " - Adenocarcinoma", "-like", "/SUVmax 5.4", " - SUVmax 5.4", "/Hodgkin lymphoma", "/liver",
+     " - 4/51", "/CT", " - PET/CT"],
+)  # fmt: skip
+def test_what_is_no_name_stays_beside_a_known_one(behind: str) -> None:
+    assert clean_text(f"Prior of Kowalczyk{behind} is known", GRETA).text == f"Prior of [NAME]{behind} is known"

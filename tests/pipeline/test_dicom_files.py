@@ -21,10 +21,13 @@ from petground.pipeline.read import read_exam, read_pet
 def test_signed_pixels(tmp_path: Path) -> None:
     def edit(ds: Dataset, k: int) -> None:
         ds.PixelRepresentation = 1
-        ds.PixelData = np.full((ROWS, COLUMNS), -2, np.int16).tobytes()
+        values = np.full((ROWS, COLUMNS), -2, np.int16)
+        values[0, 0] = 3
+        ds.PixelData = values.tobytes()
 
     write(tmp_path, edit=edit)
-    assert read_pet(tmp_path).array.max() == pytest.approx(-0.08)
+    pet = read_pet(tmp_path).array
+    assert (pet.min(), pet.max()) == (pytest.approx(-0.08), pytest.approx(0.12))
 
 
 def test_one_file_alone(tmp_path: Path) -> None:

@@ -243,6 +243,28 @@ def test_when_nothing_may_leave_it_says_why(tmp_path: Path) -> None:
         select(work, min_confidence=0.5)
 
 
+def test_a_part_that_nobody_is_in_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Six exams of six patients with one image: they hang together, so there is nobody to validate or test on."""
+    work = make_work(tmp_path / "work", 6, copies=dict.fromkeys(range(1, 6), 0))
+    words = ["export", str(work), "--split", "60/20/20", "--workers", "1"]
+    assert cli.main([*words, "--to", "nnunet", "--out", str(tmp_path / "raw")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "nobody is in val and test: of 6 patients 6 are kept together by exams that look alike" in told
+    assert "there is no imagesTs and no splits_final.json" in told
+    root = tmp_path / "raw" / "Dataset501_Petground"
+    assert not (root / "imagesTs").exists()
+    assert not (root / "splits_final.json").exists()
+    assert cli.main([*words, "--to", "monai", "--out", str(tmp_path / "monai")]) == 0
+    assert "splits_final.json" not in capsys.readouterr().out
+
+
+def test_a_few_patients_are_too_few_for_three_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = make_work(tmp_path / "work", 2)
+    assert cli.main(["export", str(work), "--to", "nnunet", "--out", str(tmp_path / "raw"), "--workers", "1"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "of 2 patients there are too few" in told
+
+
 def test_the_command_writes_a_data_set_and_a_dry_run_nothing(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

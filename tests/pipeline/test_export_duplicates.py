@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 from export_work import images
 
 from petground.labeling.volume import Volume
-from petground.pipeline.exports.duplicates import find_duplicates, groups_of, similar_images, similar_texts
-from petground.pipeline.exports.fingerprint import low_resolution, voxel_hash
+from petground.pipeline.exports.duplicates import MOST_ALIKE, find_duplicates, groups_of, similar_images, similar_texts
+from petground.pipeline.exports.fingerprint import low_resolution, peak_from_centre, voxel_hash
 from petground.pipeline.exports.grids import ras
 from petground.pipeline.geometry import grid_around, resample
 
@@ -60,7 +61,6 @@ def test_a_report_with_small_edits_is_found_and_a_template_with_other_numbers_is
 def test_evidence_is_put_together_and_n_copies_hang_together() -> None:
     low = low_resolution(images(3)[0]).astype("<f2").tobytes()
     other = low_resolution(images(4)[0]).astype("<f2").tobytes()
-    import base64
 
     def one(voxels: str, values: bytes, series: str | None = None) -> dict[str, str | None]:
         return {"voxels": voxels, "low": base64.b64encode(values).decode(), "series": series}
@@ -98,6 +98,48 @@ def test_a_blank_image_is_like_none() -> None:
     blank = low_resolution(pet.like(np.zeros(pet.shape, dtype=np.float32), "SUVbw"))
     assert not blank.any()
     assert list(similar_images({"a": blank, "b": blank})) == []
+
+
+def test_bland_images_that_look_alike_are_no_copies_and_a_copy_among_them_is_one() -> None:
+    """Ten bodies of even uptake and noise: their prints are alike, their hottest voxels are anywhere."""
+    affine = np.diag([8.0, 8.0, 8.0, 1.0])
+    rng = np.random.default_rng(2)
+    body = np.zeros((40, 30, 80), dtype=np.float32)
+    body[8:32, 6:24, 4:76] = 1.0
+    pets = {
+        f"e{n}": Volume((body * rng.uniform(0.8, 1.2, body.shape)).astype(np.float32), affine, "SUVbw")
+        for n in range(10)
+    }
+    grid = grid_around(pets["e4"], spacing_xyz_mm=(8.0, 8.0, 8.0))
+    moved = grid.affine.copy()
+    moved[:3, 3] += 64.0
+    again = pets["e4"].array.copy()
+    again[20, 15, 40] += 0.01
+    pets["copy"] = Volume(again, moved, "SUVbw")
+    low = {exam: low_resolution(pet) for exam, pet in pets.items()}
+    assert len(dict(similar_images(low))) > 10 * MOST_ALIKE, "by the print alone all are one"
+    prints = {
+        exam: {
+            "voxels": voxel_hash(pet),
+            "series": None,
+            "low": base64.b64encode(low[exam].astype("<f2").tobytes()).decode(),
+            "peak_mm": peak_from_centre(pet),
+        }
+        for exam, pet in pets.items()
+    }
+    assert [(d.exam_a, d.exam_b, d.evidence) for d in find_duplicates(prints, {})] == [
+        ("copy", "e4", ("similar_image",))
+    ]
+    pairs = {exam: {**one, "peak_mm": []} for exam, one in prints.items() if exam in ("e1", "e2")}
+    assert len(find_duplicates(pairs, {})) == 1, "of two alike the print is enough"
+
+
+def test_the_peak_is_told_from_the_centre_whatever_the_order_of_voxels() -> None:
+    pet = images(3)[0]
+    assert np.allclose(peak_from_centre(ras(pet)), peak_from_centre(pet), atol=0.2)
+    mirrored = Volume(pet.array[::-1], pet.affine, "SUVbw")
+    assert peak_from_centre(mirrored)[0] == pytest.approx(-peak_from_centre(pet)[0], abs=0.2)
+    assert peak_from_centre(pet.like(np.zeros(pet.shape, dtype=np.float32), "SUVbw")) == []
 
 
 @pytest.mark.parametrize("copies", [2, 60])

@@ -134,11 +134,13 @@ def test_masks_of_an_earlier_report_do_not_stay(
     assert {name for name in found if not name.startswith(".")} == {*ours, "notes.txt"}
 
 
-def test_masks_of_a_run_that_was_killed_do_not_stay(
+def test_a_run_that_ends_early_leaves_the_earlier_answer(
     exam: Path, module: SideModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     ask(monkeypatch, Asked("f001", "", "left", None, None), Asked("f009", "", "right", None, None))
+    ground(exam, tmp_path / "x.ckpt", out, text="x")
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -147,11 +149,15 @@ def test_masks_of_a_run_that_was_killed_do_not_stay(
         patch.setattr(command, "overview_picture", killed)
         with pytest.raises(KeyboardInterrupt):
             ground(exam, tmp_path / "x.ckpt", out, text="x")
-    assert (out / "f009.nii.gz").is_file()
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before, "nothing is half replaced, nothing left over"
+    (out / ".part").mkdir()
+    (out / ".part" / "f077.nii.gz").write_bytes(b"of a run that was killed")
     ask(monkeypatch, Asked("f001", "", "left", None, None))
     ground(exam, tmp_path / "x.ckpt", out, text="x")
     assert not (out / "f009.nii.gz").exists()
     assert not (out / "f009.png").exists()
+    assert not (out / ".part").exists()
+    assert not (out / "f077.nii.gz").exists()
 
 
 def test_files_of_others_are_never_taken_away(exam: Path, module: SideModule, tmp_path: Path) -> None:

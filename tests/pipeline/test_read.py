@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from petground.labeling.errors import InputError
+from petground.labeling.errors import GeometryError, InputError
 from petground.labeling.volume import Volume
 from petground.pipeline.nifti import write_nifti
 from petground.pipeline.read import read_ct, read_exam, read_pet
@@ -62,6 +62,32 @@ def test_activity_is_refused_with_the_case(tmp_path: Path) -> None:
     assert error.value.reason == "not_suv"
     again = pickle.loads(pickle.dumps(error.value))
     assert (again.case, again.reason, str(again)) == ("exam9", "not_suv", str(error.value))
+
+
+@pytest.mark.parametrize("edge_mm", [1e-9, 0.004, 400.0])
+@pytest.mark.parametrize("axis", [0, 2])
+@pytest.mark.parametrize("name", ["pet", "ct"])
+def test_voxels_that_no_scanner_makes_are_refused(tmp_path: Path, edge_mm: float, axis: int, name: str) -> None:
+    write_nifti(tmp_path / "pet.nii.gz", pet())
+    affine = AFFINE.copy()
+    affine[:3, axis] *= edge_mm / np.linalg.norm(affine[:3, axis])
+    unit = "SUVbw" if name == "pet" else "HU"
+    write_nifti(tmp_path / f"{name}.nii.gz", Volume(pet().array, affine, unit))
+    with pytest.raises(GeometryError, match=rf"{name}\.nii\.gz has voxels of .*{edge_mm:.3g}") as error:
+        read_exam(tmp_path, case="e")
+    assert error.value.reason == "geometry"
+
+
+@pytest.mark.parametrize(("shear_mm", "refused"), [(0.05, False), (0.5, True)])
+def test_a_sheared_image_is_refused_as_a_tilted_stack_is(tmp_path: Path, shear_mm: float, refused: bool) -> None:
+    affine = AFFINE.copy()
+    affine[1, 2] += shear_mm
+    write_nifti(tmp_path / "pet.nii.gz", Volume(pet().array, affine, "SUVbw"))
+    if not refused:
+        assert read_exam(tmp_path, case="e").pet.shape == pet().shape
+        return
+    with pytest.raises(GeometryError, match="not at right angles"):
+        read_exam(tmp_path, case="e")
 
 
 def test_two_pets_of_one_name(tmp_path: Path) -> None:

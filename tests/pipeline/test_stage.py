@@ -127,6 +127,22 @@ def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bare") as caught:
         folder_hash(tmp_path / "bare")
     assert caught.value.reason == "no_exam"
+    assert "is empty" in str(caught.value)
+
+
+def test_a_folder_without_files_says_what_it_holds(tmp_path: Path) -> None:
+    folder = tmp_path / "e1"
+    (folder / "deep").mkdir(parents=True)
+    os.mkfifo(folder / "deep" / "pipe")
+    (folder / "gone.dcm").symlink_to(tmp_path / "nothing.dcm")
+    (folder / "elsewhere").symlink_to(tmp_path)
+    with pytest.raises(InputError) as caught:
+        folder_hash(folder)
+    told = str(caught.value)
+    assert caught.value.reason == "no_exam"
+    assert "empty" not in told
+    for part in ("broken links (1)", "folders (1)", "pipes, sockets or devices (1)", "links to folders"):
+        assert part in told
 
 
 def test_the_code_that_a_key_hangs_on_is_found_for_packages_and_modules() -> None:
