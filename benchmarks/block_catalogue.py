@@ -223,7 +223,9 @@ def main(arguments: list[str]) -> int:
     page = PAGE.read_text(encoding="utf-8")
     made = written(page)
     if "--check" in arguments:
-        sys.stdout.write("as it would be written\n" if made == page else "stale: python benchmarks/block_catalogue.py\n")
+        sys.stdout.write(
+            "as it would be written\n" if made == page else "stale: python benchmarks/block_catalogue.py\n"
+        )
         return int(made != page)
     PAGE.write_text(made, encoding="utf-8")
     return 0

@@ -30,7 +30,13 @@ from petground.kernels._triton.runtime import Launch, capture, interpreting
 __all__ = ["MODULES", "SHARED_KIB", "Built", "build", "launches", "main"]
 
 # Each has `cases()`: a generator that runs the operator's launchers on meta tensors and yields a label for each case.
-MODULES = ("petground.kernels.cross_attention.triton", "petground.kernels.text_to_voxel.triton")
+MODULES = tuple(
+    f"petground.kernels.{operator}.triton"
+    for operator in (
+        "cross_attention", "text_to_voxel", "window_attention", "routed_attention",
+        "linear_attention", "agent_attention", "token_merge", "topk",
+    )
+)  # fmt: skip
 # Most shared memory of a program, by architecture (CUDA C++ programming guide, compute capabilities).
 SHARED_KIB = {80: 163, 90: 227, 100: 227}
 _MATRIX = ("wgmma.mma_async", "tcgen05.mma", "mma.sync")

@@ -47,16 +47,16 @@ def block_width(channels: int) -> int:
 # {kernel: {(16-bit?, channels up to): plan}}
 _TABLE = {
     "forward": {
-        (True, 32): Plan(64, 64, 4, 3), (True, 64): Plan(128, 64, 8, 3), (True, 128): Plan(64, 64, 4, 3),
+        (True, 32): Plan(64, 32, 4, 3), (True, 64): Plan(128, 64, 8, 3), (True, 128): Plan(64, 64, 4, 3),
         (True, 256): Plan(64, 32, 8, 2), (False, 64): Plan(32, 32, 4, 2),
     },
     "queries": {
-        (True, 32): Plan(64, 32, 8, 2), (True, 64): Plan(64, 32, 4, 2), (True, 128): Plan(64, 32, 8, 2),
+        (True, 32): Plan(64, 32, 8, 2), (True, 64): Plan(64, 32, 4, 2), (True, 128): Plan(32, 32, 8, 2),
         (True, 256): Plan(32, 32, 8, 1), (False, 64): Plan(16, 32, 4, 1),
     },
     "keys": {
-        (True, 32): Plan(64, 64, 4, 2), (True, 64): Plan(32, 64, 4, 2), (True, 128): Plan(32, 64, 8, 2),
-        (True, 256): Plan(32, 32, 8, 2), (False, 64): Plan(32, 32, 8, 2),
+        (True, 64): Plan(32, 64, 4, 2), (True, 128): Plan(32, 64, 8, 2),
+        (True, 256): Plan(32, 32, 8, 2), (False, 32): Plan(16, 32, 8, 2), (False, 64): Plan(16, 16, 4, 1),
     },
 }  # fmt: skip
 # One pass with all keys in 16 bits: {(channels up to, keys up to): (from which architecture on, plan)}; where there is

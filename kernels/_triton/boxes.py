@@ -46,9 +46,9 @@ def steps_inside(size_z, size_y, size_x, step_z, step_y, step_x, origin_z, origi
 
 @triton.jit
 def start_of(u, high, window, back, span, KIND: tl.constexpr):
-    """The first key that a query at step u >= 0 sees; a scalar or a block."""
+    """The first key that each query of a block of steps u, from 0 to 2^20, sees."""
     if KIND == 0:
-        start = u // window * window - back
+        start = ((u.to(tl.float32) + 0.5) * (1.0 / (window * 1.0))).to(tl.int32) * window - back
     elif KIND == 1:
         start = u - back
     else:

@@ -67,8 +67,8 @@ def routed_attention_forward(
         number, within = _listed(start, each, COLS)
         region = tl.load(chosen + number, mask=number < top, other=-1)
         valid = (region >= 0) & (region < regions)
-        other, inside = _voxel(region, within, region_z, region_y, region_x, count_y, count_x, size_z, size_y, size_x)
-        valid = valid & inside
+        other, there = _voxel(region, within, region_z, region_y, region_x, count_y, count_x, size_z, size_y, size_x)
+        valid = valid & there
         if MASKED:
             valid = valid & (tl.load(keep + b * keep_b + other, mask=valid, other=0) != 0)
         keys = load_tile(k + b * k_b + h * k_h, other, valid, k_n, width_qk, WIDTH_QK, UPCAST)
@@ -128,8 +128,8 @@ def routed_attention_backward_queries(
         number, within = _listed(start, each, COLS)
         region = tl.load(chosen + number, mask=number < top, other=-1)
         valid = (region >= 0) & (region < regions)
-        other, inside = _voxel(region, within, region_z, region_y, region_x, count_y, count_x, size_z, size_y, size_x)
-        valid = valid & inside
+        other, there = _voxel(region, within, region_z, region_y, region_x, count_y, count_x, size_z, size_y, size_x)
+        valid = valid & there
         if MASKED:
             valid = valid & (tl.load(keep + b * keep_b + other, mask=valid, other=0) != 0)
         keys = load_tile(k + b * k_b + h * k_h, other, valid, k_n, width_qk, WIDTH_QK, UPCAST)
@@ -182,8 +182,8 @@ def routed_attention_backward_keys(
     for start in range(0, count * each, ROWS):
         number, within = _listed(start, each, ROWS)
         region = tl.load(asking + number, mask=number < count, other=0)
-        voxel, inside = _voxel(region, within, region_z, region_y, region_x, count_y, count_x, size_z, size_y, size_x)
-        real = (number < count) & inside
+        voxel, there = _voxel(region, within, region_z, region_y, region_x, count_y, count_x, size_z, size_y, size_x)
+        real = (number < count) & there
         queries = load_tile(q + b * q_b + h * q_h, voxel, real, q_n, width_qk, WIDTH_QK, UPCAST)
         above = load_tile(grad + b * grad_b + h * grad_h, voxel, real, grad_n, width_v, WIDTH_V, UPCAST)
         level = tl.load(stat + statistics + voxel, mask=real, other=0.0)

@@ -2,50 +2,74 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
+from petground.kernels._triton import attention_plans
 from petground.kernels._triton.attention_plans import Plan
 
-__all__ = ["routed_plan", "window_plan"]
+__all__ = ["cannot_serve", "routed_plan", "window_plan"]
+
+# Channels per head; for wider ones registers do not suffice, and another backend serves.
+WIDEST = {torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}
+
+
+def cannot_serve(q: Tensor, v: Tensor, device: torch.device) -> str | None:
+    """Why the kernels cannot take these tensors, or None."""
+    width = max(q.shape[-1], v.shape[-1])
+    if q.dtype in WIDEST and width > WIDEST[q.dtype]:
+        return f"takes up to {WIDEST[q.dtype]} channels per head of {q.dtype}, these have {width}"
+    return attention_plans.cannot_serve(q, v, device)
+
 
 # {kernel: {(16-bit?, channels up to): plan}}; 64 rows or keys are what Hopper's matrix instructions work on
-_TABLE = {
+_PLAIN = {
     "forward": {
-        (True, 64): Plan(64, 64, 4, 2), (True, 128): Plan(64, 64, 8, 2), (True, 256): Plan(64, 32, 8, 1),
-        (False, 64): Plan(32, 32, 4, 1),
+        (True, 64): Plan(64, 64, 4, 2), (True, 128): Plan(64, 64, 8, 2),
+        (False, 64): Plan(32, 16, 4, 1),
     },
     "queries": {
-        (True, 64): Plan(64, 64, 4, 2), (True, 128): Plan(64, 32, 8, 2), (True, 256): Plan(32, 32, 8, 1),
-        (False, 64): Plan(32, 32, 8, 1),
+        (True, 64): Plan(64, 64, 4, 2), (True, 128): Plan(64, 32, 8, 2),
+        (False, 64): Plan(16, 16, 8, 1),
     },
     "keys": {
-        (True, 64): Plan(64, 64, 4, 2), (True, 128): Plan(32, 64, 8, 2), (True, 256): Plan(32, 32, 8, 1),
-        (False, 64): Plan(32, 32, 8, 1),
+        (True, 32): Plan(64, 64, 4, 2), (True, 64): Plan(32, 64, 8, 2), (True, 128): Plan(32, 64, 8, 2),
+        (False, 64): Plan(16, 16, 4, 1),
     },
-    "bias": {
-        (True, 64): Plan(64, 64, 8, 2), (True, 128): Plan(64, 64, 8, 1), (True, 256): Plan(32, 32, 8, 1),
-        (False, 64): Plan(32, 32, 8, 1),
-    },
+    "bias": {(False, 64): Plan(16, 16, 4, 1)},
 }  # fmt: skip
+# Where each pair is looked at (a bias, a rule of who sees whom) fewer go at a time: their places take registers, the
+# more so before Hopper, whose matrix instructions read from shared memory.
+_PAIRWISE = {
+    "forward": {(True, 64): Plan(64, 32, 4, 2), (True, 128): Plan(64, 32, 8, 2)},
+    "queries": {(True, 64): Plan(64, 32, 4, 2), (True, 128): Plan(64, 32, 8, 2)},
+    "keys": {(True, 32): Plan(32, 64, 4, 2), (True, 64): Plan(32, 64, 8, 2), (True, 128): Plan(32, 32, 8, 1)},
+    "bias": {(True, 32): Plan(64, 64, 8, 2), (True, 64): Plan(64, 32, 8, 1), (True, 128): Plan(64, 32, 8, 1)},
+}  # fmt: skip
+_AMPERE = {(True, 64): Plan(32, 32, 4, 1), (True, 128): Plan(32, 32, 8, 1)}
+_PAIRWISE_AMPERE = dict.fromkeys(("forward", "queries", "keys"), _AMPERE)
+_PAIRWISE_AMPERE["bias"] = {(True, 64): Plan(32, 32, 8, 1), (True, 128): Plan(32, 16, 8, 1)}
 
 
 def window_plan(
-    kernel: str, itemsize: int, channels: int, rows: int = 64, cols: int = 64, *, pairwise: bool = False
+    kernel: str, itemsize: int, channels: int, arch: int, rows: int = 64, cols: int = 64, *, pairwise: bool = False
 ) -> Plan:
-    """For "forward", "queries", "keys" or "bias"; of few `rows` or `cols` in all, smaller blocks.
-
-    pairwise: each pair is looked at (a bias, a rule of who sees whom), which takes registers: more warps.
-    """
-    table = _TABLE[kernel]
-    found = next(one for (half, width), one in table.items() if half == (itemsize == 2) and channels <= width)
-    return Plan(_fit(found.rows, rows), _fit(found.cols, cols), 8 if pairwise else found.num_warps, found.num_stages)
+    """For "forward", "queries", "keys" or "bias" on an architecture (80, 90, ...); blocks fit few rows or cols."""
+    table = _PLAIN[kernel]
+    if pairwise:
+        table = table | (_PAIRWISE_AMPERE if arch < 90 else _PAIRWISE)[kernel]
+    fits = [one for one in table if one[0] == (itemsize == 2) and channels <= one[1]]
+    found = table[min(fits)]
+    return Plan(_fit(found.rows, rows), _fit(found.cols, cols), found.num_warps, found.num_stages)
 
 
 def _fit(block: int, needed: int) -> int:
-    return 32 if needed <= 32 else block
+    return min(block, 32) if needed <= 32 else block
 
 
-def routed_plan(kernel: str, itemsize: int, channels: int, each: int) -> Plan:
+def routed_plan(kernel: str, itemsize: int, channels: int, arch: int, each: int) -> Plan:
     """For "forward", "queries" or "keys" over regions of `each` voxels."""
-    found = window_plan(kernel, itemsize, channels)
+    found = window_plan(kernel, itemsize, channels, arch)
     # of lists many voxels follow each other: only the side that one program finishes can be short
     if kernel == "keys":
         return Plan(found.rows, _fit(found.cols, each), found.num_warps, found.num_stages)

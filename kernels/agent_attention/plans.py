@@ -15,10 +15,10 @@ _WIDEST = {torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}  # channe
 
 # {kernel: {(16-bit?, channels up to): plan}}; a fixed table: every entry is compiled ahead and compared
 _TABLE = {
-    "forward": {(True, 64): Plan(64, 64, 4, 2), (True, 128): Plan(64, 64, 8, 2), (False, 64): Plan(32, 32, 4, 2)},
-    "queries": {(True, 64): Plan(64, 64, 8, 2), (True, 128): Plan(64, 32, 8, 2), (False, 64): Plan(16, 32, 4, 1)},
-    "keys": {(True, 64): Plan(64, 64, 8, 2), (True, 128): Plan(32, 64, 8, 2), (False, 64): Plan(32, 32, 8, 1)},
-    "bias": {(True, 64): Plan(64, 64, 8, 1), (True, 128): Plan(64, 64, 8, 1), (False, 64): Plan(32, 32, 4, 1)},
+    "forward": {(True, 64): Plan(64, 64, 8, 2), (True, 128): Plan(64, 64, 8, 2), (False, 64): Plan(16, 32, 4, 1)},
+    "queries": {(True, 64): Plan(64, 64, 8, 2), (True, 128): Plan(64, 32, 8, 2), (False, 64): Plan(16, 16, 4, 1)},
+    "keys": {(True, 64): Plan(32, 64, 8, 2), (True, 128): Plan(32, 64, 8, 2), (False, 64): Plan(16, 16, 4, 1)},
+    "bias": {(True, 64): Plan(64, 64, 8, 1), (True, 128): Plan(64, 64, 8, 1), (False, 64): Plan(16, 32, 8, 1)},
 }
 
 

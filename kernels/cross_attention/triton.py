@@ -88,7 +88,8 @@ def cases() -> Iterator[str]:
     ]  # fmt: skip
     for dtype, width, keys, activation, gate in kinds:
         q, k = (torch.empty(2, n, 8, width, dtype=dtype, device="meta").transpose(1, 2) for n in (4096, keys))
-        mask = torch.empty(2, keys, dtype=torch.bool, device="meta")
+        # without a mask it is another kernel; once in 16 bits will do
+        mask = None if dtype == torch.float16 else torch.empty(2, keys, dtype=torch.bool, device="meta")
         scale = torch.empty(8, device="meta")
         x = None if gate == "none" else torch.empty(2, 8, width, 4096, dtype=dtype, device="meta").transpose(-1, -2)
         out, stat = forward_triton(q, k, k, mask, scale, x, activation, gate, 0.0)

@@ -22,9 +22,13 @@ class Plan:
     num_stages: int
 
 
-def plan(half: bool) -> Plan:
-    """For bfloat16 products, or float32 ones. A fixed table: every entry is compiled ahead and compared."""
-    return Plan(64, 64, 4, 2) if half else Plan(32, 32, 4, 2)
+# {bfloat16 products, or float32 ones: (states of chunks, answers of chunks)}; every entry is compiled and compared
+_TABLE = {True: (Plan(64, 64, 8, 2), Plan(64, 64, 8, 2)), False: (Plan(32, 32, 8, 2), Plan(32, 32, 4, 2))}
+
+
+def plan(half: bool) -> tuple[Plan, Plan]:
+    """For the states and for the answers, of the same chunks and blocks."""
+    return _TABLE[half]
 
 
 def tile_width(channels: int, most: int) -> int:

@@ -90,7 +90,7 @@ class _Sum:
         batch, heads, rows, _ = like.shape
         cols = b.tensor.shape[2]
         half = self.dtype == torch.bfloat16 and not (interpreting() and like.device.type == "cpu")
-        p = plan(half)
+        p, of_answers = plan(half)
         blocks = tile_width(b.width, p.block), tile_width(c.width, p.block)
         chunks = -(-cols // p.tokens)
         tiles = batch * heads * -(-b.width // blocks[0]) * -(-c.width // blocks[1])
@@ -130,7 +130,7 @@ class _Sum:
         arguments |= {"width_a": a.tensor.shape[3], "ORDER": order, "ADD": before is not None, "EXTRA_A": a.extra}
         arguments |= {"MASK_ROWS": keep is not None and late, "MASK_COLS": keep is not None and not late}
         programs = batch * heads * chunks * -(-c.width // blocks[1])
-        launch(chunk_answers, programs, arguments, num_warps=p.num_warps, num_stages=p.num_stages)
+        launch(chunk_answers, programs, arguments, num_warps=of_answers.num_warps, num_stages=of_answers.num_stages)
         return out, total
 
 

@@ -60,23 +60,21 @@ def chunk_states(
     batch = batch_head // heads
     head = batch_head % heads
 
-    rate = 0.0
+    local = tl.arange(0, TOKENS)
     if ORDERED:
         rate = tl.load(decay + head) * 1.4426950408889634
-    local = tl.arange(0, TOKENS)
-    fade = tl.exp2(rate * (TOKENS - 1 - local).to(tl.float32))
-    whole = tl.exp2(rate * TOKENS)
+        fade = tl.exp2(rate * (TOKENS - 1 - local).to(tl.float32))
+        whole = tl.exp2(rate * TOKENS)
     row_b = block_b * BLOCK_B + tl.arange(0, BLOCK_B)
     row_c = block_c * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = (row_b < deep)[:, None] & (row_c < wide)[None, :]
     offset = row_b.to(tl.int64)[:, None] * wide + row_c[None, :]
-    size = deep.to(tl.int64) * wide
     state = tl.zeros([BLOCK_B, BLOCK_C], tl.float32)
     first = segment * segment_chunks
     last = tl.minimum(first + segment_chunks, chunks)
     for chunk in range(first, last):
         if ORDERED:
-            tl.store(states + (batch_head * chunks + chunk) * size + offset, state, mask=inside)
+            tl.store(states + (batch_head * chunks + chunk) * deep * wide + offset, state, mask=inside)
         step = chunk * TOKENS + local
         place = step
         if REVERSE:
@@ -97,7 +95,7 @@ def chunk_states(
             values = (values * fade[:, None]).to(keys.dtype)
             state = state * whole
         state += tl.dot(tl.trans(keys), values, input_precision=PRECISION)
-    tl.store(totals + (batch_head * segments + segment) * size + offset, state, mask=inside)
+    tl.store(totals + (batch_head * segments + segment) * deep * wide + offset, state, mask=inside)
 
 
 @triton.jit
@@ -140,16 +138,14 @@ def chunk_answers(
     if MASK_COLS:
         col_valid = real
     row_c = block_c * BLOCK_C + tl.arange(0, BLOCK_C)
-    size = deep.to(tl.int64) * wide
-    rate = 0.0
     if ORDER > 0:
         rate = tl.load(decay + head) * 1.4426950408889634
         segment = chunk // segment_chunks
-        carry += (batch_head * segments + segment) * size
-        states += (batch_head * chunks + chunk) * size
+        carry += (batch_head * segments + segment) * deep * wide
+        states += (batch_head * chunks + chunk) * deep * wide
         since = tl.exp2(rate * ((chunk - segment * segment_chunks) * TOKENS).to(tl.float32))
     else:
-        carry += batch_head * size
+        carry += batch_head * deep * wide
     extra_a = a
     if EXTRA_A == 2:
         extra_a = a_extra + batch_head * length

@@ -12,7 +12,7 @@ from petground.kernels._shared.attention_checks import check_qkv, head_scale
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
 from petground.kernels._shared.grids import check_grid, three
-from petground.kernels._triton.attention_plans import cannot_serve
+from petground.kernels._triton.window_plans import cannot_serve
 from petground.kernels.routed_attention.ops import routed_attention_op
 from petground.kernels.routed_attention.reference import routed_attention_reference
 from petground.kernels.routed_attention.regions import Regions

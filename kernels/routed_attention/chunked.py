@@ -29,10 +29,10 @@ class _Whole:
         self.shape = q.shape[:3]
         self.q, self.k, self.v = self.flat(q), self.flat(k), self.flat(v)
         self.factor = scale.to(self.kind)[:, None, None, None]
-        self.places = regions.voxels()
-        self.mask = torch.ones(q.shape[0], q.shape[2], dtype=torch.bool) if mask is None else mask
+        self.places = regions.voxels(q.device)
+        self.mask = q.new_ones(q.shape[0], q.shape[2], dtype=torch.bool) if mask is None else mask
         self.table = table.long().expand(-1, q.shape[1], -1, -1)
-        heads = torch.arange(q.shape[0] * q.shape[1]).reshape(q.shape[0], q.shape[1], 1, 1)
+        heads = torch.arange(q.shape[0] * q.shape[1], device=q.device).reshape(q.shape[0], q.shape[1], 1, 1)
         self.first = heads * q.shape[2]  # the row where a head begins
         scores = self.table.shape[3] * regions.each * regions.each
         self.step = max(1, AT_ONCE // (q.shape[0] * q.shape[1] * scores))
@@ -57,7 +57,7 @@ class _Chunk:
         there = listed >= 0
         listed = listed.clamp_min(0)
         self.asked = whole.first + listed
-        entry = torch.arange(listed.shape[0])[:, None, None, None]
+        entry = torch.arange(listed.shape[0], device=listed.device)[:, None, None, None]
         self.drop = ~(there & whole.mask[entry, listed])[..., None, :]
         self.scaled = whole.q[self.asking] * whole.factor
         self.k, self.v = whole.k[self.asked], whole.v[self.asked]

@@ -34,7 +34,7 @@ class Regions:
     @property
     def counts(self) -> Triple:
         """Regions along each axis."""
-        z, y, x = (-(-n // r) for n, r in zip(self.grid, self.region, strict=True))
+        z, y, x = [-(-n // r) for n, r in zip(self.grid, self.region, strict=True)]
         return z, y, x
 
     @property

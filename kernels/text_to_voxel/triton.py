@@ -63,7 +63,8 @@ def cases() -> Iterator[str]:
     ]  # fmt: skip
     for dtype, width, activation in kinds:
         q, k = (torch.empty(2, 8, n, width, dtype=dtype, device="meta") for n in (64, 110592))
-        mask = torch.empty(2, 110592, dtype=torch.bool, device="meta")
+        # without a mask it is another kernel; once in 16 bits will do
+        mask = None if dtype == torch.float16 else torch.empty(2, 110592, dtype=torch.bool, device="meta")
         scale = torch.empty(8, device="meta")
         out, stat = forward_triton(q, k, k, mask, scale, activation, 0.0)
         backward_triton(out, q, k, k, mask, scale, out, stat, activation, 0.0)

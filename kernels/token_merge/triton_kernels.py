@@ -95,8 +95,8 @@ def piece_sums(
             weight = tl.full([LENGTH], 1.0, tl.float32)
             if weights is not None:
                 weight = tl.load(weights + batch * weights_b + member * weights_n, mask=real, other=0.0).to(tl.float32)
-            size = tl.load(sizes + batch * groups + group)
-            share = tl.div_rn(weight, tl.full([LENGTH], 1.0, tl.float32) * tl.where(size > 0.0, size, 1.0))
+            size = tl.zeros([LENGTH], tl.float32) + tl.load(sizes + batch * groups + group)
+            share = tl.div_rn(weight, tl.where(size > 0.0, size, 1.0))
             share = tl.where(real & (size > 0.0), share, 0.0)
             tile = tile * share[:, None]
         total = tl.sum(tile, 0)

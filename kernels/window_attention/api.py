@@ -13,7 +13,7 @@ from petground.kernels._shared.attention_checks import check_qkv, head_scale
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
 from petground.kernels._shared.grids import check_grid, three
-from petground.kernels._triton.attention_plans import cannot_serve
+from petground.kernels._triton.window_plans import cannot_serve
 from petground.kernels.window_attention.ops import window_attention_op
 from petground.kernels.window_attention.pattern import Pattern
 from petground.kernels.window_attention.reference import window_attention_reference
@@ -130,7 +130,7 @@ def _reasons(q: Tensor, v: Tensor, pattern: Pattern, device: torch.device) -> di
     """{backend: why it cannot serve, or None}, in the order in which "auto" takes them."""
     strange = None if q.dtype in _DTYPES else f"does not take {q.dtype}"
     triton = cannot_serve(q, v, device)
-    if math.prod(min(axis.steps, axis.window + 2 * axis.span) for axis in pattern.axes) > _MOST:
+    if math.prod([min(axis.steps, axis.window + 2 * axis.span) for axis in pattern.axes]) > _MOST:
         triton = f"takes windows of up to {_MOST} voxels"
     if device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
         return {"chunked": strange, "reference": None, "triton": triton}

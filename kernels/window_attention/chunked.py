@@ -31,10 +31,10 @@ class _Line:
     entry: Tensor
 
 
-def _line(axis: Axis, kind: int, tile: int, box: int, reach: int) -> _Line:
-    phase = torch.arange(axis.step)[:, None, None]
-    first = torch.arange(0, axis.steps, tile)[:, None]
-    u = first + torch.arange(tile)
+def _line(axis: Axis, kind: int, tile: int, box: int, reach: int, device: torch.device) -> _Line:
+    phase = torch.arange(axis.step, device=device)[:, None, None]
+    first = torch.arange(0, axis.steps, tile, device=device)[:, None]
+    u = first + torch.arange(tile, device=device)
 
     def start(step: Tensor) -> Tensor:
         if kind == WINDOW:
@@ -44,7 +44,7 @@ def _line(axis: Axis, kind: int, tile: int, box: int, reach: int) -> _Line:
         length = -((phase - axis.size) // axis.step)
         return torch.minimum(step - axis.back, length - axis.span).clamp_min(0)
 
-    w = start(first) + torch.arange(box)  # [phases, tiles, box]
+    w = start(first) + torch.arange(box, device=device)  # [phases, tiles, box]
     apart = w[..., None, :] - start(u)[..., None]
 
     def voxels(step: Tensor) -> Tensor:
@@ -68,15 +68,15 @@ class _Tiles:
     entry: Tensor | None
 
 
-def _tiles(pattern: Pattern, at_once: int, *, biased: bool) -> Iterator[_Tiles]:
+def _tiles(pattern: Pattern, at_once: int, device: torch.device, *, biased: bool) -> Iterator[_Tiles]:
     tile = query_tile(pattern, TILE)
     sides = zip(pattern.axes, tile, pattern.box(tile), pattern.reach, strict=True)
-    lines = [_line(axis, pattern.kind, t, box, reach) for axis, t, box, reach in sides]
+    lines = [_line(axis, pattern.kind, t, box, reach, device) for axis, t, box, reach in sides]
     counts = [line.queries.shape[0] for line in lines]
     pairs = math.prod(line.seen.shape[1] * line.seen.shape[2] for line in lines)
     step = max(1, at_once // pairs)
     for start in range(0, math.prod(counts), step):
-        number = torch.arange(start, min(start + step, math.prod(counts)))
+        number = torch.arange(start, min(start + step, math.prod(counts)), device=device)
         at = (number // (counts[1] * counts[2]), number // counts[2] % counts[1], number % counts[2])
         queries, real = _voxels([line.queries[i] for line, i in zip(lines, at, strict=True)], pattern.grid)
         keys, _ = _voxels([line.keys[i] for line, i in zip(lines, at, strict=True)], pattern.grid)
@@ -123,7 +123,7 @@ class _Chunk:
         self.drop = drop if drop.any() else None
 
     def take(self, x: Tensor, places: Tensor) -> Tensor:
-        return x.index_select(2, places.flatten()).unflatten(2, places.shape).to(self.kind)
+        return torch.unflatten(x.index_select(2, places.flatten()), 2, places.shape).to(self.kind)
 
     def scores(self) -> Tensor:
         found = (self.q * self.factor) @ self.k.transpose(-1, -2)
@@ -148,7 +148,7 @@ def forward_chunked(
     out = empty_heads(q, v.shape[3])
     kind = torch.float64 if q.dtype == torch.float64 else torch.float32
     stat = q.new_empty(*q.shape[:3], 1, dtype=kind)
-    for tiles in _tiles(pattern, AT_ONCE // (q.shape[0] * q.shape[1]), biased=bias is not None):
+    for tiles in _tiles(pattern, AT_ONCE // (q.shape[0] * q.shape[1]), q.device, biased=bias is not None):
         one = _Chunk(q, k, v, mask, bias, scale, tiles)
         scores = one.scores()
         peak = scores.amax(-1, keepdim=True)
@@ -171,7 +171,7 @@ def backward_chunked(
     dk, dv = torch.zeros_like(k, dtype=kind), torch.zeros_like(v, dtype=kind)
     dbias = torch.zeros_like(bias, dtype=kind) if bias is not None and bias_grad else None
     level = stat.view(*q.shape[:3], 1)
-    for tiles in _tiles(pattern, AT_ONCE // (q.shape[0] * q.shape[1]), biased=bias is not None):
+    for tiles in _tiles(pattern, AT_ONCE // (q.shape[0] * q.shape[1]), q.device, biased=bias is not None):
         one = _Chunk(q, k, v, mask, bias, scale, tiles)
         found = one.scores().sub_(one.take(level, tiles.queries)).exp_()
         above = one.take(grad, tiles.queries)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
@@ -63,16 +63,16 @@ class Pattern:
     @classmethod
     def windows(cls, grid: Triple, window: Triple, shift: Triple, halo: Triple, interval: Triple) -> Pattern:
         """Windows of `window` voxels, `interval` apart, cut anew `shift` voxels further; keys reach `halo` further."""
-        z, y, x = (
+        z, y, x = [
             Axis(n, w, w + 2 * h, h, i, -s % (w * i))
             for n, w, s, h, i in zip(grid, window, shift, halo, interval, strict=True)
-        )
+        ]
         return cls(WINDOW, (z, y, x))
 
     @classmethod
     def neighbours(cls, grid: Triple, size: Triple, dilation: Triple, *, slide: bool) -> Pattern:
         """The `size` voxels around each, `dilation` apart; an even size has one more before than behind."""
-        z, y, x = (Axis(n, 0, k, k // 2, i, 0) for n, k, i in zip(grid, size, dilation, strict=True))
+        z, y, x = [Axis(n, 0, k, k // 2, i, 0) for n, k, i in zip(grid, size, dilation, strict=True)]
         return cls(SLIDE if slide else CUT, (z, y, x))
 
     @classmethod
@@ -83,23 +83,24 @@ class Pattern:
 
     def numbers(self) -> list[int]:
         """What an operator of PyTorch can take."""
-        return [self.kind, *(n for axis in self.axes for n in astuple(axis))]
+        parts = [[a.size, a.window, a.span, a.back, a.step, a.origin] for a in self.axes]
+        return [self.kind, *parts[0], *parts[1], *parts[2]]
 
     @property
     def grid(self) -> Triple:
-        z, y, x = (axis.size for axis in self.axes)
+        z, y, x = [axis.size for axis in self.axes]
         return z, y, x
 
     @property
     def reach(self) -> Triple:
         """The farthest that a query sees along each axis, in steps: the bias has 2 reach + 1 entries an axis."""
-        z, y, x = (a.span - 1 if self.kind == SLIDE else max(a.back, a.span - 1 - a.back) for a in self.axes)
+        z, y, x = [a.span - 1 if self.kind == SLIDE else max(a.back, a.span - 1 - a.back) for a in self.axes]
         return z, y, x
 
     @property
     def offsets(self) -> Triple:
         """Entries of the bias along each axis."""
-        z, y, x = (2 * r + 1 for r in self.reach)
+        z, y, x = [2 * r + 1 for r in self.reach]
         return z, y, x
 
     @property

@@ -19,6 +19,6 @@ def test_interpreted(name: str) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     environment = {key: value for key, value in environment.items() if not key.startswith("PYTEST_")}
     done = subprocess.run(
-        command, cwd=FOLDER.parents[2], env=environment, capture_output=True, text=True, timeout=560, check=False
+        command, cwd=FOLDER.parents[2], env=environment, capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-2000:]}"

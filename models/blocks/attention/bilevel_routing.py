@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from petground.kernels.routed_attention import routed_attention
 from petground.models.blocks.attention.window_attention import window_mask
 from petground.models.blocks.attention.windows import Cut, cut, join, split, triple
 from petground.models.blocks.attention.within import BUDGET, attend
@@ -110,10 +111,14 @@ class BilevelRouting(nn.Module):
         if self.local is not None and v.shape[1] * v.shape[3] != self.channels:
             raise BlockInputError(KEY, "v", f"is {tuple(v.shape)}", f"all heads: {self.channels}, or local=0")
         regions, table = self.cut(grid), self.route(q, k, grid, mask)
-        asking = split(q * q.shape[-1] ** -0.5, regions)
-        keys, values = split(k, regions), split(v, regions)
-        out, weights = self._routed(asking, keys, values, window_mask(mask, regions, q), table, need_weights)
-        answer = join(out, regions)
+        weights: Tensor | None = None
+        if q.device.type != "cpu" and not need_weights:
+            answer = routed_attention(q, k, v, table, grid=regions.grid, region=regions.window, mask=mask)
+        else:
+            asking = split(q * q.shape[-1] ** -0.5, regions)
+            keys, values = split(k, regions), split(v, regions)
+            out, weights = self._routed(asking, keys, values, window_mask(mask, regions, q), table, need_weights)
+            answer = join(out, regions)
         if self.local is not None:
             answer = answer + self._local(v, mask, grid)
         return answer, None if weights is None else _dense(weights, table, regions)

@@ -25,12 +25,16 @@ class TableBias(nn.Module):
         self.table = nn.Parameter(torch.zeros(num_heads, *(2 * r + 1 for r in self.reach)))
         nn.init.trunc_normal_(self.table, std=0.02)
 
-    def forward(self, cut: Cut, spacing_zyx_mm: Spacing) -> Tensor:
-        """[H, Q, K]; a window smaller than the table takes its middle."""
+    def of_offsets(self, cut: Cut, spacing_zyx_mm: Spacing) -> Tensor:
+        """[H, offsets]; a window smaller than the table takes its middle."""
         part: Tensor = self.table
         for axis, (whole, reach) in enumerate(zip(self.reach, cut.reach, strict=True)):
             part = part.narrow(1 + axis, whole - reach, 2 * reach + 1)
-        return _of_pairs(part.flatten(1), cut)
+        return part.flatten(1)
+
+    def forward(self, cut: Cut, spacing_zyx_mm: Spacing) -> Tensor:
+        """[H, Q, K]."""
+        return _of_pairs(self.of_offsets(cut, spacing_zyx_mm), cut)
 
 
 class LogSpacedBias(nn.Module):
@@ -48,10 +52,14 @@ class LogSpacedBias(nn.Module):
         self.inward = nn.Linear(3, hidden)
         self.outward = nn.Linear(hidden, num_heads, bias=False)
 
-    def forward(self, cut: Cut, spacing_zyx_mm: Spacing) -> Tensor:
-        """[H, Q, K]. The same mm give the same bias, whatever window and spacing."""
+    def of_offsets(self, cut: Cut, spacing_zyx_mm: Spacing) -> Tensor:
+        """[H, offsets]. The same mm give the same bias, whatever window and spacing."""
         offsets = log_spaced(_offsets_mm(cut, spacing_zyx_mm, self.inward.weight) / self.unit_mm)
-        return _of_pairs(16 * torch.sigmoid(self.outward(self.inward(offsets).relu())).T, cut)
+        return 16 * torch.sigmoid(self.outward(self.inward(offsets).relu())).T
+
+    def forward(self, cut: Cut, spacing_zyx_mm: Spacing) -> Tensor:
+        """[H, Q, K]."""
+        return _of_pairs(self.of_offsets(cut, spacing_zyx_mm), cut)
 
 
 class OffsetBias(nn.Module):
@@ -72,10 +80,15 @@ class OffsetBias(nn.Module):
             layers += [nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
         self.mlp = nn.Sequential(*layers)
 
+    def of_offsets(self, cut: Cut, spacing_zyx_mm: Spacing) -> Tensor:
+        """[H, offsets]."""
+        offsets = _offsets_mm(cut, spacing_zyx_mm, self.inward.weight) / self.unit_mm
+        values: Tensor = self.mlp(self.inward(offsets))
+        return values.T
+
     def forward(self, cut: Cut, spacing_zyx_mm: Spacing) -> Tensor:
         """[H, Q, K]."""
-        offsets = _offsets_mm(cut, spacing_zyx_mm, self.inward.weight) / self.unit_mm
-        return _of_pairs(self.mlp(self.inward(offsets)).T, cut)
+        return _of_pairs(self.of_offsets(cut, spacing_zyx_mm), cut)
 
 
 class AxialEmbedding(nn.Module):

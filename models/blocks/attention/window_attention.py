@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from petground.kernels.window_attention import window_attention
 from petground.models.blocks.attention.relative_bias import AxialEmbedding, LogSpacedBias, OffsetBias, TableBias
 from petground.models.blocks.attention.windows import (
     Cut,
@@ -24,7 +25,7 @@ from petground.models.blocks.attention.windows import (
 from petground.models.blocks.attention.within import attend
 from petground.models.blocks.contract import BlockInputError, Grid, check_attention
 
-__all__ = ["WindowAttention", "unit", "window_mask"]
+__all__ = ["WindowAttention", "fused", "unit", "window_mask"]
 
 MAX_LOG_SCALE = math.log(100.0)  # tau >= 0.01 (Swin V2, arXiv 2111.09883, section 3.2)
 
@@ -180,8 +181,11 @@ class WindowAttention(nn.Module):
             scale = self.log_scale[number].clamp(max=MAX_LOG_SCALE).exp()
             q, k = unit(q), unit(k)
             scaled = (q * scale).to(q.dtype)
+        position = self.positions[number]
+        if q.device.type != "cpu" and not need_weights and not isinstance(position, AxialEmbedding):
+            return fused(scaled, k, v, mask, position, cut, spacing_zyx_mm), None
         asking, keys, values = split(scaled, cut), split_halo(k, cut), split_halo(v, cut)
-        position, bias = self.positions[number], None
+        bias = None
         if isinstance(position, AxialEmbedding):
             asking, keys = position.widen(split(q, cut), asking, keys, cut)
         elif not isinstance(position, nn.Identity):
@@ -192,6 +196,34 @@ class WindowAttention(nn.Module):
             parts = parts.repeat(q.shape[0], 1)
         out, weights = attend(asking, keys, values, bias=bias, keys=real, parts=parts, need_weights=need_weights)
         return join(out, cut), weights
+
+
+def fused(
+    scaled: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    position: nn.Module,
+    cut: Cut,
+    spacing_zyx_mm: tuple[float, float, float],
+) -> Tensor:
+    """The same attention by the kernels, which copy nothing into windows; q carries its scale."""
+    bias: Tensor | None = None
+    if isinstance(position, (TableBias, LogSpacedBias, OffsetBias)):
+        bias = position.of_offsets(cut, spacing_zyx_mm)
+    return window_attention(
+        scaled,
+        k,
+        v,
+        grid=cut.grid,
+        window=cut.window,
+        shift=cut.shift,
+        halo=cut.halo,
+        interval=cut.interval,
+        mask=mask,
+        bias=bias,
+        temperature=scaled.shape[-1] ** -0.5,
+    )
 
 
 def window_mask(mask: Tensor | None, cut: Cut, like: Tensor) -> Tensor | None:
