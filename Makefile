@@ -18,7 +18,7 @@ demo:
 	@$(RUN)/petground demo --out demo
 test:
 	@.ci/setup.sh dev
-	@$(RUN)/pytest -n auto tests/models tests/kernels
+	@OMP_NUM_THREADS=1 $(RUN)/pytest -n auto tests/models tests/kernels
 	@$(RUN)/pytest --ignore=tests/models --ignore=tests/kernels  # one at a time: some measure time, some kill processes
 test-all:
 	@.ci/setup.sh dev
