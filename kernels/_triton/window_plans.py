@@ -25,41 +25,43 @@ def cannot_serve(q: Tensor, v: Tensor, device: torch.device) -> str | None:
 # {kernel: {(16-bit?, channels up to): plan}}; 64 rows or keys are what Hopper's matrix instructions work on
 _PLAIN = {
     "forward": {
-        (True, 64): Plan(64, 64, 4, 2), (True, 128): Plan(64, 64, 8, 2),
-        (False, 64): Plan(32, 16, 4, 1),
+        (True, 64): Plan(64, 64, 4, 2), (True, 128): Plan(64, 64, 8, 2), (False, 64): Plan(16, 16, 8, 1),
     },
     "queries": {
-        (True, 64): Plan(64, 64, 4, 2), (True, 128): Plan(64, 32, 8, 2),
-        (False, 64): Plan(16, 16, 8, 1),
+        (True, 64): Plan(64, 64, 4, 2), (True, 128): Plan(64, 32, 8, 2), (False, 64): Plan(16, 16, 8, 1),
     },
     "keys": {
-        (True, 32): Plan(64, 64, 4, 2), (True, 64): Plan(32, 64, 8, 2), (True, 128): Plan(32, 64, 8, 2),
-        (False, 64): Plan(16, 16, 4, 1),
+        (True, 64): Plan(32, 64, 4, 2), (True, 128): Plan(32, 64, 8, 1), (False, 64): Plan(16, 16, 4, 1),
     },
     "bias": {(False, 64): Plan(16, 16, 4, 1)},
 }  # fmt: skip
-# Where each pair is looked at (a bias, a rule of who sees whom) fewer go at a time: their places take registers, the
-# more so before Hopper, whose matrix instructions read from shared memory.
+# Where each pair is looked at (a bias, a rule of who sees whom) fewer go at a time: their places take registers.
 _PAIRWISE = {
     "forward": {(True, 64): Plan(64, 32, 4, 2), (True, 128): Plan(64, 32, 8, 2)},
     "queries": {(True, 64): Plan(64, 32, 4, 2), (True, 128): Plan(64, 32, 8, 2)},
     "keys": {(True, 32): Plan(32, 64, 4, 2), (True, 64): Plan(32, 64, 8, 2), (True, 128): Plan(32, 32, 8, 1)},
-    "bias": {(True, 32): Plan(64, 64, 8, 2), (True, 64): Plan(64, 32, 8, 1), (True, 128): Plan(64, 32, 8, 1)},
+    "bias": {(True, 128): Plan(64, 32, 8, 1)},
 }  # fmt: skip
-_AMPERE = {(True, 64): Plan(32, 32, 4, 1), (True, 128): Plan(32, 32, 8, 1)}
-_PAIRWISE_AMPERE = dict.fromkeys(("forward", "queries", "keys"), _AMPERE)
-_PAIRWISE_AMPERE["bias"] = {(True, 64): Plan(32, 32, 8, 1), (True, 128): Plan(32, 16, 8, 1)}
+# Before Hopper matrix instructions take their operands from registers: for what is looked at pairwise and all backward.
+_AMPERE = {
+    "forward": {(True, 64): Plan(32, 32, 4, 1), (True, 128): Plan(32, 32, 8, 1)},
+    "queries": {(True, 64): Plan(32, 32, 4, 1), (True, 128): Plan(32, 32, 8, 2)},
+    "keys": {(True, 128): Plan(32, 32, 8, 1)},
+    "bias": {(True, 64): Plan(32, 32, 8, 1), (True, 128): Plan(32, 16, 8, 1)},
+}  # fmt: skip
 
 
 def window_plan(
     kernel: str, itemsize: int, channels: int, arch: int, rows: int = 64, cols: int = 64, *, pairwise: bool = False
 ) -> Plan:
     """For "forward", "queries", "keys" or "bias" on an architecture (80, 90, ...); blocks fit few rows or cols."""
-    table = _PLAIN[kernel]
-    if pairwise:
-        table = table | (_PAIRWISE_AMPERE if arch < 90 else _PAIRWISE)[kernel]
-    fits = [one for one in table if one[0] == (itemsize == 2) and channels <= one[1]]
-    found = table[min(fits)]
+    tables = [_PLAIN[kernel]]
+    if arch < 90 and (pairwise or kernel != "forward"):
+        tables.insert(0, _AMPERE[kernel])
+    elif pairwise:
+        tables.insert(0, _PAIRWISE[kernel])
+    every = [one for table in tables for one in table.items()]
+    found = next(p for (half, width), p in every if half == (itemsize == 2) and channels <= width)
     return Plan(_fit(found.rows, rows), _fit(found.cols, cols), found.num_warps, found.num_stages)
 
 
@@ -71,6 +73,6 @@ def routed_plan(kernel: str, itemsize: int, channels: int, arch: int, each: int)
     """For "forward", "queries" or "keys" over regions of `each` voxels."""
     found = window_plan(kernel, itemsize, channels, arch)
     # of lists many voxels follow each other: only the side that one program finishes can be short
-    if kernel == "keys":
-        return Plan(found.rows, _fit(found.cols, each), found.num_warps, found.num_stages)
-    return Plan(_fit(found.rows, each), found.cols, found.num_warps, found.num_stages)
+    if kernel != "keys":
+        return Plan(_fit(found.rows, each), found.cols, found.num_warps, found.num_stages)
+    return Plan(_fit(found.rows, each), _fit(found.cols, each), found.num_warps, found.num_stages)
