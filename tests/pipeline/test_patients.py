@@ -109,7 +109,7 @@ def test_nobody_is_torn_apart(pairs: list[tuple[str | None, str | None, str | No
     exams = [Who(f"e{n}", told, imaged, issuer) for n, (told, imaged, issuer) in enumerate(pairs)]
     found = settle_patients(exams, rule)  # type: ignore[arg-type]
     assert found == settle_patients(exams, rule)  # type: ignore[arg-type]
-    patients = defaultdict(set)
+    patients: dict[tuple[str | None, ...], set[str]] = defaultdict(set)
     for who in exams:
         told, imaged = None if who.told == who.exam_id else named(who.told), named(who.imaged)
         assert bool(told or imaged) == (who.exam_id in found.patient_of)
@@ -120,5 +120,5 @@ def test_nobody_is_torn_apart(pairs: list[tuple[str | None, str | None, str | No
         elif rule != "dicom" and told:
             patients["told", told].add(found.patient_of[who.exam_id])
         elif rule != "export" and imaged and not {who.issuer for who in exams if who.imaged} > {None}:
-            patients["imaged", imaged].add(found.patient_of[who.exam_id])
+            patients["imaged", imaged, who.issuer].add(found.patient_of[who.exam_id])  # two issuers, two people
     assert all(len(names) == 1 for names in patients.values())
