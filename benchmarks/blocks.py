@@ -37,9 +37,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
+from petground.kernels.memory import reuse_memory
 from petground.models.blocks.contract import Grid
 from petground.models.registry import BLOCKS, build, find
-from petground.training.runtime import reuse_memory, use_threads
+from petground.training.runtime import use_threads
 
 EDGES, CHANNELS, HEADS, TOKENS, TEXT = (16, 32, 48), 128, 4, 64, 384
 SPACING = (4.0, 3.0, 3.0)

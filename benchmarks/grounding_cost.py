@@ -25,10 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from petground.kernels.memory import reuse_memory
 from petground.models.grounding import GroundingNet
 from petground.models.net_config import NetConfig
 from petground.training.losses import LossConfig, deep_loss
-from petground.training.runtime import native_bf16, reuse_memory, use_threads
+from petground.training.runtime import native_bf16, use_threads
 from petground.training.sliding import slide
 
 SHAPE: dict[str, Any] = {"features": [32, 64, 128, 256, 320], "blocks_per_stage": [1, 3, 4, 6, 6], "decoder_convs": 1}

@@ -20,6 +20,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from petground.kernels.memory import reuse_memory
 from petground.labeling.errors import ConfigError
 from petground.models.registry import BlockError
 from petground.models.text.encoder import TextEncoderError
@@ -29,7 +30,7 @@ from petground.training.ema import moving_average
 from petground.training.find_lr import find_lr
 from petground.training.loggers import MlflowConfig, run_loggers
 from petground.training.module import GroundingModule
-from petground.training.runtime import native_bf16, reuse_memory, use_threads
+from petground.training.runtime import native_bf16, use_threads
 
 __all__ = ["TrainCLI", "main"]
 

@@ -1,33 +1,12 @@
-"""What a training or inference process sets once at its start: allocator, threads, number format."""
+"""What a training or inference process sets once at its start: threads, number format (allocator: kernels/memory.py)."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 
 import torch
 
-__all__ = ["native_bf16", "reuse_memory", "use_threads"]
-
-# glibc's mallopt parameters (malloc.h)
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-
-
-def reuse_memory() -> bool:
-    """Makes glibc keep freed memory instead of giving it back, which spares 3D training on a CPU its page faults.
-
-    Every step frees and asks again for the same hundreds of megabytes; with glibc's defaults each page is faulted in
-    anew. Process-wide, so only for a program's start. False (and nothing changed) without glibc.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    set_all = [mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_TOP_PAD, 256 << 20)]
-    return all(set_all)
+__all__ = ["native_bf16", "use_threads"]
 
 
 def use_threads() -> int:

@@ -116,7 +116,7 @@ def test_ctrl_c_ends_with_one_line_and_no_traceback(tmp_path: Path) -> None:
     group = psutil.Process(run.pid).children(recursive=True)
     assert len(group) >= 2
     os.killpg(run.pid, signal.SIGINT)  # a terminal sends it to every process of the group
-    _, told = run.communicate(timeout=180)
+    _, told = run.communicate(timeout=60)
     assert run.returncode == 1
     assert told.strip().splitlines() == [
         "petground: stopped; what is finished is kept, the same command goes on from there"

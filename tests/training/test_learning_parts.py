@@ -19,7 +19,7 @@ from petground.training.hits import Hits, count_hits
 from petground.training.losses import LossConfig, deep_loss, grounding_loss
 from petground.training.metrics import best_component
 from petground.training.module import OptimizerConfig
-from petground.training.runtime import native_bf16, reuse_memory
+from petground.training.runtime import native_bf16
 from petground.training.work import Example, swap_sides
 
 
@@ -221,7 +221,6 @@ def test_learning_rate_rises_then_falls_to_its_end() -> None:
 
 
 def test_runtime_answers_everywhere() -> None:
-    assert isinstance(reuse_memory(), bool)
     assert isinstance(native_bf16(), bool)
     assert not native_bf16("meta")
 
