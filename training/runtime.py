@@ -1,4 +1,4 @@
-"""What a training or inference process sets once at its start: threads, number format (allocator: kernels/memory.py)."""
+"""What a training process sets once at its start: threads, number format (the allocator: kernels/memory.py)."""
 
 from __future__ import annotations
 
