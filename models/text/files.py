@@ -72,10 +72,10 @@ def _bundled(name: str) -> Path | None:
 
 def _cached() -> dict[str, str]:
     """Names in the hub's cache with config, tokenizer and weights."""
-    from huggingface_hub import CacheNotFound, scan_cache_dir
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
     try:
-        repos = scan_cache_dir().repos
+        repos = scan_cache_dir(constants.HF_HUB_CACHE).repos  # the default is bound at import
     except (CacheNotFound, OSError, ValueError):
         return {}
     found = {}

@@ -97,8 +97,9 @@ def test_encoders_on_this_machine_are_listed(monkeypatch: pytest.MonkeyPatch, tm
         (repo / "refs" / "main").write_text("0" * 40)
         if name.endswith("half"):
             (place / "model.safetensors").unlink()
-    for where in ("huggingface_hub.constants", "huggingface_hub.file_download.constants"):
-        monkeypatch.setattr(f"{where}.HF_HUB_CACHE", str(hub))
+    import huggingface_hub.utils._cache_manager  # noqa: F401  (its default folder is bound when it is imported)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
     found = available_encoders()
     assert set(found) == {"minilm", "clinic/reader"}
     assert "hub's cache" in found["clinic/reader"]
