@@ -1,6 +1,6 @@
 """Runs benchmarks and writes docs/results/<name>.json with the command, commit, machine, library versions and figures.
 
-    python benchmarks/run.py            all of them
+    python benchmarks/run.py            all but those that take hours (LONG)
     python benchmarks/run.py gold       one
 
 A benchmark is a module of this folder with `measure() -> dict`; one that needs data which is not there returns None.
@@ -39,9 +39,14 @@ def _load(name: str) -> ModuleType:
 
 
 def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    told = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    return told.stdout.strip() or "unknown"
+    """The commit, "-dirty" where more than results and pictures differs from it."""
+
+    def git(*arguments: str) -> str:
+        told = subprocess.run(["git", *arguments], cwd=HERE.parent, capture_output=True, text=True, check=False)
+        return told.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/results", ":!docs/images")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")
 
 
 def main(names: list[str]) -> int:

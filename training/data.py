@@ -171,11 +171,12 @@ class GroundingData(pl.LightningDataModule):
         """Every distinct sentence that may be asked for."""
         examples = [example for exam in self.exams.values() for example in exam.examples]
         words = {example.prompt for example in examples}
+        denied = {sentence for exam in self.exams.values() for sentence in exam.negated}
         if self.place_fraction:
             words |= {example.place_words for example in examples}
         if self.swapped_fraction:
             words |= {swap_sides(word) for word in words}
-        return sorted(words)
+        return sorted(words | denied)
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Exams in a new order each epoch; what is random in one hangs on seed, epoch and exam alone."""

@@ -21,6 +21,7 @@ from petground.training.work import Exam, Example, swap_sides
 __all__ = ["EpochSampler", "ExamDataset", "Item", "ShareSampler", "collate"]
 
 Item = Mapping[str, Any]
+NEGATED = 0.3  # share of an exam's absent sentences that its report denies itself, where it denies any
 
 
 class ExamDataset(Dataset[Item]):
@@ -123,33 +124,41 @@ class ExamDataset(Dataset[Item]):
     def _choose(self, rng: np.random.Generator, exam: Exam) -> tuple[list[int], list[str]]:
         """Which of the exam's examples, and sentences about what it has not."""
         elsewhere, mirrored = self._not_here(exam)
+        can = bool(elsewhere or exam.negated)
         if self.sentences is None:
             share = len(exam.examples) * self.absent_fraction / (1.0 - self.absent_fraction)
-            wanted = int(share + rng.random()) if elsewhere else 0  # rounded so that the share holds over the exams
-            return list(range(len(exam.examples))), self._absent(rng, elsewhere, mirrored, wanted)
-        wanted = round(self.sentences * self.absent_fraction) if elsewhere else 0
-        order = [int(n) for n in rng.permutation(len(exam.examples))][: self.sentences - wanted]
-        missing = self.sentences - len(order)
-        if not elsewhere:
-            return order + [order[n % len(order)] for n in range(missing)], []
-        return order, self._absent(rng, elsewhere, mirrored, missing)
+            wanted = int(share + rng.random()) if can else 0  # rounded so that the share holds over the exams
+            return list(range(len(exam.examples))), self._absent(rng, exam, elsewhere, mirrored, wanted)
+        wanted = int(self.sentences * self.absent_fraction + rng.random()) if can else 0
+        order = [int(n) for n in rng.permutation(len(exam.examples))]
+        # an exam with few findings says them again, in other words where it can (`place_fraction`)
+        order = [order[n % len(order)] for n in range(self.sentences - wanted)]
+        return order, self._absent(rng, exam, elsewhere, mirrored, wanted)
 
     def _not_here(self, exam: Exam) -> tuple[list[Example], list[Example]]:
         """Examples of the pool whose place the report does not tell of, and own ones whose other side it does not.
 
         An unknown place could be anywhere: only sentences whose place is known can be known to be absent.
         """
-        here = {example.place for example in exam.examples if example.site} | set(exam.told)
+        here = {example.place for example in exam.examples} | set(exam.told)
         nowhere = {place for place in self._places if not may_be_here(place, here)}
         elsewhere = [e for e in self._pool if e.site and e.place in nowhere]
         return elsewhere, [e for e in exam.examples if e.site and e.mirrored and not may_be_here(e.mirrored, here)]
 
     def _absent(
-        self, rng: np.random.Generator, elsewhere: Sequence[Example], mirrored: Sequence[Example], count: int
+        self,
+        rng: np.random.Generator,
+        exam: Exam,
+        elsewhere: Sequence[Example],
+        mirrored: Sequence[Example],
+        count: int,
     ) -> list[str]:
+        """Sentences about nothing here: denied by the report, of the other side, or of other exams."""
         absent = []
         for _ in range(count):
-            if mirrored and rng.random() < self.swapped_fraction:
+            if exam.negated and (not elsewhere or rng.random() < NEGATED):
+                absent.append(exam.negated[int(rng.integers(len(exam.negated)))])
+            elif mirrored and rng.random() < self.swapped_fraction:
                 absent.append(swap_sides(self._words(rng, mirrored[int(rng.integers(len(mirrored)))])))
             else:
                 absent.append(self._words(rng, elsewhere[int(rng.integers(len(elsewhere)))]))

@@ -17,7 +17,9 @@ from petground.pipeline.prompts import PromptMode, has_words, leaks, with_values
 from petground.pipeline.schemas import read_table
 from petground.training.places import Place
 
-__all__ = ["Exam", "Example", "has_words", "leaks", "names_one_side", "read_exams", "rejected", "swap_sides"]
+__all__ = [
+    "Exam", "Example", "has_words", "leaks", "names_one_side", "places_told", "read_exams", "rejected", "swap_sides",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 _REJECTED = ("wrong_lesion", "not_lesion")  # a reviewer's words for a label that must not teach
@@ -63,7 +65,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Exam:
-    """One exam with at least one label; paths are relative to WORK. told: every place where a lesion may be."""
+    """One exam with at least one label; paths are relative to WORK.
+
+    told: every place where a lesion may be. negated: sentences of the report that say of a place that nothing is there.
+    """
 
     exam_id: str
     patient_id: str
@@ -72,6 +77,7 @@ class Exam:
     ct_path: str | None
     examples: tuple[Example, ...]
     told: tuple[Place, ...] = ()
+    negated: tuple[str, ...] = ()
 
 
 def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = "words") -> list[Exam]:
@@ -84,7 +90,8 @@ def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = 
     SUV or slice.
     """
     exams = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
-    told = _told(work)
+    findings = read_table(work / "findings.parquet", "findings")
+    told, negated = places_told(findings), _negated(findings, prompt)
     refused = rejected(work)
     labels: dict[str, list[dict[str, Any]]] = {}
     dropped = wordless = 0
@@ -101,7 +108,10 @@ def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = 
         _log.info("%d labels are left out: rejected in review", dropped)
     if wordless:
         _log.warning("%d labels are left out: their sentence has no words besides SUV and slice", wordless)
-    found = [_exam(exams.get(one), rows, told.get(one, ()), prompt) for one, rows in sorted(labels.items())]
+    found = [
+        _exam(exams.get(one), rows, told.get(one, ()), negated.get(one, ()), prompt)
+        for one, rows in sorted(labels.items())
+    ]
     if not found:
         raise InputError(
             f"{work} has no labels of confidence {min_confidence:g} or more",
@@ -154,17 +164,32 @@ def swap_sides(sentence: str) -> str:
     return _SIDE.sub(other, sentence)
 
 
-def _told(work: Path) -> dict[str, tuple[Place, ...]]:
-    """Places by exam of every mention that could be a lesion of this exam, labelled or not."""
+def places_told(findings: Iterable[dict[str, Any]]) -> dict[str, tuple[Place, ...]]:
+    """Places by exam of every mention that could be a lesion of this exam, labelled or not; site "" where not told."""
     told: dict[str, dict[Place, None]] = {}
-    for row in read_table(work / "findings.parquet", "findings"):
-        if row["site"] and row["reason"] not in _NO_LESION:
-            told.setdefault(row["exam_id"], {})[row["site"].lower(), row["laterality"] or ""] = None
+    for row in findings:
+        known = row["site"] or row["reason"] != "repeat"  # what a repeat says was said with its place before
+        if known and row["reason"] not in _NO_LESION:
+            told.setdefault(row["exam_id"], {})[(row["site"] or "").lower(), row["laterality"] or ""] = None
     return {exam_id: tuple(places) for exam_id, places in told.items()}
 
 
+def _negated(findings: Iterable[dict[str, Any]], mode: PromptMode) -> dict[str, tuple[str, ...]]:
+    """Sentences by exam that say that a place has no lesion ("a 6 mm left hilar node is not avid")."""
+    found: dict[str, dict[str, None]] = {}
+    for row in findings:
+        prompt = row["prompt"]
+        if row["reason"] == "negated" and prompt and has_words(prompt) and not leaks(prompt):
+            found.setdefault(row["exam_id"], {})[with_values(prompt, mode, row["suv"], row["slice"])] = None
+    return {exam_id: tuple(sentences) for exam_id, sentences in found.items()}
+
+
 def _exam(
-    row: dict[str, Any] | None, labels: Sequence[dict[str, Any]], told: tuple[Place, ...], mode: PromptMode
+    row: dict[str, Any] | None,
+    labels: Sequence[dict[str, Any]],
+    told: tuple[Place, ...],
+    negated: tuple[str, ...],
+    mode: PromptMode,
 ) -> Exam:
     exam_id = labels[0]["exam_id"]
     if row is None or not row["pet_path"]:
@@ -191,7 +216,7 @@ def _exam(
         for label in sorted(labels, key=lambda one: str(one["finding_id"]))
     )
     patient = row["patient_id"] or exam_id  # without patient ids every exam is its own patient
-    return Exam(exam_id, patient, row["tracer"], row["pet_path"], row["ct_path"], examples, told)
+    return Exam(exam_id, patient, row["tracer"], row["pet_path"], row["ct_path"], examples, told, negated)
 
 
 def _present(work: Path, exam: Exam) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from petground.labeling.finding import IMAGE_REASONS, TEXT_REASONS
+from petground.labeling.regions import region_of
 from petground.pipeline.exports.duplicates import Duplicate
 from petground.pipeline.exports.layout import Release
-from petground.pipeline.exports.regions import region_of
 from petground.pipeline.exports.select import FATES, Lesion, Selection
 from petground.pipeline.exports.strata import PARTS, Partition, strata_table
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from petground.labeling.errors import ConfigError, InputError
-from petground.pipeline.exports.regions import region_of
+from petground.labeling.regions import region_of
 from petground.pipeline.exports.select import ExamOut
 from petground.pipeline.files import write_json
 from petground.pipeline.splits import assign, patient_hash

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petground.labeling.errors import ConfigError, InputError
-from petground.pipeline.exports.regions import region_of
+from petground.labeling.regions import region_of
 from petground.pipeline.exports.select import ExamOut, Lesion
 from petground.pipeline.exports.strata import (
     Partition,

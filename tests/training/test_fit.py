@@ -407,6 +407,48 @@ def test_what_the_report_tells_of_is_never_taught_as_absent(work: Path) -> None:
     assert asked({"site": "adrenal", "laterality": "left", "reason": "prior"}) == {left, adrenal}
 
 
+def test_a_lesion_without_a_place_could_be_any_on_its_side(work: Path) -> None:
+    rows = read_table(work / "findings.parquet", "findings")
+    more = {"exam_id": "e0", "site": None, "laterality": "left", "reason": "no_match"}
+    write_table(work / "findings.parquet", "findings", [*rows, more])
+    dataset = _data(work, validation_fraction=0.0, augment=None)._dataset("train", training=True)
+    assert all(target.any() for epoch in range(12) for target in dataset[epoch, 0]["target"])
+
+
+def test_sentences_that_the_report_denies_are_asked_and_answered_by_nothing(work: Path) -> None:
+    rows = read_table(work / "findings.parquet", "findings")
+    denied = {
+        "exam_id": "e0", "site": "iliac node", "laterality": "left", "reason": "negated",
+        "prompt": "A 6 mm left iliac node is not avid.",
+    }  # fmt: skip
+    write_table(work / "findings.parquet", "findings", [*rows, denied])
+    data = _data(work, validation_fraction=0.0, augment=None, absent_fraction=0.5)
+    assert denied["prompt"] in data.prompts()
+    dataset = data._dataset("train", training=True)
+    asked = [
+        bool(target.any())
+        for epoch in range(20)
+        for item in [dataset[epoch, 0]]
+        for sentence, target in zip(item["sentences"], item["target"], strict=True)
+        if sentence == denied["prompt"]
+    ]
+    assert asked and not any(asked)
+
+
+@pytest.mark.parametrize("sentences", [1, 2, 4])
+def test_the_share_of_absent_sentences_is_kept(work: Path, sentences: int) -> None:
+    data = _data(work, sentences=sentences, absent_fraction=0.3, validation_fraction=0.0, augment=None)
+    dataset = data._dataset("train", training=True)
+    empty = [
+        [not target.any() for epoch in range(80) for target in dataset[epoch, number]["target"]]
+        for number in range(len(dataset))
+    ]
+    shares = [np.mean(one) for one in empty if any(one)]  # an exam may have no sentence that is surely absent
+    assert len(shares) >= 2
+    assert abs(np.mean(shares) - 0.3) < 0.07
+    assert {len(dataset[epoch, 0]["sentences"]) for epoch in range(9)} == {sentences}
+
+
 def test_validation_asks_for_absent_places_too_and_always_the_same(work: Path) -> None:
     data = _data(work, absent_fraction=0.5, validation_fraction=0.4)
     dataset = data._dataset("val", training=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from petground.pipeline.phantom.report_sites import PLACES
 from petground.training.places import may_be_here, place_stems
 
 
@@ -21,7 +22,21 @@ from petground.training.places import may_be_here, place_stems
         (("l3 lesion", ""), ("l 3 vertebral focus", ""), True),
         (("l4 lesion", ""), ("l 3 vertebral focus", ""), False),
         (("lymph node", "left"), ("liver", ""), True),  # could be anywhere
-        (("liver lesion", ""), ("lymph node", ""), False),  # cannot be compared
+        (("liver lesion", ""), ("lymph node", ""), True),  # a place that is not told could be this one
+        (("liver lesion", ""), ("nodal metastasis", "left"), True),
+        (("left adrenal nodule", "left"), ("nodal metastasis", "right"), False),
+        (("inguinal node", "left"), ("groin", "left"), True),  # Latin and English
+        (("inguinal node", "left"), ("groin", "right"), False),
+        (("hilar node", "right"), ("hilum of the lung", "right"), True),
+        (("right upper lobe nodule", "right"), ("rul", "right"), True),
+        (("rib lesion", "left"), ("ribs", "left"), True),
+        (("iliac node", "left"), ("pelvic node", "left"), True),  # a part of the body and a place in it
+        (("iliac node", "left"), ("mediastinal node", ""), False),
+        (("obturator node", "left"), ("iliac node", "left"), False),
+        (("l3 lesion", ""), ("lumbar spine", ""), True),
+        (("c5 lesion", ""), ("cervical spine", ""), True),
+        (("th7 lesion", ""), ("t 7 vertebral body", ""), True),
+        (("t7 lesion", ""), ("scapula", ""), False),
     ],
 )
 def test_places_are_compared_by_shared_words_and_side(
@@ -36,3 +51,17 @@ def test_stems_are_of_words_that_tell_the_place() -> None:
     assert place_stems("segment ii hepatic lesion") == {"hepat"}
     assert not place_stems("soft tissue mass")
     assert may_be_here(("rib", ""), []) is False
+
+
+@pytest.mark.parametrize("site", sorted(PLACES))
+def test_every_way_to_say_a_place_is_that_place(site: str) -> None:
+    ways = [way.format(side="left").strip() for forms in PLACES[site] for way in forms]
+    for one in ways:
+        for other in ways:
+            assert may_be_here((one, "left"), [(other, "left")]), (one, other)
+
+
+def test_most_pairs_of_places_are_told_apart() -> None:
+    pairs = [(one, other) for one in PLACES for other in PLACES if one < other]
+    apart = sum(not may_be_here((one, ""), [(other, "")]) for one, other in pairs)
+    assert apart / len(pairs) > 0.85
