@@ -1,8 +1,9 @@
 """What every block costs: time and peak memory against PyTorch's fused attention (SDPA), over growing grids.
 
 Run by `make bench-blocks`; alone: `python benchmarks/run.py blocks`. It may be stopped at any moment and goes on where
-it was (PETGROUND_BENCH_FOLDER, build/bench_blocks: a file per row; a changed block's row is measured anew). Times hold
-for one machine: what is compared are ratios of times taken in turn in one process (median of the pairs' ratios).
+it was (PETGROUND_BENCH_FOLDER, build/bench_blocks: a file per row). A row is measured anew when this script changed, or
+a file of models/blocks or kernels/ that its block imports, one from another. Times hold for one machine: what is
+compared are ratios of times taken in turn in one process (median of the pairs' ratios).
 
 Every block runs with its defaults at 128 channels in 4 heads, batch 1, on 16^3, 32^3 and 48^3 voxels, with 64 text
 tokens where it reads text:
@@ -20,7 +21,6 @@ above what it held before the call (Linux).
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import math
@@ -40,6 +40,8 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from petground.kernels.memory import reuse_memory
 from petground.models.blocks.contract import Grid
 from petground.models.registry import BLOCKS, build, find
+from petground.pipeline.files import write_bytes
+from petground.pipeline.stage import content_hash
 from petground.training.runtime import use_threads
 
 EDGES, CHANNELS, HEADS, TOKENS, TEXT = (16, 32, 48), 128, 4, 64, 384
@@ -72,16 +74,19 @@ def measure() -> dict[str, Any]:
             if told.returncode != 0:
                 sys.stderr.write(f"{slot} {key} {pattern}: exit code {told.returncode}, left out\n")
                 continue
-            path.write_text(told.stdout, encoding="utf-8")
+            write_bytes(path, told.stdout.encode())
         table.append(json.loads(path.read_text(encoding="utf-8")))
     _compare_with_rows(table)
     return {"edges": EDGES, "channels": CHANNELS, "heads": HEADS, "text_tokens": TOKENS, "blocks": table}
 
 
 def _source(slot: str, key: str) -> str:
-    """Changes when the block's own file or this one does."""
-    files = (inspect.getsourcefile(find(slot, key).cls), __file__)
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files if file)).hexdigest()[:12]
+    """Changes when this file does, or a file that the block is made of: its own and what that imports."""
+    from sources import hashes  # a row's own process, which sees this folder not, has no need of it
+
+    block = find(slot, key)
+    made_of = hashes(block.cls.__module__, "petground.models.blocks.contract", "petground.kernels.memory")
+    return content_hash([Path(__file__).read_text(encoding="utf-8"), made_of, repr(block.preset)])[:12]
 
 
 def _compare_with_rows(table: list[dict[str, Any]]) -> None:
@@ -137,7 +142,8 @@ def _call(slot: str, key: str, pattern: str, edge: int) -> tuple[Callable[[], An
         q = torch.randn(1, HEADS, count, width)
         k, v = (q, q) if pattern != "cross" else torch.randn(2, 1, HEADS, TOKENS, width)
         mask = None if pattern != "cross" else real
-        return lambda: module(q, k, v, grid=grid, mask=mask, causal=pattern == "causal"), module, (1, count, CHANNELS)
+        how = {pattern: True} if pattern != "self" else {}
+        return lambda: module(q, k, v, grid=grid, mask=mask, **how), module, (1, count, CHANNELS)
     if slot == "mixer":
         return lambda: module(x), module, tuple(x.shape)
     if slot == "fusion":

@@ -6,12 +6,12 @@ after PETGROUND_BENCH_MINUTES). Every variant is configs/train/bench_ours.yaml w
 exams, 540 steps; 40 exams of another seed are grounded and scored against the truth.
 
 F1 is the mean over the seeds, with the least and the largest; `paired` is the difference to the gate at the same seeds.
-Three seeds of one small phantom set do not rank blocks whose intervals overlap.
+Three seeds of one small phantom set do not rank blocks whose intervals overlap. Seconds per step are those of the whole
+training, its start and validations included.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,14 @@ def measure() -> dict[str, Any]:
 def _row(steps: Steps, name: str) -> dict[str, Any] | None:
     f1, seconds, parameters = {}, [], None
     for seed in SEEDS:
-        run = steps.folder / f"{name}_{seed}"
-        if not steps.done(f"evaluate_{name}_{seed}"):
+        metrics = steps.metrics(f"{name}_{seed}")
+        if metrics is None:
             continue
-        metrics = json.loads((run / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
         f1[str(seed)] = round(metrics["runs"]["right"]["f1"]["paper"]["value"], 3)
-        record = json.loads(max(run.glob("version_*/run.json")).read_text(encoding="utf-8"))
-        parameters = record["parameters"]
-        if "seconds" in record and record.get("steps"):
-            seconds.append(record["seconds"] / record["steps"])
+        record, spent = steps.record(f"{name}_{seed}"), steps.seconds(f"fit_{name}_{seed}")
+        parameters = record.get("parameters")
+        if spent and record.get("steps"):
+            seconds.append(spent / record["steps"])
     if not f1:
         return None
     values = list(f1.values())

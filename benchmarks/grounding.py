@@ -1,8 +1,10 @@
 """Which model grounds best: ours, the paper's and its rivals on mirrored phantoms; and what the text costs.
 
-Run by `python benchmarks/run.py grounding`. About three hours on two cores, minutes on a GPU. It may be stopped at any
-moment, and stops by itself after PETGROUND_BENCH_MINUTES (170): the next call goes on where it was, in
-PETGROUND_BENCH_FOLDER (build/bench_grounding), and the table grows. PETGROUND_BENCH_MODELS=ours,blind takes only some.
+Run by `python benchmarks/run.py grounding`. About three hours on two cores, minutes on a GPU; the table tells the
+seconds of each model's training and evaluation. It may be stopped at any moment, and stops by itself after
+PETGROUND_BENCH_MINUTES (170): the next call goes on where it was, in PETGROUND_BENCH_FOLDER (build/bench_grounding),
+and the table grows. PETGROUND_BENCH_MODELS=ours,blind takes only some. What was made by other code, configs or settings
+than those of today is made anew, and is in no table until then (steps.py).
 
 300 mirrored exams (`petground phantom --mirrored`, seed 11) are labelled from their reports and train every model
 alike: same grid, same sentences, same steps (configs/train/bench_*.yaml). 60 exams of another seed, never looked at,
@@ -20,10 +22,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sources import hashes
 from steps import Steps, from_environment
+
+from petground.pipeline.files import write_bytes
+from petground.pipeline.stage import content_hash
 
 MODELS = ("ours", "faithful", "blind", "projections", "llmseg")
 TRAIN, TEST = (300, 11), (60, 12)  # exams, seed
+COPIED = (
+    "left_right_confusion",
+    "presence_auroc",
+    "false_positives_per_absent_sentence",
+    "false_positives_per_swapped_sentence",
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -32,42 +44,40 @@ def measure() -> dict[str, Any]:
     names = tuple(filter(None, os.environ.get("PETGROUND_BENCH_MODELS", "").split(","))) or MODELS
     steps.phantoms("train", *TRAIN)
     steps.phantoms("test", *TEST)
-    for name in names:
-        steps.train_and_evaluate(name, f"--config=bench_{name}")
-    return {**_cost(steps), **_figures(steps.folder)}
+    for name in MODELS:
+        steps.train_and_evaluate(name, f"--config=bench_{name}", run=name in names)
+    return {**_cost(steps), **_figures(steps)}
 
 
 def _cost(steps: Steps) -> dict[str, Any]:
-    """The ratios of grounding_cost.py, measured once, in a process of their own."""
-    path = steps.folder / "cost.json"
+    """The ratios of grounding_cost.py, measured once for each state of it, its config and the code that it calls."""
+    script = Path(__file__).with_name("grounding_cost.py")
+    config = ROOT / "configs" / "train" / "ours.yaml"
+    code = hashes("petground.models", "petground.kernels", "petground.training")
+    path = steps.folder / f"cost_{content_hash([script.read_text(), config.read_text(), code])}.json"
     if not path.is_file() and time.monotonic() < steps.until:
-        told = subprocess.run(
-            [sys.executable, "-P", str(Path(__file__).with_name("grounding_cost.py"))],
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-        path.write_bytes(told.stdout)
+        told = subprocess.run([sys.executable, "-P", str(script)], stdout=subprocess.PIPE, check=True)
+        write_bytes(path, told.stdout)
     figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return figures
 
 
-def _figures(folder: Path) -> dict[str, Any]:
+def _figures(steps: Steps) -> dict[str, Any]:
     rows, missing = {}, []
     for name in MODELS:
-        path = folder / name / "evaluation" / "metrics.json"
-        if not path.is_file():
+        metrics = steps.metrics(name)
+        if metrics is None:
             missing.append(name)
             continue
-        metrics = json.loads(path.read_text(encoding="utf-8"))
         right = metrics["runs"]["right"]
         rows[name] = {
             "f1": right["f1"]["paper"],
             "f1_overlap": right["f1"]["overlap"],
             "mean_dice": right["mean_dice"],
-            **{key: metrics[key] for key in ("left_right_confusion", "presence_auroc") if key in metrics},
+            **{key: metrics[key] for key in COPIED if key in metrics},
             "shuffled_f1": metrics["f1"].get("shuffled"),
             "references": metrics["references"],
-            **_training(folder / name),
+            **_training(steps, name),
         }
     return {
         "train_exams": TRAIN[0],
@@ -78,13 +88,11 @@ def _figures(folder: Path) -> dict[str, Any]:
     }
 
 
-def _training(run: Path) -> dict[str, Any]:
-    """Steps, seconds and parameters of a run, over all its attempts."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob("version_*/run.json"))]
-    if not records:
-        return {}
+def _training(steps: Steps, name: str) -> dict[str, Any]:
+    """Steps and parameters of a run, and the seconds of its training and evaluation, over all their attempts."""
+    record = steps.record(name)
     return {
-        "steps": records[-1]["steps"],
-        "parameters": records[-1]["parameters"],
-        "precision": records[-1]["precision"],
+        **{key: record[key] for key in ("steps", "parameters", "precision") if key in record},
+        "training_seconds": steps.seconds(f"fit_{name}"),
+        "evaluation_seconds": steps.seconds(f"evaluate_{name}"),
     }

@@ -1,11 +1,14 @@
 """What the text costs: a training step with it, ten sentences on one exam, and the same beside nnU-Net's predictor.
 
 Part of `python benchmarks/run.py grounding`; alone: `python benchmarks/grounding_cost.py`. Ratios of times taken side
-by side in one process (A B A B, median of the pairs' ratios), after a warm-up, on a network of nnU-Net's ResEnc shape
-with a patch of 64^3 and an exam of 128 x 64 x 64, three windows. "Plain" is the same network without text, and without
-the sentences' heads: `fusion: none`.
+by side in one process (A B A B, median of the pairs' ratios), after a warm-up. Ours is the network of
+configs/train/ours.yaml with the loss there, as they stand. What is smaller: the patch, 64^3 in place of the config's,
+and the exam, 128 x 64 x 64, three windows; one exam in a step. "Plain" is the same network without text: `fusion: none`
+and without the sentences' heads (coarse heads, presence, filters); its loss is Dice and cross-entropy. Both, and
+nnU-Net's predictor, work in the same precision: bf16 where the device has it natively, else float32.
 
-- text_step_ratio: a training step (forward, loss, backward, AdamW) with one sentence / of the plain network
+- text_step_ratio: a training step (forward, loss, backward, AdamW) with one sentence / of the plain network.
+  One sentence, as one is what the plain network answers; each further one costs its share of the decoder again
 - ten_sentences_ratio: ten sentences in one pass over an exam / ten passes with one sentence each
 - nnunet_predictor_ratio: ten sentences in one pass / nnU-Net's own predictor (nnunetv2, step 0.5, Gaussian weights, no
   mirroring) with the plain network on the same exam
@@ -18,11 +21,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from importlib.resources import files
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from petground.kernels.memory import reuse_memory
@@ -32,10 +38,13 @@ from petground.training.losses import LossConfig, deep_loss
 from petground.training.runtime import native_bf16, use_threads
 from petground.training.sliding import slide
 
-SHAPE: dict[str, Any] = {"features": [32, 64, 128, 256, 320], "blocks_per_stage": [1, 3, 4, 6, 6], "decoder_convs": 1}
-GATE = {"name": "contextual_gate", "num_heads": 8, "norm": True, "coordinates": "fourier", "form": "residual_gate"}
-OURS = {**SHAPE, "fusion": GATE, "fusion_stages": [1, 2, 3], "coarse_heads": True, "shared_stages": 1, "presence": True}
-PLAIN = {**SHAPE, "fusion": {"name": "none"}}
+CONFIG: dict[str, Any] = yaml.safe_load(
+    files("petground.configs.train").joinpath("ours.yaml").read_text(encoding="utf-8")
+)["model"]
+OURS: dict[str, Any] = CONFIG["net"]
+PLAIN = {**OURS, "fusion": {"name": "none"}, "coarse_heads": False, "shared_stages": 0, "presence": False}
+LOSS = LossConfig(**CONFIG["loss"])
+PLAIN_LOSS = replace(LOSS, place=0.0, presence=0.0)
 PATCH, EXAM, TOKENS, TEXT, SENTENCES = (64, 64, 64), (128, 64, 64), 24, 384, 10
 
 
@@ -45,7 +54,7 @@ def measure(pairs: int = 7) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     ours, plain = (GroundingNet(NetConfig(**config), TEXT).to(device) for config in (OURS, PLAIN))
-    step = _ratio(_step(ours, device), _step(plain, device), pairs, device)
+    step = _ratio(_step(ours, LOSS, device), _step(plain, PLAIN_LOSS, device), pairs, device)
     ours.eval(), plain.eval()
     image = torch.rand(2, *EXAM).numpy()
     tokens = torch.randn(SENTENCES, TOKENS, TEXT, device=device)
@@ -70,7 +79,7 @@ def measure(pairs: int = 7) -> dict[str, Any]:
     }
 
 
-def _step(net: GroundingNet, device: torch.device) -> Callable[[], None]:
+def _step(net: GroundingNet, loss: LossConfig, device: torch.device) -> Callable[[], None]:
     net.train()
     optimizer = torch.optim.AdamW(net.parameters(), 1e-4)
     image = torch.rand(1, 2, *PATCH, device=device)
@@ -82,18 +91,22 @@ def _step(net: GroundingNet, device: torch.device) -> Callable[[], None]:
     target[..., 20:26, 30:35, 40:44] = 1.0
 
     def run() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
+        with _precision(device):
             decoded = net.decode(net.encode(image), tokens, mask)
-        deep_loss(decoded, target, LossConfig())["loss"].backward()
+        deep_loss(decoded, target, loss)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return run
 
 
+def _precision(device: torch.device) -> torch.autocast:
+    """What training and inference work in, here for everybody: nnU-Net's predictor has one of its own on CUDA only."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device))
+
+
 def _slide(net: GroundingNet, image: Any, tokens: Tensor, mask: Tensor) -> None:
-    device = tokens.device
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
+    with torch.inference_mode(), _precision(tokens.device):
         slide(net.encode, net.decode, image, tokens, mask, patch_zyx=PATCH, step=0.5, chunk=SENTENCES)
 
 
@@ -107,7 +120,8 @@ class _Plain(nn.Module):
         self.mask = torch.ones(1, 1, 1, dtype=torch.bool, device=device)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.net.decode(self.net.encode(image), self.tokens, self.mask).stages[-1]
+        with _precision(image.device):
+            return self.net.decode(self.net.encode(image), self.tokens, self.mask).stages[-1]
 
 
 def _nnunet(plain: GroundingNet, image: Any, device: torch.device) -> Callable[[], None]:

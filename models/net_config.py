@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from inspect import signature
 from typing import Any, Literal
 
-from petground.models.registry import BlockError, check_options
+import torch
+
+from petground.models.registry import BlockError, build, check_options, find
 from petground.models.rival_configs import LLMSegConfig, ProjectionsConfig
 
 __all__ = ["NetConfig"]
+
+PLACED = ("attention", "mixer")  # slots whose `stages` tell where they go; elsewhere it can be an option of the block's
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class NetConfig:
         attention: self-attention among the voxels of decoder stages, after their convolutions: a block by name, its
             options, `num_heads`, and `stages` (those of `fusion_stages` by default), e.g.
             {name: softmax, num_heads: 4, stages: [3]}; null: none.
-        token_reduction: fewer voxels in that attention: a block by name and its options; null: all.
+        token_reduction: fewer voxels in that attention, where that is: a block by name and its options; null: all.
         mixer: a block by name, its options and `stages`, after the convolutions; null: none.
         spacing_zyx_mm: of a voxel of the full grid, for blocks that work in mm; a stage's is this times its strides.
             Training fills it in from `model.grid`. null: not known, 1 mm.
@@ -128,16 +133,28 @@ class NetConfig:
         if self.token_reduction is not None and self.attention is None:
             raise BlockError("token_reduction reduces the tokens of the voxels' attention: name an attention, too")
         self._check_heads(stages)
+        self._check_text_free()
 
     def _check_block(self, slot: str, block: dict[str, Any] | None) -> None:
         if block is None:
             return
         if "name" not in block:
             raise BlockError(f"{slot} needs a name; `petground blocks --slot {slot}` lists them")
-        placed = ("name", "stages", "num_heads") if slot == "attention" else ("name", "stages")
         if any(stage not in range(len(self.features) - 1) for stage in self.stages_of(slot)):
             raise BlockError(f"{slot}: stages {block['stages']} not all in 0..{len(self.features) - 2}")
-        check_options(slot, block["name"], {key: value for key, value in block.items() if key not in placed})
+        options = self.options_of(slot)
+        if "stages" in options and "stages" not in signature(find(slot, block["name"]).cls).parameters:
+            where = "fusion_stages" if slot == "fusion" else "attention's stages"
+            raise BlockError(f"{slot} '{block['name']}' has no stages; {where} tells where it goes")
+        if slot == "attention":
+            options.pop("num_heads", None)  # the network's, also for blocks that do not ask for it
+        check_options(slot, block["name"], options)
+
+    def options_of(self, slot: str) -> dict[str, Any]:
+        """The slot's options that are its block's own: less its name and, where the slot has them, its stages."""
+        block: dict[str, Any] = getattr(self, slot) or {}
+        placed = ("name", "stages") if slot in PLACED else ("name",)
+        return {key: value for key, value in block.items() if key not in placed}
 
     def stages_of(self, slot: str) -> list[int]:
         """Decoder stages that have the slot's block."""
@@ -145,6 +162,20 @@ class NetConfig:
         if block is None:
             return []
         return list(block.get("stages", self.fusion_stages)) if slot != "fusion" else self.fusion_stages
+
+    def _check_text_free(self) -> None:
+        """With shared stages all of them run once per exam, too, down to those: there is no sentence to ask."""
+        stages = self.stages_of("token_reduction")
+        if self.token_reduction is None or not (self.shared_stages and stages):
+            return
+        name, options = self.token_reduction["name"], self.options_of("token_reduction")
+        with torch.device("meta"):
+            reduction = build("token_reduction", name, channels=self.features[stages[0]], **options)
+        if reduction.text_use == "needs":
+            raise BlockError(
+                f"token_reduction '{name}' asks the sentence, but with shared_stages {self.shared_stages} the stages "
+                "run once per exam, without one: set shared_stages: 0, or choose a reduction that needs no text"
+            )
 
     def _check_heads(self, stages: int) -> None:
         if not 0 <= self.shared_stages < stages - 1:
@@ -157,6 +188,15 @@ class NetConfig:
             raise BlockError(
                 f"shared_stages {self.shared_stages}: the finest of fusion_stages {self.fusion_stages} must be the same"
             )
+
+    @property
+    def idle(self) -> list[str]:
+        """Parameters that may get no gradient in a training step, and when: see `Block.idle`."""
+        if self.architecture == "llmseg":
+            return []
+        named = {slot: getattr(self, slot) for slot in ("fusion", "attention", "token_reduction", "mixer")}
+        blocks = [find(slot, block["name"]) for slot, block in named.items() if block and self.stages_of(slot)]
+        return [f"{block.key}: {block.idle}" for block in blocks if block.idle]
 
     @property
     def pool_stage(self) -> int:

@@ -28,10 +28,14 @@ BLOCKS = index((*ATTENTION, *TOKEN_REDUCTION, *MIXER, *FUSION))
 def build(slot: str, name: str, **options: Any) -> nn.Module:
     """A new block, e.g. `build("fusion", "contextual_gate", channels=96, text_channels=384, num_heads=4)`.
 
-    Raises BlockError for a slot, name, option or option type that is not known, listing the nearest.
+    Raises BlockError for a slot, name, option or option type that is not known, listing the nearest, and for heads that
+    do not divide the channels.
     """
     block = find(slot, name)
     check_options(slot, name, options, complete=True)
+    heads, channels = options.get("num_heads", 1), options["channels"]
+    if heads < 1 or channels % heads:
+        raise BlockError(f"{slot} '{name}': num_heads={heads} does not divide channels={channels}; give 1 or a divisor")
     try:
         return block.cls(**options, **block.preset)
     except (TypeError, ValueError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from petground.kernels.cross_attention import cross_attention
+from petground.models.blocks.between import attend_between
 
 __all__ = ["TwoWayTransformer"]
 
@@ -76,7 +76,7 @@ class _Attention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Query [N, Q, C], key and value [N, K, C], mask [N, K] bool or None -> [N, Q, C]."""
         q, k, v = self._split(self.query(query)), self._split(self.key(key)), self._split(self.value(value))
-        out: Tensor = self.out(cross_attention(q, k, v, mask=mask).transpose(1, 2).flatten(2))
+        out: Tensor = self.out(attend_between(q, k, v, mask).transpose(1, 2).flatten(2))
         return out
 
     def _split(self, h: Tensor) -> Tensor:

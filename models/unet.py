@@ -105,13 +105,14 @@ class TextDecoder(nn.Module):
     def prepare(self, skips: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Encoder features -> what the sentences share, each [B, C, z, y, x].
 
-        The lowest stage upsampled, then each skip's part of its convolution, from low to high resolution, as far as
-        sentences go; with `shared_stages` the text-free features of those stages come last, the finest at the end.
+        The lowest stage upsampled, then each skip's part of its convolution (the skip itself where the stage's fusion
+        reads it), from low to high resolution, as far as sentences go; with `shared_stages` the text-free features of
+        those stages come last, the finest at the end.
         """
         stages = self._typed()
         shared: list[Tensor] = [stages[0].up(skips[-1])]
         for stage, skip in zip(stages, reversed(skips[:-1]), strict=True):
-            shared.append(stage.from_skip(skip))
+            shared.append(stage.shared(skip))
         if not self.config.shared_stages:
             return tuple(shared)
         x, free = shared[0], []
@@ -154,12 +155,10 @@ class TextDecoder(nn.Module):
             None if presence is None else presence.reshape(batch, sentences),
         )
 
-    def _run(
-        self, stage: _DecoderStage, x: Tensor, skip_part: Tensor, text: _Text | None
-    ) -> tuple[Tensor, _Text | None]:
+    def _run(self, stage: _DecoderStage, x: Tensor, shared: Tensor, text: _Text | None) -> tuple[Tensor, _Text | None]:
         if self.config.checkpointing and torch.is_grad_enabled():
-            return cast("tuple[Tensor, _Text | None]", checkpoint(stage, x, skip_part, text, use_reentrant=False))
-        return cast("tuple[Tensor, _Text | None]", stage(x, skip_part, text))
+            return cast("tuple[Tensor, _Text | None]", checkpoint(stage, x, shared, text, use_reentrant=False))
+        return cast("tuple[Tensor, _Text | None]", stage(x, shared, text))
 
     def _typed(self) -> list[_DecoderStage]:
         return cast("list[_DecoderStage]", list(self.stages))
@@ -182,7 +181,7 @@ class _DecoderStage(nn.Module):
         stride, kernel = config.stride_zyx(stage + 1), config.kernel_zyx(stage)
         self.up = nn.ConvTranspose3d(below, channels, kernel_size=stride, stride=stride)
         self.fusion = _block(config, "fusion", stage, channels=channels, text_channels=text_channels)
-        self._fusion_reads_skip = "skip" in find("fusion", config.fusion["name"]).serves
+        self._fusion_reads_skip = self.fusion is not None and "skip" in find("fusion", config.fusion["name"]).serves
         same = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.from_up = nn.Conv3d(channels, channels, kernel, padding=same, bias=False)
         self.from_skip = nn.Conv3d(channels, channels, kernel, padding=same)
@@ -201,15 +200,20 @@ class _DecoderStage(nn.Module):
             )
         )
 
-    def forward(self, x: Tensor, skip_part: Tensor, text: _Text | None) -> tuple[Tensor, _Text | None]:
-        """X [B*S, C, Z, Y, X] upsampled, skip_part [B, C, Z, Y, X] -> [B*S, C, Z, Y, X] and the text as fused.
+    def shared(self, skip: Tensor) -> Tensor:
+        """What all sentences of an exam need of the encoder's features [B, C, Z, Y, X]."""
+        return skip if self._fusion_reads_skip else cast(Tensor, self.from_skip(skip))
+
+    def forward(self, x: Tensor, shared: Tensor, text: _Text | None) -> tuple[Tensor, _Text | None]:
+        """X [B*S, C, Z, Y, X] upsampled, what `shared` gave [B, C, Z, Y, X] -> [B*S, C, Z, Y, X], the text as fused.
 
         Without text: no fusion.
         """
         if self.fusion is not None and text is not None:
-            given = {"skip": skip_part} if self._fusion_reads_skip else {}
+            given = {"skip": shared} if self._fusion_reads_skip else {}
             x, tokens = self.fusion(x, text.tokens, text.mask, text.box, **given)
             text = text._replace(tokens=tokens)
+        skip_part = self.from_skip(shared) if self._fusion_reads_skip else shared
         x = self.from_up(x)
         exams = skip_part.shape[0]
         x = (x.reshape(exams, -1, *x.shape[1:]) + skip_part[:, None]).flatten(0, 1)
@@ -227,8 +231,7 @@ def _block(config: NetConfig, slot: str, stage: int, **given: Any) -> nn.Module 
     block = getattr(config, slot)
     if stage not in config.stages_of(slot):
         return None
-    options = {key: value for key, value in block.items() if key not in ("name", "stages")}
-    return build(slot, block["name"], **given, **options)
+    return build(slot, block["name"], **given, **config.options_of(slot))
 
 
 def _voxel_attention(config: NetConfig, stage: int, channels: int, text_channels: int) -> nn.Module | None:
@@ -238,7 +241,8 @@ def _voxel_attention(config: NetConfig, stage: int, channels: int, text_channels
     reduction = _block(config, "token_reduction", stage, channels=channels) if config.token_reduction else None
     needs_grid = "grid" in find("attention", config.attention["name"]).serves
     heads = int(config.attention.get("num_heads", 1))
-    return VoxelAttention(channels, text_channels, heads, attention, reduction, needs_grid=needs_grid)
+    words = None if stage < config.shared_stages else text_channels
+    return VoxelAttention(channels, words, heads, attention, reduction, needs_grid=needs_grid)
 
 
 def _with_coarser(logits: Tensor, before: Sequence[Tensor]) -> Tensor:

@@ -62,7 +62,7 @@ COMMANDS: dict[str, Command] = {
         "a local language model reads the reports too, for a consensus",
     ),
     "train": Command("petground.training.cli:main", "fit a grounding model: `train fit --config ...` (LightningCLI)"),
-    "evaluate": Command("petground.training.evaluate:evaluate", "F1 and Dice of a checkpoint, with text controls"),
+    "evaluate": Command("petground.training.evaluate:evaluate", "F1 and Dice of a model or peer, with text controls"),
     "compare": Command("petground.training.compare:compare", "several evaluations side by side, with paired tests"),
     "ground": Command(
         "petground.pipeline.commands.ground:ground", "masks for a sentence or a whole report on one exam"

@@ -1,28 +1,32 @@
-"""Who is asked: a trained checkpoint, or a peer in its own environment. Both answer in masks on the PET grid."""
+"""Who is asked: a trained checkpoint, or a peer in its own environment. Both answer in masks on the PET grid.
+
+`ground` and `evaluate` ask here, so that what is measured is what a report gets.
+"""
 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from petground.labeling.errors import ConfigError
-from petground.labeling.numbering import slice_number, slice_to_k
+from petground.labeling.errors import ConfigError, GeometryError
+from petground.labeling.finding import Laterality
+from petground.labeling.numbering import site_for_series, slice_number, slice_to_k
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
 from petground.pipeline.files import sha256_of
-from petground.pipeline.peers.voxtell import VoxTell, ask, require
+from petground.pipeline.peers.voxtell import ImageKind, VoxTell, ask, require
 from petground.pipeline.prompts import PromptMode, with_values
-from petground.pipeline.read import Exam
 
-__all__ = ["Answer", "Asked", "Grounder", "by_checkpoint", "by_voxtell"]
+__all__ = ["Answer", "Asked", "Grounder", "Peer", "by_checkpoint", "by_voxtell", "chosen"]
 
+Peer = Literal["voxtell"]
 Tick = Callable[[str, int, int], None]
 MARGIN_MM = 50.0  # around the reported slice, where the model is told of it: far more than readers' slices are off
 
@@ -37,7 +41,8 @@ class Asked:
     suv: float | None
     slice: int | None
     site: str | None = None
-    laterality: str | None = None
+    laterality: Laterality | None = None
+    series: int | None = None
 
     @property
     def has_words(self) -> bool:
@@ -62,16 +67,18 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Grounder:
-    """answers(images, asked, case, tick): an answer to each sentence, in order. reads: what it wants told of them.
+    """answers(pet, ct, site, asked, case, tick): an answer to each sentence, in order.
 
-    facts: who it was, for findings.json; whole once it has answered. not_looked_at(images, site): runs of PET slices
-    that it does not see.
+    reads: what it wants told of them. facts: who it was, for findings.json; whole once it has answered.
+    not_looked_at(pet, ct, site): runs of PET slices that it does not see. provenance: of a checkpoint, what it was
+    trained on.
     """
 
-    answers: Callable[[Exam, Sequence[Asked], str, Tick], Iterator[Any]]
+    answers: Callable[[Volume, Volume | None, Site, Sequence[Asked], str, Tick], Iterator[Any]]
     reads: PromptMode
     facts: dict[str, Any]
-    not_looked_at: Callable[[Exam, Site], list[dict[str, Any]]]
+    not_looked_at: Callable[[Volume, Volume | None, Site], list[dict[str, Any]]]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def named(self) -> str:
@@ -85,7 +92,32 @@ class Grounder:
         return [replace(one, prompt=with_values(one.prompt, self.reads, one.suv, one.slice)) for one in asked]
 
 
-def by_checkpoint(checkpoint: Path, device: str, slice_margin_mm: float | None, site: Site) -> Grounder:
+def chosen(
+    peer: Peer | None,
+    checkpoint: Path | None,
+    device: str,
+    slice_margin_mm: float | None,
+    of_peer: tuple[Path | None, Path | None, ImageKind | None],
+) -> Grounder:
+    """Who answers, by a command's options; of_peer: --peer-python, --peer-model, --peer-image.
+
+    Raises ConfigError unless one of checkpoint and peer is given, and for options of the other.
+    """
+    if (peer is None) == (checkpoint is None):
+        both = "one of --checkpoint and --peer is needed, not both"
+        raise ConfigError(both, fix="--checkpoint FILE or --peer voxtell")
+    python, model, image = of_peer
+    if checkpoint is not None:
+        for name, value in (("python", python), ("model", model), ("image", image)):
+            if value is not None:
+                raise ConfigError(f"--peer-{name} belongs to a peer", fix="add --peer voxtell, or leave it out")
+        return by_checkpoint(checkpoint, device, slice_margin_mm)
+    if slice_margin_mm is not None:
+        raise ConfigError("--slice-margin-mm is of a checkpoint's model; VoxTell looks everywhere", fix="leave it out")
+    return by_voxtell(VoxTell(python, model, image or "pet", device))
+
+
+def by_checkpoint(checkpoint: Path, device: str, slice_margin_mm: float | None) -> Grounder:
     """A model of `petground train`. Errors as `training.inference.load_module`; ConfigError for a negative margin."""
     # Named by string: pipeline must not know of networks (import contract), the command line joins the rooms.
     load_module = pkgutil.resolve_name("petground.training.inference:load_module")
@@ -97,16 +129,19 @@ def by_checkpoint(checkpoint: Path, device: str, slice_margin_mm: float | None, 
     margin = MARGIN_MM if slice_margin_mm is None and reads in ("words+slice", "all") else slice_margin_mm
     sha256 = sha256_of(checkpoint) if checkpoint.is_file() else None
 
-    def answers(images: Exam, asked: Sequence[Asked], case: str, tick: Tick) -> Iterator[Any]:
-        near = [_near(one, images, site, margin) for one in asked]
+    def answers(
+        pet: Volume, ct: Volume | None, site: Site, asked: Sequence[Asked], case: str, tick: Tick
+    ) -> Iterator[Any]:
+        near = [_near(one, pet, ct, site, margin) for one in asked]
         prompts, windows = [one.prompt for one in asked], partial(tick, "windows")
-        return iter(ground_volumes(module, images.pet, images.ct, prompts, near_mm=near, tick=windows))
+        return iter(ground_volumes(module, pet, ct, prompts, near_mm=near, tick=windows))
 
     return Grounder(
         answers,
         reads,
-        {"checkpoint": checkpoint.name, "sha256": sha256, "slice_margin_mm": margin},
-        lambda images, site: _not_looked_at(module.grid, images, site),
+        {"checkpoint": checkpoint.name, "sha256": sha256, "slice_margin_mm": margin, "threshold": module.threshold},
+        partial(_not_looked_at, module.grid),
+        getattr(module, "provenance", {}),
     )
 
 
@@ -115,12 +150,14 @@ def by_voxtell(peer: VoxTell) -> Grounder:
     require(peer)
     facts: dict[str, Any] = {"peer": "voxtell"}
 
-    def answers(images: Exam, asked: Sequence[Asked], case: str, tick: Tick) -> Iterator[Any]:
-        said = ask(peer, images.pet, images.ct, [one.prompt for one in asked], case=case, tick=tick)
+    def answers(
+        pet: Volume, ct: Volume | None, site: Site, asked: Sequence[Asked], case: str, tick: Tick
+    ) -> Iterator[Any]:
+        said = ask(peer, pet, ct, [one.prompt for one in asked], case=case, tick=tick)
         facts.update(said.facts)
-        return (_measured(mask, images.pet) for mask in said.masks)
+        return (_measured(mask.array, pet) for mask in said.masks)
 
-    return Grounder(answers, "words", facts, lambda images, site: [])
+    return Grounder(answers, "words", facts, lambda pet, ct, site: [])
 
 
 def _measured(mask: NDArray[np.bool_], pet: Volume) -> Answer:
@@ -131,27 +168,35 @@ def _measured(mask: NDArray[np.bool_], pet: Volume) -> Answer:
     return Answer(mask, None, (i, j, k), float(pet.array[i, j, k]), volume_ml)
 
 
-def _near(one: Asked, images: Exam, site: Site, margin_mm: float | None) -> tuple[float, float] | None:
+def _near(
+    one: Asked, pet: Volume, ct: Volume | None, site: Site, margin_mm: float | None
+) -> tuple[float, float] | None:
     """Heights (RAS z) between which a sentence's lesion is looked for; None: anywhere."""
-    at = slice_to_k(one.slice, images.pet, site, images.ct) if margin_mm is not None and one.slice is not None else None
-    if not at or margin_mm is None:
+    counted = site_for_series(site, one.series, pet, ct)
+    if margin_mm is None or one.slice is None or counted is None:
         return None
-    middle = [(n - 1) / 2 for n in images.pet.shape[:2]]
-    low, high = sorted(float(images.pet.to_world_mm([*middle, k])[2]) for k in (at[0], at[-1]))
+    try:
+        at = slice_to_k(one.slice, pet, counted, ct)
+    except GeometryError:  # counted by numbers that these images do not carry
+        at = None
+    if not at:
+        return None
+    middle = [(n - 1) / 2 for n in pet.shape[:2]]
+    low, high = sorted(float(pet.to_world_mm([*middle, k])[2]) for k in (at[0], at[-1]))
     return low - margin_mm, high + margin_mm
 
 
-def _not_looked_at(spec: Any, images: Exam, site: Site) -> list[dict[str, Any]]:
+def _not_looked_at(spec: Any, pet: Volume, ct: Volume | None, site: Site) -> list[dict[str, Any]]:
     """Runs of PET slices whose middle lies above or below the model's grid: what the site prints, index and place."""
-    template = pkgutil.resolve_name("petground.training.grid:model_template")(images.pet, spec)
-    middle_ijk = [[(n - 1) / 2 for n in images.pet.shape[:2]] + [k] for k in range(images.pet.shape[2])]
-    z_mm = images.pet.to_world_mm(np.array(middle_ijk, dtype=float))[:, 2]
+    template = pkgutil.resolve_name("petground.training.grid:model_template")(pet, spec)
+    middle_ijk = [[(n - 1) / 2 for n in pet.shape[:2]] + [k] for k in range(pet.shape[2])]
+    z_mm = pet.to_world_mm(np.array(middle_ijk, dtype=float))[:, 2]
     along = template.to_index(np.c_[np.tile(template.to_world_mm([0, 0, 0])[:2], (len(z_mm), 1)), z_mm])[:, 2]
     outside = np.flatnonzero((along < -0.5) | (along > template.shape[2] - 0.5))
     runs = np.split(outside, np.flatnonzero(np.diff(outside) > 1) + 1) if outside.size else []
     return [
         {
-            "slices": sorted(slice_number(int(k), images.pet, site, images.ct) for k in (run[0], run[-1])),
+            "slices": sorted(slice_number(int(k), pet, site, ct) for k in (run[0], run[-1])),
             "voxel_k": [int(run[0]), int(run[-1])],
             "z_mm": sorted(round(float(z_mm[k]), 1) for k in (run[0], run[-1])),
         }

@@ -17,6 +17,7 @@ from rich.table import Table
 from petground.labeling.errors import InputError, PetgroundError
 from petground.labeling.numbering import slice_number, slice_to_k
 from petground.labeling.site import Site
+from petground.pipeline.cropped import CroppedMask
 from petground.pipeline.dicom.objects import Finding3D, read_source
 from petground.pipeline.dicom.write import OBJECT_FILES, write_objects
 from petground.pipeline.files import write_bytes
@@ -25,6 +26,7 @@ from petground.pipeline.ground_pictures import Shown, finding_picture
 from petground.pipeline.nifti import write_nifti
 from petground.pipeline.pictures import write_png
 from petground.pipeline.read import Exam
+from petground.pipeline.sides import MeasuredSide, measure_side
 
 __all__ = ["NO_WORDS", "as_finding", "dicom_objects", "owned", "show", "write_answer"]
 
@@ -81,16 +83,16 @@ def write_answer(out: Path, one: Asked, answer: Any, images: Exam, site: Site) -
 
 
 def as_finding(one: Asked, answer: Any, images: Exam, method: str) -> Finding3D:
-    """A sentence's answer as a segment. method: who answered, in a few words."""
-    where = " ".join(word for word in (one.laterality, one.site) if word) or "Lesion"
+    """A sentence's answer as a segment, without a side that the image contradicts. method: who answered, in words."""
+    side, site, heading = _side(one, answer, images).place(one.site)
     return Finding3D(
         finding_id=f"ground {one.finding_id}",  # another thing than the label of the same sentence
-        label=f"{where[:1].upper()}{where[1:]} ({one.finding_id})",
-        mask=images.pet.like(answer.mask.astype(np.uint8), "label"),
+        label=f"{heading} ({one.finding_id})",
+        mask=CroppedMask.of(answer.mask, images.pet.affine),
         suv_max=answer.suv_max,
         volume_ml=answer.volume_ml,
-        site=one.site,
-        laterality=one.laterality,
+        site=site,
+        laterality=side,
         method=method,
         learned=True,
     )
@@ -121,20 +123,24 @@ def show(
 ) -> None:
     """The table a person wants to see first, and what did not go well. who: "the model", or a peer's name."""
     table = Table(title="measured (reported)", title_justify="left")
-    for name in ("finding", "SUVmax", "slice", "volume", "presence"):
+    for name in ("finding", "SUVmax", "slice", "side", "volume", "presence"):
         table.add_column(name, justify="left" if name == "finding" else "right")
     for row in rows:
         suv = "-" if row["suv_measured"] is None else f"{row['suv_measured']:.2f}"
         at = "-" if row["slice_measured"] is None else str(row["slice_measured"])
         suv += f" ({row['suv_reported']:g})" if row["suv_reported"] is not None else ""
         at += f" ({row['slice_reported']})" if row["slice_reported"] is not None else ""
+        side = row["side_measured"] or "-"
+        side += f" ({row['side_reported']})" if row["side_reported"] is not None else ""
         volume = f"{row['volume_ml']:.1f} ml" if row["found"] else "-"
         presence = "-" if row["presence"] is None else f"{row['presence']:.2f}"
-        table.add_row(row["finding_id"], suv, at, volume, presence)
+        table.add_row(row["finding_id"], suv, at, side, volume, presence)
     console.print(table)
     for row in rows:
-        if row["problem"] is not None:
+        if row["mask_path"] is None:
             console.print(f"{row['finding_id']}: {row['problem']}; {who} was not asked.", style="yellow")
+        elif row["problem"] is not None:
+            console.print(f"{row['finding_id']}: {row['problem']}.", style="yellow", soft_wrap=True)
         elif not row["found"]:
             console.print(f"{row['finding_id']}: {who} does not see what this sentence says; its mask is empty.")
     for run in unseen:
@@ -148,6 +154,7 @@ def show(
 
 def _row(one: Asked, answer: Any, images: Exam, site: Site) -> dict[str, Any]:
     found = answer is not None and answer.voxel_ijk is not None
+    side = _side(one, answer, images)
     return {
         "finding_id": one.finding_id,
         "found": found,
@@ -156,20 +163,28 @@ def _row(one: Asked, answer: Any, images: Exam, site: Site) -> dict[str, Any]:
         "suv_reported": one.suv,
         "slice_measured": slice_number(answer.voxel_ijk[2], images.pet, site, images.ct) if found else None,
         "slice_reported": one.slice,
+        "side_measured": side.words,
+        "side_reported": one.laterality,
+        "right_of_midline_mm": None if side.right_mm is None else round(side.right_mm, 1),
         "volume_ml": None if answer is None else round(answer.volume_ml, 3),
         "voxel_ijk": list(answer.voxel_ijk) if found else None,
         "mask_path": None if answer is None else f"{one.finding_id}.nii.gz",
         "picture_path": None if answer is None else f"{one.finding_id}.png",
-        "problem": NO_WORDS if answer is None else None,
+        "problem": NO_WORDS if answer is None else side.contradiction,
         "sentence": one.sentence,
         "prompt": one.prompt,
     }
+
+
+def _side(one: Asked, answer: Any, images: Exam) -> MeasuredSide:
+    return measure_side(None if answer is None else answer.voxel_ijk, images.pet, images.ct, one.laterality)
 
 
 def _shown(one: Asked, answer: Any, row: dict[str, Any], images: Exam, site: Site) -> Shown:
     """An empty mask is shown at the reported slice, where there is one: that is where a reader looks first."""
     reported = f" (reported {one.suv:g})" if one.suv is not None else ""
     presence = f"presence {row['presence']:.2f}" if row["presence"] is not None else ""
+    mask = CroppedMask.of(answer.mask, images.pet.affine)
     if row["found"]:
         at = f" (reported {one.slice})" if one.slice is not None else ""
         told = (
@@ -178,9 +193,10 @@ def _shown(one: Asked, answer: Any, row: dict[str, Any], images: Exam, site: Sit
             f"slice {row['slice_measured']}{at}",
             f"{row['volume_ml']:.1f} ml",
             presence,
+            "OTHER SIDE THAN SAID" if row["problem"] is not None else "",
         )
-        return Shown(one.finding_id, answer.mask, answer.voxel_ijk[2], "   ".join(filter(None, told)), one.sentence)
+        return Shown(one.finding_id, mask, answer.voxel_ijk[2], "   ".join(filter(None, told)), one.sentence)
     at_reported = slice_to_k(one.slice, images.pet, site, images.ct) if one.slice is not None else None
     told_suv = f"; reported SUVmax {one.suv:g}, slice {one.slice}" if one.suv is not None else ""
     headline = f"{one.finding_id}   nothing found{f' ({presence})' if presence else ''}{told_suv}"
-    return Shown(one.finding_id, answer.mask, at_reported[0] if at_reported else None, headline, one.sentence)
+    return Shown(one.finding_id, mask, at_reported[0] if at_reported else None, headline, one.sentence)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -63,7 +63,7 @@ class AxialPanels(NamedTuple):
 def mip(
     pet: Volume,
     view: Literal["coronal", "sagittal"],
-    mask: NDArray[Any] | Sequence[NDArray[Any]] | None = None,
+    mask: NDArray[Any] | Iterable[NDArray[Any]] | None = None,
     *,
     k: int | None = None,
     pixel_mm: float = 2.0,
@@ -72,10 +72,10 @@ def mip(
 ) -> Rgb:
     """Maximum-intensity projection [rows, columns, 3] uint8 of a PET, the mask's projection outlined in red.
 
-    Any orientation of the affine will do. `mask` lies on the PET grid [I, J, K]; several masks are outlined in the
-    colours of OUTLINES, in turn. `k`, when given, draws a thin blue line at that slice (index of the stored array
-    along the head-foot axis). `crop` leaves out the air beside the body. Raises GeometryError when a mask has
-    another shape.
+    Any orientation of the affine will do. `mask` lies on the PET grid [I, J, K]; several masks, of which one is held at
+    a time, are outlined in the colours of OUTLINES, in turn. `k`, when given, draws a thin blue line at that slice
+    (index of the stored array along the head-foot axis). `crop` leaves out the air beside the body. Raises
+    GeometryError when a mask has another shape.
     """
     ras, _ = _to_ras(pet, pet.array)
     flat_axis = 1 if view == "coronal" else 0
@@ -85,7 +85,7 @@ def mip(
     if k is not None:
         line = int(np.argmin(np.abs(row_at - _ras_index(pet, 2, k))))
         picture[line, ::2] = BLUE
-    masks = [] if mask is None else [mask] if isinstance(mask, np.ndarray) else list(mask)
+    masks: Iterable[NDArray[Any]] = [] if mask is None else [mask] if isinstance(mask, np.ndarray) else mask
     for one, tint in zip(masks, itertools.cycle(OUTLINES)):
         shadow = _to_ras(pet, _checked(pet, one))[0].max(axis=flat_axis)
         _outline(picture, _sample_2d(shadow, column_at, row_at, order=0) > 0.5, tint)

@@ -1,15 +1,17 @@
-"""YAML files that people write: read with the line of what is wrong, and no key twice."""
+"""YAML files that people write: read with the line of what is wrong, and no key twice; and the site that WORK keeps."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from petground.labeling.errors import ConfigError
+from petground.labeling.errors import ConfigError, InputError
+from petground.labeling.site import Site, site_from_mapping
 
-__all__ = ["read_settings"]
+__all__ = ["read_settings", "site_of_work"]
 
 
 def read_settings(path: Path, *, what: str = "settings file", fix: str | None = None) -> dict[str, Any]:
@@ -39,6 +41,20 @@ def read_settings(path: Path, *, what: str = "settings file", fix: str | None = 
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name} must hold settings as 'key: value'")
     return values
+
+
+def site_of_work(work: Path) -> Site | None:
+    """The conventions that the labels of WORK were made with; None where it keeps none."""
+    path = work / "site.json"
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON", fix="run `petground label` again") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no settings", fix="run `petground label` again")
+    return site_from_mapping(values)
 
 
 def _refuse_twins(root: yaml.Node | None, name: str) -> None:

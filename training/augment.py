@@ -32,7 +32,8 @@ class AugmentConfig:
         rotate_rad: at most so far about each axis.
         scale: at most this share larger or smaller.
         shift_voxels: at most so far along each axis.
-        intensity_chance: chance of each of scaling, contrast, blur and noise.
+        intensity_chance: chance of each of scaling, contrast, blur and noise. Where the sentences tell SUV, the PET
+            gets the noise alone: the others would make what is told wrong.
         intensity_scale: PET and CT values are scaled by at most this share.
         noise: standard deviation, of the 0..1 window.
     """
@@ -47,10 +48,14 @@ class AugmentConfig:
 
 
 class Augment:
-    """image [2, Z, Y, X] and target [S, Z, Y, X] in, both changed alike out; the same seed gives the same change."""
+    """image [2, Z, Y, X] and target [S, Z, Y, X] in, both changed alike out; the same seed gives the same change.
 
-    def __init__(self, config: AugmentConfig):
+    suv_told: the sentences tell SUV, and the PET (channel 0) keeps its values but for noise.
+    """
+
+    def __init__(self, config: AugmentConfig, *, suv_told: bool = False):
         c = self._config = config
+        self._suv_told = suv_told
         self._affine = RandAffine(
             prob=c.affine_chance,
             rotate_range=(c.rotate_rad,) * 3,
@@ -69,6 +74,7 @@ class Augment:
                 RandGaussianNoise(prob=c.intensity_chance, std=c.noise),
             ]
         )
+        self._noise = RandGaussianNoise(prob=c.intensity_chance, std=c.noise)
 
     def __call__(self, image: Tensor, target: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
         return self.moved(image, target, seed=seed)[:2]
@@ -80,7 +86,12 @@ class Augment:
         channels = image.shape[0]
         both = _plain(self._affine(torch.cat([image, target])))
         image, moved = both[:channels], both[channels:].clamp(0.0, 1.0)
-        return _plain(self._intensity(image)).clamp(0.0, 1.0), _kept(moved, target), self._matrix()
+        if self._suv_told:
+            self._noise.set_random_state(seed=(seed + 2) % 2**32)
+            image = torch.cat([_plain(self._noise(image[:1])), _plain(self._intensity(image[1:]))])
+        else:
+            image = _plain(self._intensity(image))
+        return image.clamp(0.0, 1.0), _kept(moved, target), self._matrix()
 
     def margin(self, patch_zyx: Sequence[int]) -> tuple[int, ...]:
         """Voxels on each side of a patch that may be moved into it."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Estimate", "estimate", "mean_of"]
+__all__ = ["Estimate", "estimate", "estimate_weighted", "mean_of"]
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -40,20 +40,54 @@ def estimate(
     (TP, FP, FN) or a mean of (sum, count), say. Draws that leave the statistic undefined (NaN) are left out.
     """
     columns = np.asarray(columns, dtype=np.float64)
-    n = len(columns)
-    if n == 0:
+    if len(columns) == 0:
         return Estimate(None, None, None, 0)
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    value = float(statistic(columns.sum(axis=0)))
-    if not np.isfinite(value):
-        return Estimate(None, None, None, n)
-    if len(names) < 2:
-        return Estimate(value, None, None, n)
     by_patient = np.zeros((len(names), columns.shape[1]))
     np.add.at(by_patient, owner, columns)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-    low, high = np.nanpercentile(statistic(drawn @ by_patient), [50 * (1 - level), 50 * (1 + level)])
-    return Estimate(value, float(low), float(high), n)
+    value = float(statistic(columns.sum(axis=0)))
+    return _interval(value, lambda: statistic(_drawn(len(names), draws, seed) @ by_patient), owner, level)
+
+
+def estimate_weighted(
+    patients: Sequence[str],
+    statistic: Callable[[NDArray[np.float64]], float],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Estimate:
+    """As `estimate`, of a statistic that is none of sums, over the same drawings of patients.
+
+    patients: N names. statistic: how often each sentence counts [N] -> its value, NaN where undefined.
+    """
+    if not len(patients):
+        return Estimate(None, None, None, 0)
+    names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    value = float(statistic(np.ones(len(owner))))
+    return _interval(
+        value,
+        lambda: np.array([statistic(weights[owner]) for weights in _drawn(len(names), draws, seed)]),
+        owner,
+        level,
+    )
+
+
+def _drawn(patients: int, draws: int, seed: int) -> NDArray[np.float64]:
+    """[draws, patients]: how often each is drawn."""
+    drawn = np.random.default_rng(seed).multinomial(patients, np.full(patients, 1 / patients), size=draws)
+    return drawn.astype(np.float64)
+
+
+def _interval(
+    value: float, values: Callable[[], NDArray[np.float64]], owner: NDArray[np.intp], level: float
+) -> Estimate:
+    if not np.isfinite(value):
+        return Estimate(None, None, None, len(owner))
+    if not owner.any():  # one patient
+        return Estimate(value, None, None, len(owner))
+    low, high = np.nanpercentile(values(), [50 * (1 - level), 50 * (1 + level)])
+    return Estimate(value, float(low), float(high), len(owner))
 
 
 def mean_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,15 +19,18 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
 
 from petground.labeling.errors import PetgroundError
 from petground.labeling.volume import require_same_grid
+from petground.pipeline.files import sha256_of
 from petground.pipeline.nifti import read_nifti
+from petground.training.digests import Digests
 from petground.training.grid import GridSpec, mask_to_model_grid, to_model_grid
 from petground.training.patches import cut
 from petground.training.work import Exam
 
-__all__ = ["GridExam", "cache_key", "load_exam", "on_grid"]
+__all__ = ["GridExam", "cache_key", "is_on_grid", "load_exam", "on_grid", "put_on_grid"]
 
 _log = logging.getLogger(__name__)
 _VERSION = 1  # raise when preprocessing changes
@@ -70,19 +73,15 @@ class GridExam:
         return dense
 
 
-def cache_key(work: Path, exam: Exam, spec: GridSpec) -> str:
-    """Hash of the files' contents, the grid and this module's version."""
+def cache_key(work: Path, exam: Exam, spec: GridSpec, digest_of: Callable[[Path], str] = sha256_of) -> str:
+    """Hash of the files' contents, the grid and this module's version. digest_of: of a file, by its content."""
     settings = asdict(spec)
     settings.pop("patch_step")  # inference alone asks for it
     if spec.patch_zyx is None:
         settings.pop("patch_zyx")
     digest = hashlib.sha256(json.dumps([_VERSION, settings], sort_keys=True).encode())
     for path in (exam.pet_path, exam.ct_path, *(example.mask_path for example in exam.examples)):
-        digest.update(b"\0")
-        if path:
-            with (work / path).open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
+        digest.update(f"\0{digest_of(work / path) if path else ''}".encode())
     return digest.hexdigest()[:32]
 
 
@@ -121,12 +120,14 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
-def on_grid(work: Path, exam: Exam, spec: GridSpec, folder: Path) -> tuple[Exam, str]:
+def on_grid(
+    work: Path, exam: Exam, spec: GridSpec, folder: Path, digest_of: Callable[[Path], str] = sha256_of
+) -> tuple[Exam, str]:
     """The exam with those examples that have a voxel on the model's grid, maybe none, and its cache key.
 
     A label outside the grid would else teach that nothing is where the sentence tells of a lesion.
     """
-    key = cache_key(work, exam, spec)
+    key = cache_key(work, exam, spec, digest_of)
     try:
         with np.load(folder / f"{key}.npz", allow_pickle=False) as file:
             lengths = file["lengths"].tolist()  # not the image: read at every start, for every exam
@@ -136,10 +137,73 @@ def on_grid(work: Path, exam: Exam, spec: GridSpec, folder: Path) -> tuple[Exam,
     if len(kept) == len(exam.examples):
         return exam, key
     exam = replace(exam, examples=kept)
-    key = cache_key(work, exam, spec)
+    key = cache_key(work, exam, spec, digest_of)
     if kept and not (folder / f"{key}.npz").is_file():
         load_exam(work, exam, spec, folder, key=key)
     return exam, key
+
+
+def is_on_grid(work: Path, exam: Exam, spec: GridSpec, folder: Path, digests: Digests) -> bool:
+    """Whether the cache holds the exam, and all its files are known unread: then nothing is left to be made."""
+    files = [work / path for path in (exam.pet_path, exam.ct_path, *(e.mask_path for e in exam.examples)) if path]
+    return all(map(digests.knows, files)) and (folder / f"{cache_key(work, exam, spec, digests.of)}.npz").is_file()
+
+
+def put_on_grid(
+    work: Path,
+    exams: Sequence[Exam],
+    spec: GridSpec,
+    folder: Path,
+    digests: Digests,
+    *,
+    workers: int = 0,
+    tick: Callable[[str, int, int], None] | None = None,
+) -> None:
+    """`on_grid` of every exam, by `workers` processes (0: this one), with what they hashed in `digests`.
+
+    tick("exams", done, total). Errors as `load_exam`.
+    """
+    made = DataLoader(
+        _ToMake(work, exams, spec, folder, digests),
+        batch_size=None,
+        num_workers=min(workers, len(exams)),
+        collate_fn=_as_it_is,
+    )
+    try:
+        for done, (found, error) in enumerate(made, start=1):
+            digests.add(found)
+            if error is not None:
+                raise error
+            if tick is not None:
+                tick("exams", done, len(exams))
+    finally:
+        digests.save()
+
+
+class _ToMake(Dataset["tuple[dict[str, list[int | str]], PetgroundError | None]"]):
+    """Makes an exam's cached grid when it is asked for; gives what was hashed on the way, and what went wrong.
+
+    An error is given and not raised: a loader would raise another, made of its text alone.
+    """
+
+    def __init__(self, work: Path, exams: Sequence[Exam], spec: GridSpec, folder: Path, digests: Digests):
+        self.work, self.exams, self.spec, self.folder, self.digests = work, exams, spec, folder, digests
+
+    def __len__(self) -> int:
+        return len(self.exams)
+
+    def __getitem__(self, number: int) -> tuple[dict[str, list[int | str]], PetgroundError | None]:
+        error = None
+        before = set(self.digests.new)
+        try:
+            on_grid(self.work, self.exams[number], self.spec, self.folder, self.digests.of)
+        except PetgroundError as caught:
+            error = caught
+        return {place: entry for place, entry in self.digests.new.items() if place not in before}, error
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 def _make(work: Path, exam: Exam, spec: GridSpec) -> GridExam:

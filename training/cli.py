@@ -40,6 +40,10 @@ _ABOUT = (
     "a YAML file or a shipped config (demo, contextual_net_3d, ours, projections, llmseg; sgd on top of one); RUN gets "
     "checkpoints, logs and the run's settings."
 )
+_ELSEWHERE = {
+    "test": "what the run did not see is measured by petground evaluate --labels WORK --checkpoint CKPT --out DIR",
+    "predict": "an exam is answered by petground ground --exam EXAM --checkpoint CKPT --report FILE --out DIR",
+}
 _FLAG = re.compile(r"--([A-Za-z_][\w.]*)")
 _LONG_USAGE = re.compile(r"\Ausage:.*?(?=^(?:tip|error):)", re.DOTALL | re.MULTILINE)  # a hundred lines of flags
 _UNKNOWN = re.compile(r"(?:[Uu]nrecognized arguments:|Key '|Group '|option ')\s*'?(?:--)?([\w.]+)")
@@ -56,6 +60,11 @@ class _Done(Exception):  # noqa: N818 (no error)
 class TrainCLI(LightningCLI):
     """A run's folder is the trainer's default_root_dir: checkpoints/{best,last}.ckpt, and version_N for each attempt
     with metrics.csv, TensorBoard events, config.yaml, splits.json and run.json."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, less those that other commands do better."""
+        return {name: said for name, said in LightningCLI.subcommands().items() if name not in _ELSEWHERE}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Flags of the whole training that are neither the model's, the data's nor the trainer's."""
@@ -159,7 +168,7 @@ class TrainCLI(LightningCLI):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`petground train {fit,validate,test} --config FILE [--data.work DIR] [--run_dir DIR] [any Lightning flag]`.
+    """`petground train {fit,validate} --config FILE [--data.work DIR] [--run_dir DIR] [any Lightning flag]`.
 
     FILE may be the name of a shipped config, e.g. demo. `--run_dir` is short for `--trainer.default_root_dir`.
     `--ckpt_path last` goes on where the run stopped, and starts anew where there is nothing yet.
@@ -167,6 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns 0, or 2 for wrong usage. Raises PetgroundError for what the user can mend.
     """
     arguments = _expanded(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in _ELSEWHERE:
+        raise ConfigError(f"`petground train {arguments[0]}` is not there", fix=_ELSEWHERE[arguments[0]])
     reuse_memory()
     use_threads()
     try:

@@ -19,8 +19,8 @@ from scipy.stats import binomtest
 from petground.labeling.errors import InputError
 from petground.pipeline.files import write_json
 from petground.training.bootstrap import estimate
-from petground.training.compare_page import write_page
 from petground.training.metrics import RULES, f1
+from petground.training.pages import cell, write_comparison
 
 __all__ = ["compare"]
 
@@ -64,7 +64,7 @@ def compare(evaluations: list[Path], out: Path) -> int:
     rows = [_row(one, first) for one in read]
     table = {"against": first.name, "references": len(first.keys), "patients": len(set(first.patients)), "rows": rows}
     write_json(out / "compare.json", table)
-    write_page(out / "compare.html", table)
+    write_comparison(out / "compare.html", table)
     _show(Console(), table, out)
     return 0
 
@@ -104,12 +104,14 @@ def _row(one: Evaluation, first: Evaluation) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": one.name,
         "checkpoint": one.metrics.get("checkpoint"),
+        "peer": one.metrics.get("peer"),
         "f1": right["f1"],
         "mean_dice": right["mean_dice"],
         "by": {name: {k: v["f1"]["paper"] for k, v in groups.items()} for name, groups in one.metrics["by"].items()},
     }
     for key in ("left_right_confusion", "presence_auroc", "false_positives_per_absent_sentence"):
         row[key] = one.metrics.get(key)
+    row["presence_calibration_error"] = one.metrics.get("presence_calibration", {}).get("error")
     if one is not first:
         row["minus_first"] = {rule: _difference(one, first, rule) for rule in RULES}
     return row
@@ -127,27 +129,33 @@ def _difference(one: Evaluation, first: Evaluation, rule: str) -> dict[str, Any]
 
 def _show(console: Console, table: Mapping[str, Any], out: Path) -> None:
     title = f"{table['references']} references of {table['patients']} patients; differences against {table['against']}"
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("model", "F1 (paper)", "F1 (overlap)", "difference", "McNemar p"):
-        shown.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    found = _table(title, "F1 (paper)", "F1 (overlap)", "difference", "McNemar p")
+    says_no = _table("sides, and whether it says no", "other side", "false alarms", "AUROC", "calibration error")
     for row in table["rows"]:
         against = row.get("minus_first", {}).get("paper")
-        shown.add_row(
+        found.add_row(
             row["name"],
-            cell(row["f1"]["paper"]),
-            cell(row["f1"]["overlap"]),
-            "" if against is None else cell(against["f1"], sign=True),
+            _lines(row["f1"]["paper"]),
+            _lines(row["f1"]["overlap"]),
+            "" if against is None else _lines(against["f1"], sign=True),
             "" if against is None else f"{against['mcnemar_p']:.3g}",
         )
-    console.print(shown)
+        names = ("left_right_confusion", "false_positives_per_absent_sentence", "presence_auroc")
+        says_no.add_row(row["name"], *(_lines(row[key]) for key in (*names, "presence_calibration_error")))
+    console.print(found)
+    console.print(says_no)
     for name in ("compare.json", "compare.html"):
         console.print(f"  {out / name}", highlight=False, soft_wrap=True)
 
 
-def cell(figure: Mapping[str, Any], *, sign: bool = False) -> str:
-    """An estimate as a person reads it: 0.83 (0.78-0.89)."""
-    if figure["value"] is None:
-        return "-"
-    plus = "+" if sign else ""
-    value = f"{figure['value']:{plus}.2f}"
-    return value if figure["low"] is None else f"{value} ({figure['low']:{plus}.2f} to {figure['high']:{plus}.2f})"
+def _table(title: str, *columns: str) -> Table:
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    shown.add_column("model", overflow="fold")
+    for name in columns:
+        shown.add_column(name, justify="right", no_wrap=True)
+    return shown
+
+
+def _lines(figure: Mapping[str, Any] | float | None, *, sign: bool = False) -> str:
+    """A figure above its interval: side by side they do not fit a terminal."""
+    return cell(figure, sign).replace(" (", "\n").rstrip(")")

@@ -1,15 +1,92 @@
-"""Controls that show whether a model reads: the same references with another exam's sentence."""
+"""What is asked of a model for each reference, and the controls that show whether it reads."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["shuffled_among_exams"]
+from petground.training.places import Place, may_be_here
+from petground.training.references import Reference
+from petground.training.work import names_one_side, swap_sides
+
+__all__ = ["Question", "Questions", "absent_sentences", "questions", "shuffled_among_exams"]
 
 TRIES = 32  # drawings looked at for one in which few sentences happen to be worded like the right one
+
+
+class Question(NamedTuple):
+    """prompt: what is read. slice, series: where its report says that the finding lies; None: not told."""
+
+    prompt: str
+    slice: int | None = None
+    series: int | None = None
+
+
+class Questions(NamedTuple):
+    """asked: run -> what each reference is asked, None where it has no sentence. nowhere: of the runs "shuffled" and
+    "swapped" the references whose question is about nothing there."""
+
+    asked: dict[str, list[Question | None]]
+    nowhere: dict[str, list[int]]
+
+
+def questions(
+    references: Sequence[Reference], here: Mapping[str, Collection[Place]], *, controls: bool = True, seed: int = 0
+) -> Questions:
+    """The right sentences; with controls also another exam's, the other side's and an empty one.
+
+    here: by exam every place at which there may be a lesion (`references.places_here`).
+    """
+    right = [None if r.prompt is None else Question(r.prompt, r.slice, r.series) for r in references]
+    asked: dict[str, list[Question | None]] = {"right": right}
+    nowhere: dict[str, list[int]] = {}
+    if not controls:
+        return Questions(asked, nowhere)
+    known = [i for i, question in enumerate(right) if question is not None]
+    drawn = shuffled_among_exams([references[i].exam_id for i in known], [_prompt(right[i]) for i in known], seed=seed)
+    if drawn is not None:
+        donors = list(range(len(references)))
+        for i, donor in zip(known, drawn, strict=True):
+            donors[i] = known[donor]
+        asked["shuffled"] = [right[donor] for donor in donors]
+        nowhere["shuffled"] = absent_sentences(references, donors, here)
+    swapped = [_swapped(r, here.get(r.exam_id, ())) for r in references]
+    asked["swapped"] = [
+        q and q._replace(prompt=other) if other else None for q, other in zip(right, swapped, strict=True)
+    ]
+    nowhere["swapped"] = [i for i, question in enumerate(asked["swapped"]) if question is not None]
+    asked["empty"] = [None if question is None else Question("") for question in right]
+    return Questions(asked, nowhere)
+
+
+def absent_sentences(
+    references: Sequence[Reference], donors: Sequence[int], here: Mapping[str, Collection[Place]]
+) -> list[int]:
+    """References whose shuffled sentence is of a place at which surely nothing is told of in their own exam.
+
+    Only what the reports tell is known: a lesion that no report mentions may still lie there.
+    """
+    return [
+        i
+        for i, donor in enumerate(donors)
+        if references[donor].site and not may_be_here(references[donor].place, here.get(references[i].exam_id, ()))
+    ]
+
+
+def _swapped(reference: Reference, here: Collection[Place]) -> str | None:
+    """The sentence about the other side; None where it names not just its own, or there may be a lesion there."""
+    prompt, (site, side) = reference.prompt, reference.place
+    other = {"left": "right", "right": "left"}.get(side)
+    if prompt is None or other is None or not site or not names_one_side(prompt) or side not in prompt.lower():
+        return None
+    return None if may_be_here((site, other), here) else swap_sides(prompt)
+
+
+def _prompt(question: Question | None) -> str:
+    return "" if question is None else question.prompt
 
 
 def shuffled_among_exams(exams: Sequence[str], prompts: Sequence[str], *, seed: int = 0) -> list[int] | None:

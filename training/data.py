@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
+from rich.console import Console
 from torch.utils.data import DataLoader
 
 from petground.labeling.errors import ConfigError, InputError
+from petground.pipeline.progress import progress
 from petground.pipeline.prompts import PromptMode
 from petground.pipeline.schemas import read_table
 from petground.pipeline.splits import Splits, read_splits, split_patients, write_splits
 from petground.training.augment import Augment, AugmentConfig
-from petground.training.cache import on_grid
+from petground.training.cache import is_on_grid, on_grid, put_on_grid
 from petground.training.dataset import EpochSampler, ExamDataset, Item, ShareSampler, collate
+from petground.training.digests import Digests
 from petground.training.grid import GridSpec
 from petground.training.work import Exam, read_exams, swap_sides
 
@@ -48,7 +51,7 @@ class GroundingData(pl.LightningDataModule):
         foreground_fraction: with patches, the share of them that is laid around the finding of one of the sentences;
             the others lie anywhere.
         cache: folder of exams on the model's grid and of sentences' token states; WORK/cache by default.
-        workers: loader processes; 0 loads in the main process.
+        workers: loader processes, in training and when exams are put on the grid; 0 loads in the main process.
         seed: of the split and of everything random in the loading.
     """
 
@@ -113,9 +116,12 @@ class GroundingData(pl.LightningDataModule):
         return grid
 
     def prepare_data(self) -> None:
-        """Puts every exam on the model's grid, once, on one process."""
-        for exam in self._exams():
-            on_grid(self.work, exam, self.model_grid, self.cache / "grids")
+        """Puts every exam on the model's grid, once, by `workers` processes."""
+        grids, digests = self.cache / "grids", self._digests()
+        exams = [exam for exam in self._exams() if not is_on_grid(self.work, exam, self.model_grid, grids, digests)]
+        if exams:
+            with progress(Console(stderr=True)) as tick:
+                put_on_grid(self.work, exams, self.model_grid, grids, digests, workers=self.workers, tick=tick)
 
     def setup(self, stage: str) -> None:
         """Reads the tables and splits by patient; writes splits.json into the run's folder when training."""
@@ -143,14 +149,20 @@ class GroundingData(pl.LightningDataModule):
 
     def _on_grid(self, exams: Sequence[Exam]) -> list[Exam]:
         """Exams with the labels that lie on the model's grid; those without any are left out, and it is told."""
-        found = []
+        found, digests = [], self._digests()
         for whole in exams:
-            exam, self._keys[whole.exam_id] = on_grid(self.work, whole, self.model_grid, self.cache / "grids")
+            exam, key = on_grid(self.work, whole, self.model_grid, self.cache / "grids", digests.of)
+            self._keys[whole.exam_id] = key
             for lost in sorted({e.finding_id for e in whole.examples} - {e.finding_id for e in exam.examples}):
                 _log.warning("%s: label %s lies outside the model's grid and is left out", exam.exam_id, lost)
             if exam.examples:
                 found.append(exam)
+        digests.save()
         return found
+
+    def _digests(self) -> Digests:
+        """Of WORK's files, as earlier starts found them: an image that is as it was is not read again."""
+        return Digests(self.cache / "digests.json")
 
     def _given_split(self, path: Path) -> Splits:
         """An earlier split, less the exams that have lost their last label since, in review say."""
@@ -183,6 +195,9 @@ class GroundingData(pl.LightningDataModule):
         dataset = self._dataset("train", training=True)
         rank, processes = self._process()
         step = min(self.exams_per_step, len(dataset) // processes)
+        if 0 < step < self.exams_per_step:
+            told = "%d exams train on %d devices: exams_per_step is %d here, not %d"
+            _log.warning(told, len(dataset), processes, step, self.exams_per_step)
         if not step:
             raise ConfigError(f"{len(dataset)} exams train on {processes} devices", fix="take fewer --trainer.devices")
         sampler = EpochSampler(len(dataset), self.seed, rank=rank, processes=processes, step=step)
@@ -204,15 +219,14 @@ class GroundingData(pl.LightningDataModule):
         sampler = ShareSampler(len(dataset), rank=rank, processes=processes) if processes > 1 else None
         return [DataLoader(dataset, batch_size=1, sampler=sampler, num_workers=self.workers, collate_fn=collate)]
 
-    def test_dataloader(self) -> list[DataLoader[Item]]:
-        """The validating exams."""
-        return self.val_dataloader()
-
     def _process(self) -> tuple[int, int]:
         """Which of how many training processes this is."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _dataset(self, name: str, *, training: bool) -> ExamDataset:
+        augment = None
+        if training and self.augment is not None:
+            augment = Augment(self.augment, suv_told=self.prompt in ("words+suv", "all"))
         return ExamDataset(
             self.work,
             [self.exams[exam_id] for exam_id in self.split[name]],
@@ -225,7 +239,7 @@ class GroundingData(pl.LightningDataModule):
             absent_fraction=self.absent_fraction,
             swapped_fraction=self.swapped_fraction,
             place_fraction=self.place_fraction if training else 0.0,
-            augment=Augment(self.augment) if training and self.augment is not None else None,
+            augment=augment,
             foreground_fraction=self.foreground_fraction,
             seed=self.seed,
         )

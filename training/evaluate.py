@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,28 +17,31 @@ from rich.table import Table
 
 from petground.labeling.body import right_of_midline_mm
 from petground.labeling.errors import ConfigError, InputError, PetgroundError
+from petground.labeling.site import Site
 from petground.labeling.volume import Unit, Volume, require_same_grid
-from petground.pipeline.files import sha256_of, write_csv, write_json
+from petground.pipeline.dates import iso_date
+from petground.pipeline.files import write_csv, write_json
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.progress import progress
 from petground.pipeline.schemas import read_table
-from petground.pipeline.splits import patient_hash
-from petground.training.controls import shuffled_among_exams
+from petground.pipeline.settings_file import site_of_work
+from petground.pipeline.splits import patient_hash, read_splits
+from petground.training.controls import Question, questions
 from petground.training.figures import Answers, figures_of
 from petground.training.metrics import RULES, Component, Score, missed, score_component, size_class, uptake_class
+from petground.training.pages import SAYS_NO, cell, write_evaluation
 from petground.training.plots import logs_of_run, plot_dice, plot_precision_recall, plot_training
-from petground.training.references import Reference, from_labels, from_truth
-from petground.training.work import names_one_side, swap_sides
+from petground.training.references import Reference, from_labels, from_truth, places_here
 
 __all__ = ["evaluate"]
 
-Prompts = Mapping[str, Sequence[str | None]]  # run -> the sentence each reference gets; None: there is none
+Asked = Mapping[str, Sequence[Question | None]]  # run -> what each reference is asked; None: there is no sentence
 Split = Literal["train", "val", "test", "all"]
 
 
 def evaluate(
     labels: Path,
-    checkpoint: Path,
+    checkpoint: Path | None,
     out: Path,
     *,
     truth: Path | None = None,
@@ -45,54 +49,71 @@ def evaluate(
     controls: bool = True,
     device: str = "auto",
     seed: int = 0,
+    peer: Literal["voxtell"] | None = None,
+    peer_python: Path | None = None,
+    peer_model: Path | None = None,
+    peer_image: Literal["pet", "ct"] | None = None,
+    splits: Path | None = None,
 ) -> int:
-    """Measures a checkpoint: F1, Dice, precision-recall, and two controls that show whether the text is used.
+    """Measures a checkpoint or a peer: F1, Dice, precision-recall, and controls that show whether the text is used.
 
-    Writes OUT/metrics.json, predictions.csv (a row per reference), precision_recall.png, dice.png and, when the run's
-    metrics.csv lies beside the checkpoint, training.png.
+    Writes OUT/metrics.json, evaluation.html, predictions.csv (a row per reference), precision_recall.png, dice.png and,
+    when the run's metrics.csv lies beside the checkpoint, training.png. Sentences are asked as `petground ground` does.
 
     Args:
         labels: Folder of `petground label` (WORK): its labels are what the masks are measured against.
-        checkpoint: A .ckpt file of `petground train`.
+        checkpoint: A .ckpt file of `petground train`; needed unless a peer is asked.
         out: Folder for figures, plots and the table.
         truth: Folder of `petground phantom`: measure against its true masks instead of the weak labels.
         split: Which exams: train or val of the run, test (those that the run never saw), or all.
-        controls: Also run with sentences shuffled among exams and with an empty sentence.
+        controls: Also run with sentences shuffled among exams, about the other side, and with an empty sentence.
         device: auto, cpu, cuda, mps.
         seed: Of the shuffling and of the intervals' drawings.
+        peer: Measure this model instead of a checkpoint (docs/peers.md).
+        peer_python: The Python of the environment that the peer is installed in; default: this one.
+        peer_model: Folder of the peer's model; default: $VOXTELL_MODEL, else what the peer fetches.
+        peer_image: What the peer reads: pet [SUVbw] (default) or ct [HU].
+        splits: splits.json of a run: a peer is measured on the exams that this run's --split names. A checkpoint
+            knows its own.
     """
-    from petground.training.inference import load_module
-
+    if splits is not None and peer is None:
+        raise ConfigError("--splits is for a peer: a checkpoint knows its own", fix="leave it out")
     started = time.monotonic()
     console = Console()
-    module = load_module(checkpoint, device=device)
-    exams = _exams_of(labels, module.provenance, split, console)
-    read = {"prompt": getattr(module, "prompt", "words")}
-    references = from_truth(labels, truth, exams, **read) if truth is not None else from_labels(labels, exams, **read)
+    by = pkgutil.resolve_name("petground.pipeline.ground_by:chosen")(  # by string: see there
+        peer, checkpoint, device, None, (peer_python, peer_model, peer_image)
+    )
+    exams = _exams_of(labels, by.provenance if splits is None else {"splits": _splits(splits, labels)}, split, console)
+    references = (
+        from_truth(labels, truth, exams, prompt=by.reads)
+        if truth is not None
+        else from_labels(labels, exams, prompt=by.reads)
+    )
     if not references:
         raise InputError(
             f"no {'reported lesion' if truth else 'label'} among the exams of split '{split}'",
             fix="try --split all, or look into summary.json of the labelling run",
         )
-    prompts, donors = _prompts(references, controls, seed)
-    answers = _answer_all(module, labels, references, prompts, console)
-    asked = {run: [sentence is not None for sentence in said] for run, said in prompts.items()}
+    asked = questions(references, places_here(labels, references, truth), controls=controls, seed=seed)
+    answers = _answer_all(by, labels, references, asked.asked, console)
     figures = {
-        "checkpoint": {"file": checkpoint.name, "sha256": sha256_of(checkpoint)},
+        "checkpoint": None if checkpoint is None else {"file": checkpoint.name, "sha256": by.facts["sha256"]},
+        "peer": None if peer is None else by.facts,
         "split": split,
-        "threshold": module.threshold,
+        "threshold": by.facts.get("threshold"),
         "measured_against": "truth" if truth is not None else "weak labels",
         "references": len(references),
         "exams": len({r.exam_id for r in references}),
         "patients": len({r.patient_id for r in references}),
         "without_sentence": sum(r.prompt is None for r in references),
-        **figures_of(references, answers, donors, asked),
+        **figures_of(references, answers, asked.nowhere, presence=peer is None),
         "seconds": round(time.monotonic() - started, 1),
     }
     write_json(out / "metrics.json", figures)
     write_csv(out / "predictions.csv", _rows(references, answers))
     drawn = _draw(out, checkpoint, references, answers["right"])
-    _show(console, figures, [out / "metrics.json", out / "predictions.csv", *drawn])
+    write_evaluation(out / "evaluation.html", figures, drawn)
+    _show(console, figures, [out / "evaluation.html", out / "metrics.json", out / "predictions.csv", *drawn])
     return 0
 
 
@@ -100,14 +121,18 @@ def _exams_of(labels: Path, provenance: Mapping[str, Any], split: str, console: 
     """Exam ids of a split, or None for all: asked for, or the run saw none of these exams and patients.
 
     provenance: the run's, as its checkpoint holds it. "test" is every exam of a patient that no fit of these weights
-    trained or validated on, here or in another folder; "val" leaves out what an earlier fit trained on.
+    trained or validated on, here or in another folder, so those that a run kept for it; "val" leaves out what an
+    earlier fit trained on.
     """
     patient_of = {r["exam_id"]: r["patient_id"] or r["exam_id"] for r in read_table(labels / "exams.parquet", "exams")}
     if split == "all":
         return None
     splits: Mapping[str, Sequence[str]] = provenance.get("splits") or {}
+    if not provenance:
+        console.print("All exams are measured.", highlight=False)
+        return None
     trained = {*splits.get("train", ()), *provenance.get("trained_on", ())}
-    exams = trained.union(*splits.values(), provenance.get("validated_on", ()))
+    exams = trained.union(splits.get("val", ()), provenance.get("validated_on", ()))
     hashes = {*provenance.get("trained_patients", ()), *provenance.get("validated_patients", ())}
     hashes |= {patient_hash(patient_of[exam]) for exam in exams & patient_of.keys()}
     seen = {exam for exam, patient in patient_of.items() if exam in exams or patient_hash(patient) in hashes}
@@ -126,43 +151,18 @@ def _exams_of(labels: Path, provenance: Mapping[str, Any], split: str, console: 
     return set(splits[split]) - (trained if split == "val" else set())
 
 
-def _prompts(references: Sequence[Reference], controls: bool, seed: int) -> tuple[Prompts, list[int] | None]:
-    """What is asked for each reference in each run, and whose sentence it gets when shuffled."""
-    right = [r.prompt for r in references]
-    if not controls:
-        return {"right": right}, None
-    prompts: dict[str, list[str | None]] = {"right": right}
-    known = [i for i, prompt in enumerate(right) if prompt is not None]
-    drawn = shuffled_among_exams([references[i].exam_id for i in known], [right[i] or "" for i in known], seed=seed)
-    donors = None
-    if drawn is not None:
-        donors = list(range(len(references)))
-        for i, donor in zip(known, drawn, strict=True):
-            donors[i] = known[donor]
-        prompts["shuffled"] = [right[donors[i]] for i in range(len(references))]
-    prompts["swapped"] = _swapped(references)
-    prompts["empty"] = [None if prompt is None else "" for prompt in right]
-    return prompts, donors
-
-
-def _swapped(references: Sequence[Reference]) -> list[str | None]:
-    """Each sentence that names one side, about the other side, where its report tells of no lesion there."""
-    told = {(r.exam_id, (r.site or "").lower(), r.laterality) for r in references}
-    swapped: list[str | None] = []
-    for r in references:
-        other = {"left": "right", "right": "left"}.get(r.laterality or "")
-        one_side = r.prompt is not None and names_one_side(r.prompt)
-        absent = other is not None and (r.exam_id, (r.site or "").lower(), other) not in told
-        swapped.append(swap_sides(r.prompt) if one_side and absent and r.prompt is not None else None)
-    return swapped
+def _splits(path: Path, labels: Path) -> Mapping[str, Sequence[str]]:
+    rows = read_table(labels / "exams.parquet", "exams")
+    return read_splits(path, {row["exam_id"]: row["patient_id"] or row["exam_id"] for row in rows})
 
 
 def _answer_all(
-    module: Any, work: Path, references: Sequence[Reference], prompts: Prompts, console: Console
+    by: Any, work: Path, references: Sequence[Reference], asked: Asked, console: Console
 ) -> dict[str, list[Score]]:
     """Every run's score of every reference; an exam is read and encoded once for all its sentences."""
     files = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
-    answers: dict[str, list[Score]] = {run: [missed()] * len(references) for run in prompts}
+    answers: dict[str, list[Score]] = {run: [missed()] * len(references) for run in asked}
+    site = site_of_work(work) or Site()
     by_exam: dict[str, list[int]] = {}
     for i, reference in enumerate(references):
         by_exam.setdefault(reference.exam_id, []).append(i)
@@ -172,31 +172,39 @@ def _answer_all(
             if row["pet_path"] is not None:  # else the labelling run could not read it: its lesions are missed
                 pet = _read(work / row["pet_path"], "SUVbw", exam_id)
                 ct = _read(work / row["ct_path"], "HU", exam_id) if row["ct_path"] else None
-                for run, i, score in _answer_exam(module, pet, ct, [(i, references[i]) for i in members], prompts):
+                counted = site.for_exam(row["scanner"], iso_date(row["study_date"]))
+                for run, i, score in _answer_exam(by, pet, ct, counted, {i: references[i] for i in members}, asked):
                     answers[run][i] = score
             tick("exams", done, len(by_exam))
     return answers
 
 
 def _answer_exam(
-    module: Any, pet: Volume, ct: Volume | None, references: Sequence[tuple[int, Reference]], prompts: Prompts
+    by: Any, pet: Volume, ct: Volume | None, site: Site, references: Mapping[int, Reference], asked: Asked
 ) -> Iterator[tuple[str, int, Score]]:
-    """(run, reference's number, score) of one exam; each distinct sentence is decoded once."""
-    from petground.training.inference import ground_volumes
+    """(run, reference's number, score) of one exam; each distinct question is asked once, as `petground ground` asks.
 
-    masks = {i: _reference_mask(pet, reference) for i, reference in references}
-    asked: dict[str, list[tuple[str, int]]] = {}
-    for run, sentences in prompts.items():
-        for i, _ in references:
-            sentence = sentences[i]
-            if sentence is not None:
-                asked.setdefault(sentence, []).append((run, i))
-    suv = {i: r.suv for i, r in references}
-    for answer in ground_volumes(module, pet, ct, list(asked)):
-        component = Component(answer.mask, answer.presence)
+    Without a presence of its own an answer's is 1, that of an empty one 0.
+    """
+    one = pkgutil.resolve_name("petground.pipeline.ground_by:Asked")
+    masks = {i: _reference_mask(pet, reference) for i, reference in references.items()}
+    runs: dict[Question, list[tuple[str, int]]] = {}
+    for run, questions_of in asked.items():
+        for i in references:
+            question = questions_of[i]
+            if question is not None:
+                runs.setdefault(question, []).append((run, i))
+    wanted = [one("", "", q.prompt, None, q.slice, series=q.series) for q in runs]
+    case = next(iter(references.values())).exam_id
+    answers = by.answers(pet, ct, site, wanted, case, lambda what, done, total: None)
+    for question, answer in zip(runs, answers, strict=True):
+        presence = float(answer.mask.any()) if answer.presence is None else answer.presence
+        component = Component(answer.mask, presence)
         right_mm = None if answer.voxel_ijk is None else right_of_midline_mm(answer.voxel_ijk, pet, ct)
-        for run, i in asked[answer.sentence]:
-            score = score_component(component, masks[i], pet.array, suv_reference=suv[i], voxel_ml=pet.voxel_ml)
+        for run, i in runs[question]:
+            score = score_component(
+                component, masks[i], pet.array, suv_reference=references[i].suv, voxel_ml=pet.voxel_ml
+            )
             yield run, i, replace(score, right_mm=right_mm)
 
 
@@ -250,11 +258,11 @@ def _rows(references: Sequence[Reference], answers: Answers) -> list[dict[str, A
     return rows
 
 
-def _draw(out: Path, checkpoint: Path, references: Sequence[Reference], right: Sequence[Score]) -> list[Path]:
+def _draw(out: Path, checkpoint: Path | None, references: Sequence[Reference], right: Sequence[Score]) -> list[Path]:
     plot_precision_recall(out / "precision_recall.png", references, right)
     plot_dice(out / "dice.png", references, right)
     drawn = [out / "precision_recall.png", out / "dice.png"]
-    if plot_training(out / "training.png", logs_of_run(checkpoint)):
+    if checkpoint is not None and plot_training(out / "training.png", logs_of_run(checkpoint)):
         drawn.append(out / "training.png")
     return drawn
 
@@ -267,14 +275,10 @@ def _show(console: Console, figures: Mapping[str, Any], files: Sequence[Path]) -
         table.add_column(name, justify="left" if name == "sentence" else "right", no_wrap=True)
     for run, values in figures["runs"].items():
         cells = (values["f1"]["paper"], values["f1"]["overlap"], values["mean_dice"])
-        table.add_row(run, *(_cell(c) for c in cells))
+        table.add_row(run, *(cell(c) for c in cells))
     console.print(table)
+    for key, words in SAYS_NO.items():
+        if key in figures:
+            console.print(f"{words}: {cell(figures[key])}", highlight=False)
     for path in files:
         console.print(f"  {path}", highlight=False, soft_wrap=True)
-
-
-def _cell(estimate: Mapping[str, float | None]) -> str:
-    if estimate["value"] is None:
-        return "-"
-    interval = "" if estimate["low"] is None else f" ({estimate['low']:.2f}-{estimate['high']:.2f})"
-    return f"{estimate['value']:.2f}{interval}"

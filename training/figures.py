@@ -9,31 +9,32 @@ from typing import Any
 import numpy as np
 
 from petground.labeling.body import towards_side_mm
+from petground.pipeline.sides import CLEAR_SIDE_MM
 from petground.training.bootstrap import Estimate, estimate, mean_of
 from petground.training.metrics import RULES, Score, counts, f1, precision_recall, size_class, uptake_class
 from petground.training.presence import auroc, calibration
 from petground.training.references import Reference
 
-__all__ = ["absent_sentences", "figures_of"]
+__all__ = ["figures_of"]
 
 SITE_COUNT = 5  # fewer references of a site tell nothing by themselves
-SIDE_MM = 10.0  # nearer to the midline, lesions lie across it
 Answers = Mapping[str, Sequence[Score]]  # run -> one score per reference
 
 
 def figures_of(
     references: Sequence[Reference],
     answers: Answers,
-    donors: Sequence[int] | None,
-    asked: Mapping[str, Sequence[bool]] | None = None,
+    nowhere: Mapping[str, Sequence[int]],
+    *,
+    presence: bool = True,
 ) -> dict[str, Any]:
     """All figures of an evaluation as JSON.
 
-    answers: "right" and, with controls, "shuffled", "swapped" and "empty"; donors: whose sentence each reference got
-    when shuffled; asked: of each run whether the reference had a sentence at all, needed with "swapped". `f1` are
-    plain numbers by the paper's rule, `f1_overlap` by overlap alone; presence_auroc and presence_calibration compare
-    right sentences with those about nothing there; everything else is an estimate {value, low, high, n}: 95 % bootstrap
-    interval over patients, n references.
+    answers: "right" and, with controls, "shuffled", "swapped" and "empty"; nowhere: of shuffled and swapped the
+    references whose sentence is about nothing there (`controls.questions`); presence: whether a presence is told. `f1`
+    and `f1_overlap` (by overlap alone), counts, medians and average_precision are plain numbers, everything else is an
+    estimate {value, low, high, n}: 95 % bootstrap interval over patients, n references. presence_auroc and
+    presence_calibration compare right sentences with those about nothing there.
     """
     patients = [r.patient_id for r in references]
 
@@ -42,7 +43,6 @@ def figures_of(
 
     everything = range(len(references))
     runs = {run: of(everything, run) for run in answers if run != "swapped"}  # those have nothing to hit
-    asked = asked or {}
     groups: dict[str, Callable[[Reference], str]] = {
         "tracer": lambda r: r.tracer,
         "size": lambda r: size_class(r.volume_ml),
@@ -62,24 +62,18 @@ def figures_of(
         "average_precision": {rule: precision_recall(answers["right"], rule).average_precision for rule in RULES},
         "left_right_confusion": _confusion(references, answers["right"]),
     }
-    absent_presence: list[float] = []
+    said = [(answers["right"][i].presence, True, patients[i]) for i in everything if references[i].prompt is not None]
     if "shuffled" in answers:
         figures["right_minus_shuffled"] = {
             rule: _difference(answers["right"], answers["shuffled"], patients, rule) for rule in RULES
         }
-        absent = absent_sentences(references, donors or [])
-        figures["false_positives_per_absent_sentence"] = _answered(answers["shuffled"], patients, absent)
-        absent_presence += [answers["shuffled"][i].presence for i in absent]
-    if "swapped" in answers:
-        mirrored = [i for i in everything if asked["swapped"][i]]
-        figures["false_positives_per_swapped_sentence"] = _answered(answers["swapped"], patients, mirrored)
-        absent_presence += [answers["swapped"][i].presence for i in mirrored]
-    there = [answers["right"][i].presence for i in everything if references[i].prompt is not None]
-    if absent_presence:
-        figures["presence_auroc"] = auroc(there, absent_presence)
-        figures["presence_calibration"] = calibration(
-            [*there, *absent_presence], [True] * len(there) + [False] * len(absent_presence)
-        )
+    for run, name in (("shuffled", "absent"), ("swapped", "swapped")):
+        if run in answers:
+            figures[f"false_positives_per_{name}_sentence"] = _answered(answers[run], patients, nowhere[run])
+            said += [(answers[run][i].presence, False, patients[i]) for i in nowhere[run]]
+    if presence and not all(there for _, there, _ in said):
+        figures["presence_auroc"] = auroc(*zip(*said, strict=True)).as_json()
+        figures["presence_calibration"] = calibration(*zip(*said, strict=True))
     if "empty" in answers:
         asked = [i for i in everything if references[i].prompt is not None]
         figures["false_positives_per_empty_sentence"] = _answered(answers["empty"], patients, asked)
@@ -93,28 +87,14 @@ def _site_names(references: Sequence[Reference]) -> Callable[[Reference], str]:
 
 
 def _confusion(references: Sequence[Reference], right: Sequence[Score]) -> dict[str, Any]:
-    """Of answers to sentences that name a side, how many lie on the other one, SIDE_MM or more from the midline."""
+    """Of answers to sentences that name a side, how many lie CLEAR_SIDE_MM or more on the other one."""
     rows, patients = [], []
     for reference, score in zip(references, right, strict=True):
         into = towards_side_mm(score.right_mm, reference.laterality)
         if into is not None:
-            rows.append([float(into <= -SIDE_MM), 1.0])
+            rows.append([float(into <= -CLEAR_SIDE_MM), 1.0])
             patients.append(reference.patient_id)
     return estimate(np.array(rows), patients, mean_of).as_json() if rows else Estimate(None, None, None, 0).as_json()
-
-
-def absent_sentences(references: Sequence[Reference], donors: Sequence[int]) -> list[int]:
-    """References whose shuffled sentence names a place and side at which their own exam has no reference.
-
-    Only what the reports tell is known: a lesion that no report mentions may still lie there.
-    """
-    present = {(r.exam_id, r.site, r.laterality) for r in references}
-    absent = []
-    for i, donor in enumerate(donors):
-        told = references[donor]
-        if told.site is not None and (references[i].exam_id, told.site, told.laterality) not in present:
-            absent.append(i)
-    return absent
 
 
 def _run_figures(scores: Sequence[Score], patients: Sequence[str]) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def ground_volumes(
     near_mm: Sequence[tuple[float, float] | None] | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> Iterator[Grounding]:
-    """Answers to `sentences`, in order, one at a time: only one full-resolution map is held at once.
+    """Answers to `sentences`, in order, one at a time: of full resolution one map is held at once. Those on the
+    model's grid lie in memory, or in a temporary file where they are more than `sliding.IN_MEMORY`.
 
     module: from `load_module`. pet in SUVbw, ct in HU on its own grid, or None. The image is encoded once; equal
     sentences are decoded once. `threshold` is the probability above which a voxel is marked, None for the module's own,

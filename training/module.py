@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from numpy.typing import NDArray
 from torch import Tensor
@@ -29,10 +31,11 @@ from petground.training.hits import Hits, count_hits
 from petground.training.inference import Prediction
 from petground.training.losses import LossConfig, deep_loss, losses_by_exam
 from petground.training.metrics import PROBABILITY
-from petground.training.optimizers import OptimizerConfig, make_optimizer, parameter_groups, steps_of
+from petground.training.optimizers import OptimizerConfig, gradient_norm, make_optimizer, parameter_groups, steps_of
 from petground.training.plans import PlansConfig, require_fit, resolve, with_spacing
 from petground.training.predict import answers_to, predict
 from petground.training.provenance import data_hashes, git_state, versions
+from petground.training.runtime import of_all_processes
 
 __all__ = ["GroundingModule", "OptimizerConfig"]
 
@@ -88,6 +91,7 @@ class GroundingModule(pl.LightningModule):
         self.text_model = build_text_model(self.text_config)
         self.compile_steps = compile
         self._steps: Steps | None = None
+        self._in_step: list[str] = []  # exams whose gradients go into the next step
         self.provenance: dict[str, Any] = {}
         self._hits = self._no_hits()
         self._validation = torch.zeros(2)  # sum of the exams' losses, exams
@@ -132,6 +136,10 @@ class GroundingModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Reads every sentence once, before the first step, where nothing in the reading is trained."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy) and self.net_config.idle:
+            # it would wait for ever for gradients of parameters that have none in a step
+            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         data = getattr(self.trainer, "datamodule", None)
         frozen = self.text_model is None and learned_prompts(self.net) is None
         if data is not None and hasattr(data, "prompts") and frozen:
@@ -157,6 +165,7 @@ class GroundingModule(pl.LightningModule):
         self.provenance["git"] = git_state()
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
+        self._in_step += batch["exam_id"]
         each = self._losses_by_exam(batch)
         finite = torch.isfinite(each["loss"].detach()).tolist()
         if not all(finite):
@@ -170,6 +179,20 @@ class GroundingModule(pl.LightningModule):
         losses = {name: values.mean() for name, values in each.items()}
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=1, sync_dist=True)
         return losses["loss"]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stops before gradients that are not finite are made weights: the loss alone tells of it a step too late."""
+        exams, self._in_step = self._in_step, []
+        norm = gradient_norm(optimizer)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if math.isfinite(norm) or (scaler is not None and scaler.get_scale() >= 1.0):
+            return  # in float16 a scale that is too large overflows: the scaler leaves such a step out and lowers it
+        raise PetgroundError(
+            f"the norm of the gradient is {norm} at step {self.global_step}, though the loss is finite",
+            case=", ".join(of_all_processes(exams)),  # their gradients are summed: whose it is cannot be told
+            fix="lower the learning rate, or look at these exams' images and labels",
+            reason="not_finite",
+        )
 
     def on_validation_epoch_start(self) -> None:
         self._hits = self._no_hits()
@@ -212,10 +235,6 @@ class GroundingModule(pl.LightningModule):
 
     def _no_hits(self) -> dict[tuple[float, float], Hits]:
         return {(threshold, presence): Hits() for threshold in THRESHOLDS for presence in self._presences}
-
-    test_step = validation_step
-    on_test_epoch_start = on_validation_epoch_start
-    on_test_epoch_end = on_validation_epoch_end
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         parts = [(self.net, 1.0), (self.text_model, self.text_config.lr_factor)]

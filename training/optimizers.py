@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from petground.labeling.errors import ConfigError
 
-__all__ = ["OptimizerConfig", "make_optimizer", "parameter_groups", "steps_of"]
+__all__ = ["OptimizerConfig", "gradient_norm", "make_optimizer", "parameter_groups", "steps_of"]
 
 # what a recipe takes where the config says nothing. sgd: nnU-Net's (Isensee et al., Nature Methods 2021, and its
 # nnUNetTrainer: lr 0.01, momentum 0.99 with Nesterov, weight decay 3e-5, (1 - done) ** 0.9, no warm-up)
@@ -132,3 +132,9 @@ def parameter_groups(config: OptimizerConfig, parts: Sequence[tuple[nn.Module | 
             if params:
                 groups.append({"params": params, "weight_decay": decay, "lr": config.peak * share})
     return groups
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer) -> float:
+    """Of all gradients that the optimizer would step by; not finite when one of them is not."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))

@@ -36,7 +36,8 @@ class PlansConfig:
     Args:
         file: plans.json of nnunetv2's planner: `petground plans`, or a file of nnUNet_preprocessed.
         configuration: of the plans, e.g. 3d_fullres or 3d_lowres.
-        fusion_stages: decoder stages that read the text; null: the three coarsest, but never the full resolution.
+        fusion_stages: decoder stages that read the text; null: the three coarsest, but never the full resolution;
+            none ([]) leaves the plain network, which reads nothing.
     """
 
     file: Path
@@ -69,7 +70,8 @@ def resolve(plans: PlansConfig, net: NetConfig, grid: GridSpec) -> tuple[NetConf
     decoder = set(_each(_at(found, f"{_ARCH}.n_conv_per_stage_decoder", name), stages - 1))
     if len(decoder) != 1:
         raise _foreign(name, f"{_ARCH}.n_conv_per_stage_decoder", sorted(decoder), "the same number for every stage")
-    fused = plans.fusion_stages or list(range(max(1, stages - 1 - FUSED), stages - 1)) or [0]
+    coarsest = list(range(max(1, stages - 1 - FUSED), stages - 1)) or [0]
+    fused = coarsest if plans.fusion_stages is None else plans.fusion_stages
     planned = replace(
         net,
         features=[int(n) for n in _at(found, f"{_ARCH}.features_per_stage", name)],
@@ -79,7 +81,7 @@ def resolve(plans: PlansConfig, net: NetConfig, grid: GridSpec) -> tuple[NetConf
         kernel_sizes=[_turned(row, turn) for row in _each(_at(found, f"{_ARCH}.kernel_sizes", name), stages)],
         decoder_convs=decoder.pop(),
         fusion_stages=fused,
-        shared_stages=min(fused) if net.shared_stages else 0,
+        shared_stages=min(fused, default=net.shared_stages) if net.shared_stages else 0,
     )
     z, y, x = (float(mm) for mm in _turned(_at(found, "spacing", name), turn))
     patch = [int(n) for n in _turned(_at(found, "patch_size", name), turn)]

@@ -17,7 +17,7 @@ from petground.models.unet import Decoded
 from petground.training.grid import GridSpec
 from petground.training.inference import Prediction
 from petground.training.runtime import native_bf16
-from petground.training.sliding import slide
+from petground.training.sliding import room, slide
 
 __all__ = ["answers_to", "predict", "sentences_at_once"]
 
@@ -89,17 +89,18 @@ def answers_to(module: Any, batch: Mapping[str, Any]) -> Iterator[tuple[Decoded,
 
 
 def _whole(module: Any, image: NDArray[np.floating[Any]], sentences: Sequence[str], chunk: int) -> Prediction:
-    out = np.empty((len(sentences), *image.shape[1:]), dtype=np.float32)
+    out = room((len(sentences), *image.shape[1:]))
     presence = np.empty(len(sentences), dtype=np.float32) if module.net_config.presence else None
     tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None].to(module.device)
     features = module.net.encode(tensor)
     for start in range(0, len(sentences), chunk):
         tokens, mask = module.embed(sentences[start : start + chunk])
         decoded = module.net.decode(features, tokens[None], mask[None])
-        out[start : start + chunk] = decoded.stages[-1][0].float().sigmoid().cpu().numpy()
+        for which, logits in enumerate(decoded.stages[-1][0], start=start):
+            out.write(which, 0, logits.float().sigmoid().cpu().numpy())
         if presence is not None and decoded.presence is not None:
             presence[start : start + chunk] = decoded.presence[0].float().sigmoid().cpu().numpy()
-    return Prediction(out, presence)
+    return Prediction(out.read(), presence)
 
 
 def _check(config: NetConfig, grid: GridSpec, shape: tuple[int, ...]) -> None:

@@ -7,43 +7,53 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+
+from petground.training.bootstrap import Estimate, estimate, estimate_weighted
 
 __all__ = ["auroc", "calibration"]
 
 BINS = 10
 
 
-def auroc(there: Sequence[float], absent: Sequence[float]) -> float | None:
+def auroc(presence: Sequence[float], is_there: Sequence[bool], patients: Sequence[str]) -> Estimate:
     """Chance that a sentence whose finding is there gets a higher presence than one about nothing there; ties half.
 
-    The Mann-Whitney statistic over both counts (Hanley and McNeil 1982). None without either kind.
+    The Mann-Whitney statistic over both counts (Hanley and McNeil 1982), with its interval over patients; no value
+    without either kind of sentence.
     """
-    if not len(there) or not len(absent):
-        return None
-    ranks = rankdata([*there, *absent])
-    n, m = len(there), len(absent)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+    _, place = np.unique(np.asarray(presence, dtype=np.float64), return_inverse=True)
+    true = np.asarray(is_there, dtype=bool)
+    values = int(place.max(initial=-1)) + 1
+
+    def of(weights: NDArray[np.float64]) -> float:
+        there = np.bincount(place[true], weights[true], values)
+        absent = np.bincount(place[~true], weights[~true], values)
+        pairs = there.sum() * absent.sum()
+        return float(there @ (np.cumsum(absent) - absent / 2) / pairs) if pairs else float("nan")
+
+    return estimate_weighted(patients, of)
 
 
-def calibration(presence: Sequence[float], is_there: Sequence[bool]) -> dict[str, Any]:
+def calibration(presence: Sequence[float], is_there: Sequence[bool], patients: Sequence[str]) -> dict[str, Any]:
     """Expected calibration error over equal-width bins (Guo et al. 2017, section 2), and the bins.
 
-    presence in [0, 1]. Returns {"error", "bins": [{"low", "high", "n", "presence", "share_there"}]}, error None
-    without sentences.
+    presence in [0, 1]. Returns {"error": an estimate, "bins": [{"low", "high", "n", "presence", "share_there"}]}. The
+    error of few sentences is too high by chance (so are drawings of patients): see n of each bin.
     """
     said: NDArray[np.float64] = np.asarray(presence, dtype=np.float64)
     true = np.asarray(is_there, dtype=np.float64)
     which = np.minimum((said * BINS).astype(int), BINS - 1)
+    rows = np.zeros((len(said), 3, BINS))  # sentences, their presence, how many are there
+    rows[np.arange(len(said)), :, which] = np.stack([np.ones(len(said)), said, true], axis=1)
     bins = []
-    error = 0.0
-    for number in range(BINS):
-        inside = which == number
-        count = int(inside.sum())
-        if not count:
-            continue
-        mean, share = float(said[inside].mean()), float(true[inside].mean())
-        error += count / len(said) * abs(mean - share)
-        edges = {"low": number / BINS, "high": (number + 1) / BINS}
-        bins.append({**edges, "n": count, "presence": round(mean, 4), "share_there": round(share, 4)})
-    return {"error": error if len(said) else None, "bins": bins}
+    for number, (count, summed, there) in enumerate(rows.sum(axis=0).T):
+        if count:
+            edges = {"low": number / BINS, "high": (number + 1) / BINS}
+            means = {"presence": round(summed / count, 4), "share_there": round(there / count, 4)}
+            bins.append({**edges, "n": int(count), **means})
+
+    def error(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        count, summed, there = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, BINS), -2, 0)
+        return np.asarray(np.abs(summed - there).sum(axis=-1) / count.sum(axis=-1))
+
+    return {"error": estimate(rows.reshape(len(said), 3 * BINS), patients, error).as_json(), "bins": bins}

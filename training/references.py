@@ -13,9 +13,10 @@ from typing import Any
 from petground.pipeline.edited import read_labels
 from petground.pipeline.prompts import PromptMode, with_values
 from petground.pipeline.schemas import read_table
-from petground.training.work import has_words, rejected
+from petground.training.places import Place
+from petground.training.work import has_words, places_told, rejected
 
-__all__ = ["Reference", "from_labels", "from_truth", "link_truth"]
+__all__ = ["Reference", "from_labels", "from_truth", "link_truth", "places_here"]
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class Reference:
 
     key: finding id, or the lesion's id of the phantom. prompt: the sentence without SUV and slice, or None when the
     report told of the lesion but no finding was read, or no words are left of it: it counts as missed. suv: SUVmax
-    [g/ml]. mask_path: file of the mask on the PET grid.
+    [g/ml]. mask_path: file of the mask on the PET grid. slice, series: where the report says that it lies.
     """
 
     exam_id: str
@@ -41,6 +42,12 @@ class Reference:
     laterality: str | None
     site: str | None
     mask_path: Path
+    slice: int | None = None
+    series: int | None = None
+
+    @property
+    def place(self) -> Place:
+        return (self.site or "").lower(), self.laterality or ""
 
 
 def from_labels(work: Path, exams: Collection[str] | None = None, *, prompt: PromptMode = "words") -> list[Reference]:
@@ -52,6 +59,8 @@ def from_labels(work: Path, exams: Collection[str] | None = None, *, prompt: Pro
     SchemaError as `read_table` does.
     """
     refused = rejected(work)
+    findings = read_table(work / "findings.parquet", "findings")
+    series = {(row["exam_id"], row["finding_id"]): row["series"] for row in findings}
     rows = [row for row in read_labels(work) if exams is None or row["exam_id"] in exams]
     kept = [row for row in rows if (row["exam_id"], row["finding_id"]) not in refused]
     if len(kept) < len(rows):
@@ -70,6 +79,8 @@ def from_labels(work: Path, exams: Collection[str] | None = None, *, prompt: Pro
             laterality=row["laterality"],
             site=row["site"],
             mask_path=work / row["mask_path"],
+            slice=row["slice_reported"],
+            series=series.get((row["exam_id"], row["finding_id"])),
         )
         for row in kept
     ]
@@ -91,11 +102,12 @@ def from_truth(
         for row in read_table(phantom / "truth.parquet", "truth")
         if row["reported"] and row["exam_id"] in about and (exams is None or row["exam_id"] in exams)
     ]
-    prompts = link_truth(truth, findings, prompt)
+    linked = link_truth(truth, findings)
     references = []
     for row in truth:
         exam = about[row["exam_id"]]
-        words = prompts.get((row["exam_id"], row["lesion_id"]))
+        told = linked.get((row["exam_id"], row["lesion_id"]), {})
+        words = with_values(told.get("prompt") or "", prompt, told.get("suv"), told.get("slice"))
         references.append(
             Reference(
                 exam_id=row["exam_id"],
@@ -108,15 +120,31 @@ def from_truth(
                 laterality=row["laterality"],
                 site=row["site"],
                 mask_path=phantom / row["mask_path"],
+                slice=told.get("slice"),
+                series=told.get("series"),
             )
         )
     return references
 
 
+def places_here(work: Path, references: Sequence[Reference], phantom: Path | None = None) -> dict[str, set[Place]]:
+    """By exam every place at which there may be a lesion: the report tells of it, or it is a reference.
+
+    phantom: folder of `petground phantom`: all of its lesions, too, also those that no report tells of.
+    """
+    told = places_told(read_table(work / "findings.parquet", "findings"))
+    here = {exam_id: set(places) for exam_id, places in told.items()}
+    for reference in references:
+        here.setdefault(reference.exam_id, set()).add(reference.place)
+    for row in read_table(phantom / "truth.parquet", "truth") if phantom is not None else []:
+        here.setdefault(row["exam_id"], set()).add(((row["site"] or "").lower(), row["laterality"] or ""))
+    return here
+
+
 def link_truth(
-    truth: Sequence[Mapping[str, Any]], findings: Sequence[Mapping[str, Any]], prompt: PromptMode = "words"
-) -> dict[tuple[str, str], str]:
-    """(exam_id, lesion_id) -> prompt of the finding that tells of it; lesions that no finding tells of are absent.
+    truth: Sequence[Mapping[str, Any]], findings: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """(exam_id, lesion_id) -> row of the finding that tells of it; lesions that no finding tells of are absent.
 
     A finding tells of a lesion when it is of the same exam, its printed SUV stands for the lesion's SUVmax (5.2 for
     5.15 to 5.25) and its slice is the lesion's. Findings whose text was read as no current lesion do not count. Of
@@ -134,15 +162,15 @@ def link_truth(
             if off <= half + _ROUNDING:
                 other_side = finding["laterality"] != lesion["laterality"]
                 pairs.append((other_side, -_common_words(finding["site"], lesion["site"]), off, number, finding))
-    prompts: dict[tuple[str, str], str] = {}
+    linked: dict[tuple[str, str], Mapping[str, Any]] = {}
     used: set[tuple[str, str]] = set()
     for *_, number, finding in sorted(pairs, key=lambda pair: pair[:4]):
         lesion_key = (truth[number]["exam_id"], truth[number]["lesion_id"])
         finding_key = (finding["exam_id"], finding["finding_id"])
-        if lesion_key not in prompts and finding_key not in used:
-            prompts[lesion_key] = with_values(finding["prompt"] or "", prompt, finding["suv"], finding["slice"])
+        if lesion_key not in linked and finding_key not in used:
+            linked[lesion_key] = finding
             used.add(finding_key)
-    return prompts
+    return linked
 
 
 def _common_words(a: str | None, b: str | None) -> float:

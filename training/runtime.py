@@ -1,4 +1,4 @@
-"""What a training process sets once at its start: threads, number format (the allocator: kernels/memory.py)."""
+"""A training process: its threads and number format (the allocator: kernels/memory.py), and its siblings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import torch
 
-__all__ = ["native_bf16", "use_threads"]
+__all__ = ["native_bf16", "of_all_processes", "use_threads"]
 
 
 def use_threads() -> int:
@@ -15,6 +15,15 @@ def use_threads() -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(cores)
     return torch.get_num_threads()
+
+
+def of_all_processes(names: list[str]) -> list[str]:
+    """The names of every process, in order; all must ask."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return names
+    found: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(found, names)
+    return [name for one in found for name in one]
 
 
 def native_bf16(device: torch.device | str = "cpu") -> bool:

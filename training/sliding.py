@@ -27,7 +27,7 @@ from torch import Tensor
 from petground.models.unet import Decoded
 from petground.training.patches import box_of, cut
 
-__all__ = ["Answers", "axis_weights", "held_bytes", "slide", "window_starts"]
+__all__ = ["Answers", "axis_weights", "held_bytes", "room", "slide", "window_starts"]
 
 HELD = 2**30  # bytes of logits added up at once, over sentences
 IN_MEMORY = 2**29  # bytes of answers kept in memory; more go to a temporary file
@@ -89,7 +89,7 @@ def slide(
     """
     grid: Grid = (image.shape[1], image.shape[2], image.shape[3])
     sentences = len(tokens)
-    out = _room((sentences, *grid))
+    out = room((sentences, *grid))
     presence = np.full(sentences, np.nan, dtype=np.float32)
     group = max(1, HELD // held_bytes(grid, patch_zyx))
     starts = [window_starts(n, p, step) for n, p in zip(grid, patch_zyx, strict=True)]
@@ -194,7 +194,8 @@ def _matters(starts: Sequence[int], patch: int, near: tuple[float, float] | None
     return [z for z in starts if z - 0.5 <= high and z + patch - 0.5 >= low] or list(starts)
 
 
-def _room(shape: tuple[int, ...]) -> _Array | _File:
+def room(shape: tuple[int, ...]) -> _Array | _File:
+    """For answers [S, Z, Y, X], to be written slices at a time and read whole; 0 where nothing is written."""
     return _Array(shape) if 4 * math.prod(shape) <= IN_MEMORY else _File(shape)
 
 

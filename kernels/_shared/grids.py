@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from petground.kernels._shared.errors import KernelInputError
@@ -27,7 +28,7 @@ def check_grid(grid: tuple[int, int, int], q: Tensor, k: Tensor) -> None:
         raise KernelInputError(f"grid {grid} has {count} voxels, q has {q.shape[2]} queries and k {k.shape[2]} keys")
 
 
-def empty_heads(like: Tensor, width: int) -> Tensor:
+def empty_heads(like: Tensor, width: int, dtype: torch.dtype | None = None) -> Tensor:
     """[B, H, N, width], as [B, N, H, width] in memory: splitting and joining heads around it copies nothing."""
     batch, heads, rows, _ = like.shape
-    return like.new_empty(batch, rows, heads, width).transpose(1, 2)
+    return like.new_empty(batch, rows, heads, width, dtype=dtype).transpose(1, 2)

@@ -12,7 +12,15 @@ from petground.kernels._triton import attention_backward, attention_forward, att
 from petground.kernels._triton.attention_plans import Plan, block_width, plan, resident_plan
 from petground.kernels._triton.runtime import architecture, interpreting, launch, multiprocessors
 
-__all__ = ["Operands", "backward_keys", "backward_queries", "backward_resident", "forward", "parts_of"]
+__all__ = [
+    "Operands",
+    "backward_keys",
+    "backward_queries",
+    "backward_resident",
+    "forward",
+    "parts_of",
+    "side_by_side",
+]
 
 
 @dataclass(frozen=True)
@@ -30,8 +38,8 @@ class Operands:
     @classmethod
     def of(cls, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: Tensor, activation: str, shift: float):
         """Copies what has no unit stride along its last axis."""
-        keep = None if mask is None else _unit(mask).view(torch.uint8)
-        return cls(_unit(q), _unit(k), _unit(v), keep, scale, activation, shift)
+        keep = None if mask is None else side_by_side(mask).view(torch.uint8)
+        return cls(side_by_side(q), side_by_side(k), side_by_side(v), keep, scale, activation, shift)
 
     def arguments(self) -> dict[str, Any]:
         """What every kernel takes."""
@@ -130,5 +138,5 @@ def _go(kernel: Any, programs: int, arguments: dict[str, Any], p: Plan) -> None:
     launch(kernel, programs, arguments, num_warps=p.num_warps, num_stages=p.num_stages)
 
 
-def _unit(tensor: Tensor) -> Tensor:
+def side_by_side(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petground.kernels.agent_attention.plans import empty_rows
+from petground.kernels._shared.grids import empty_heads
 
 __all__ = ["biased_attention_op"]
 
@@ -29,7 +29,7 @@ def biased_attention_op(
 
 @biased_attention_op.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    return empty_rows(q, v.shape[3]), q.new_empty(q.shape[0] * q.shape[1] * q.shape[2], dtype=torch.float32)
+    return empty_heads(q, v.shape[3]), q.new_empty(q.shape[0] * q.shape[1] * q.shape[2], dtype=torch.float32)
 
 
 @torch.library.custom_op("petground::biased_attention_backward", mutates_args=())
@@ -54,7 +54,7 @@ def _(
     bias_learns: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     dbias = bias.new_empty(bias.shape) if bias is not None and bias_learns else q.new_empty(0)
-    return empty_rows(q, q.shape[3]), empty_rows(k, k.shape[3]), empty_rows(v, v.shape[3]), dbias
+    return empty_heads(q, q.shape[3]), empty_heads(k, k.shape[3]), empty_heads(v, v.shape[3]), dbias
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What agent attention's kernels take, their block sizes, and how answers lie in memory."""
+"""What agent attention's kernels take, and their block sizes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from petground.kernels._triton.attention_plans import Plan
-from petground.kernels._triton.runtime import why_not
+from petground.kernels._triton.runtime import architecture, why_not
 
-__all__ = ["cannot_serve", "empty_rows", "plan"]
+__all__ = ["cannot_serve", "plan"]
 
 _WIDEST = {torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}  # channels of a head
 
@@ -20,19 +20,28 @@ _TABLE = {
     "keys": {(True, 64): Plan(32, 64, 8, 2), (True, 128): Plan(32, 64, 8, 2), (False, 64): Plan(16, 16, 4, 1)},
     "bias": {(True, 64): Plan(64, 64, 8, 1), (True, 128): Plan(64, 64, 8, 1), (False, 64): Plan(16, 32, 8, 1)},
 }
+# Before Hopper matrix instructions take their operands from registers: smaller blocks where they would spill.
+_AMPERE = {
+    "forward": {(True, 64): Plan(64, 32, 8, 2)},
+    "queries": {(True, 64): Plan(64, 32, 8, 2), (False, 64): Plan(16, 16, 8, 1)},
+    "keys": {(True, 64): Plan(32, 32, 4, 1), (True, 128): Plan(32, 32, 8, 2)},
+    "bias": {(True, 64): Plan(32, 32, 8, 1), (True, 128): Plan(32, 16, 8, 1)},
+}
+# Blackwell's compiler spills a little with the larger ones
+_BLACKWELL = {
+    "forward": {(True, 64): Plan(64, 32, 8, 2), (True, 128): Plan(64, 32, 8, 2)},
+    "queries": {(False, 64): Plan(16, 16, 8, 1)},
+}
 
 
 def plan(kernel: str, q: Tensor, v: Tensor) -> Plan:
-    """For "forward", "queries", "keys" or "bias"."""
+    """For "forward", "queries", "keys" or "bias", on the GPU that holds q."""
     width = max(q.shape[3], v.shape[3])
     half = q.element_size() == 2
-    return next(found for (two, most), found in _TABLE[kernel].items() if two == half and width <= most)
-
-
-def empty_rows(like: Tensor, width: int) -> Tensor:
-    """[B, H, N, width], as [B, N, H, width] in memory, so that joining the heads afterwards copies nothing."""
-    batch, heads, rows, _ = like.shape
-    return like.new_empty(batch, rows, heads, width).transpose(1, 2)
+    arch = architecture(q.device)
+    own = _AMPERE if arch < 90 else _BLACKWELL if arch >= 100 else {}
+    table = _TABLE[kernel] | own.get(kernel, {})
+    return next(found for (two, most), found in table.items() if two == half and width <= most)
 
 
 def cannot_serve(q: Tensor, v: Tensor, device: torch.device) -> str | None:

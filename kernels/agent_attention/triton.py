@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from petground.kernels._shared.grids import empty_heads
 from petground.kernels._shared.partials import merge_softmax_parts
-from petground.kernels._triton.attention import parts_of, strides
+from petground.kernels._triton.attention import parts_of, side_by_side, strides
 from petground.kernels._triton.attention_plans import Plan, block_width
 from petground.kernels._triton.runtime import interpreting, launch
-from petground.kernels.agent_attention.plans import empty_rows, plan
+from petground.kernels.agent_attention.plans import plan
 from petground.kernels.agent_attention.triton_kernels import (
     biased_backward_bias,
     biased_backward_keys,
@@ -25,7 +26,7 @@ __all__ = ["backward_triton", "cases", "forward_triton"]
 
 def forward_triton(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """softmax(q k^T / sqrt(D) + bias) v [B, H, N, E] and log2-sum-exp [B H N]; few queries share the keys out."""
-    q, k, v = _unit(q), _unit(k), _unit(v)
+    q, k, v = side_by_side(q), side_by_side(k), side_by_side(v)
     p = plan("forward", q, v)
     rows, cols = q.shape[2], k.shape[2]
     programs = q.shape[0] * q.shape[1] * -(-rows // p.rows)
@@ -33,7 +34,7 @@ def forward_triton(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: T
     arguments = _arguments(q, k, v, mask, bias, p) | {"part_cols": length, "PARTS": parts > 1}
     stat = q.new_empty((parts, *q.shape[:3]) if parts > 1 else (q.shape[:3].numel(),), dtype=torch.float32)
     if parts == 1:
-        out = empty_rows(q, v.shape[3])
+        out = empty_heads(q, v.shape[3])
         _go(biased_forward, programs, arguments | {"out": out, "stat": stat, "total": None} | strides("out", out), p)
         return out, stat
     values = q.new_empty((parts, *q.shape[:3], v.shape[3]), dtype=torch.float32)
@@ -41,7 +42,7 @@ def forward_triton(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: T
     arguments |= {"out": values, "stat": stat, "total": total} | strides("out", None)
     _go(biased_forward, programs * parts, arguments, p)
     answer, level = merge_softmax_parts(stat, total, values)
-    out = empty_rows(q, v.shape[3])
+    out = empty_heads(q, v.shape[3])
     out.copy_(answer)
     return out, level.flatten()
 
@@ -51,7 +52,7 @@ def backward_triton(
     bias_learns: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k, v and of the bias (of size 0 unless it learns)."""
-    q, k, v, grad = _unit(q), _unit(k), _unit(v), _unit(grad)
+    q, k, v, grad = side_by_side(q), side_by_side(k), side_by_side(v), side_by_side(grad)
     delta = (grad.float() * out.float()).sum(-1).contiguous()
     batch_heads, rows, cols = q.shape[0] * q.shape[1], q.shape[2], k.shape[2]
     seen = {"stat": stat, "delta": delta, "grad": grad} | strides("grad", grad)
@@ -59,25 +60,25 @@ def backward_triton(
     p = plan("queries", q, v)
     programs = batch_heads * -(-rows // p.rows)
     parts, length = parts_of(cols, p.cols, programs, q.device)
-    dq = empty_rows(q, q.shape[3]) if parts == 1 else q.new_empty((parts, *q.shape), dtype=torch.float32)
+    dq = empty_heads(q, q.shape[3]) if parts == 1 else q.new_empty((parts, *q.shape), dtype=torch.float32)
     arguments = _arguments(q, k, v, mask, bias, p) | seen | {"part_cols": length, "PARTS": parts > 1, "dq": dq}
     arguments |= strides("dq", dq if parts == 1 else None)
     _go(biased_backward_queries, programs * parts, arguments, p)
     if parts > 1:
-        dq = empty_rows(q, q.shape[3]).copy_(dq.sum(0))
+        dq = empty_heads(q, q.shape[3]).copy_(dq.sum(0))
 
     p = plan("keys", q, v)
     programs = batch_heads * -(-cols // p.cols)
     parts, length = parts_of(rows, p.rows, programs, q.device)
     if parts == 1:
-        dk, dv = empty_rows(k, k.shape[3]), empty_rows(v, v.shape[3])
+        dk, dv = empty_heads(k, k.shape[3]), empty_heads(v, v.shape[3])
     else:
         dk, dv = (q.new_empty((parts, *one.shape), dtype=torch.float32) for one in (k, v))
     arguments = _arguments(q, k, v, mask, bias, p) | seen | {"part_rows": length, "PARTS": parts > 1}
     arguments |= {"dk": dk, "dv": dv} | strides("dk", dk if parts == 1 else None)
     _go(biased_backward_keys, programs * parts, arguments | strides("dv", dv if parts == 1 else None), p)
     if parts > 1:
-        dk, dv = (empty_rows(one, one.shape[3]).copy_(sums.sum(0)) for one, sums in ((k, dk), (v, dv)))
+        dk, dv = (empty_heads(one, one.shape[3]).copy_(sums.sum(0)) for one, sums in ((k, dk), (v, dv)))
     if bias is None or not bias_learns:
         return dq, dk, dv, q.new_empty(0)
     return dq, dk, dv, _bias_gradient(q, k, v, mask, bias, seen)
@@ -106,7 +107,7 @@ def _bias_gradient(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: T
 def _arguments(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, p: Plan) -> dict[str, Any]:
     batch, heads, rows, width = q.shape
     cols = k.shape[2]
-    keep = None if mask is None else _unit(mask).view(torch.uint8)
+    keep = None if mask is None else side_by_side(mask).view(torch.uint8)
     plain = q.dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32
     found: dict[str, Any] = {
         "q": q, "k": k, "v": v, "keep": keep, "bias": bias, "keep_b": 0 if keep is None else keep.stride(0),
@@ -124,10 +125,6 @@ def _arguments(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tenso
 
 def _go(kernel: Any, programs: int, arguments: dict[str, Any], p: Plan) -> None:
     launch(kernel, programs, arguments, num_warps=p.num_warps, num_stages=p.num_stages)
-
-
-def _unit(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def cases() -> Iterator[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+
+from petground.kernels.sdpa import masked_sdpa
 
 __all__ = ["cross_attention_sdpa"]
 
@@ -13,14 +14,7 @@ def cross_attention_sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, s
 
     scale [H] goes into the keys, of which there are few; None is 1 / sqrt(D).
     """
-    factor: float | None = None
-    if scale is not None:
-        k = k * scale[:, None, None].to(k.dtype)
-        factor = 1.0
-    if mask is None:
-        return scaled_dot_product_attention(q, k, v, scale=factor)
-    has_key = mask.any(dim=-1)
-    # an all-masked row is undefined across PyTorch's backends: let it attend to everything, then zero it
-    keep = mask | ~has_key[:, None]
-    out = scaled_dot_product_attention(q, k, v, attn_mask=keep[:, None, None, :], scale=factor)
-    return out * has_key[:, None, None, None].to(out.dtype)
+    keep = None if mask is None else mask[:, None, None, :]
+    if scale is None:
+        return masked_sdpa(q, k, v, keep)
+    return masked_sdpa(q, k * scale[:, None, None].to(k.dtype), v, keep, scale=1.0)

@@ -14,6 +14,7 @@ from petground.kernels._triton.attention import (
     backward_resident,
     forward,
     parts_of,
+    side_by_side,
 )
 from petground.kernels._triton.attention_plans import plan, resident_plan
 from petground.kernels._triton.runtime import architecture
@@ -51,7 +52,7 @@ def backward_triton(
     dv = q.new_empty(parts[0], *v.shape, dtype=torch.float32)
     dx: Tensor | None = None
     if gate == "none":
-        grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+        grad = side_by_side(grad)
         if few is not None:
             backward_resident(a, stat, grad, dq, dk, dv, parts)
         else:

@@ -10,13 +10,9 @@ from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
 from petground.kernels.linear_attention.ops import linear_attention_op
 from petground.kernels.linear_attention.plans import cannot_serve
-from petground.kernels.linear_attention.reference import (
-    linear_attention_chunked,
-    linear_attention_quadratic,
-    linear_attention_stream,
-)
+from petground.kernels.linear_attention.reference import linear_attention_chunked, linear_attention_quadratic
 
-__all__ = ["available_backends", "linear_attention", "linear_attention_step"]
+__all__ = ["available_backends", "linear_attention"]
 
 
 def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
@@ -55,29 +51,6 @@ def linear_attention(
     if picked == "reference":
         return linear_attention_quadratic(q, k, v, mask, log_decay, causal=causal, normalize=normalize)
     return linear_attention_chunked(q, k, v, mask, log_decay, causal=causal, normalize=normalize, chunk_size=chunk_size)
-
-
-def linear_attention_step(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    state: Tensor | None = None,
-    *,
-    mask: Tensor | None = None,
-    log_decay: Tensor | None = None,
-    normalize: bool = False,
-    chunk_size: int = 64,
-) -> tuple[Tensor, Tensor]:
-    """The causal form for the next tokens of a sequence -> their output and the state to carry on with.
-
-    state: what the last call gave, None at the start: [B, H, D, E], E + 1 when normalize.
-    Raises KernelInputError for tensors that do not fit.
-    """
-    _check(q, k, v, mask, log_decay, True, chunk_size)
-    wanted = (*q.shape[:2], q.shape[-1], v.shape[-1] + normalize)
-    if state is not None and tuple(state.shape) != wanted:
-        raise KernelInputError(f"state is {tuple(state.shape)}, expected {wanted}")
-    return linear_attention_stream(q, k, v, state, mask, log_decay, normalize=normalize, chunk_size=chunk_size)
 
 
 def _reasons(q: Tensor, log_decay: Tensor | None, device: torch.device) -> dict[str, str | None]:

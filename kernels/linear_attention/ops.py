@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petground.kernels.linear_attention.plans import empty_rows
+from petground.kernels._shared.grids import empty_heads
 
 __all__ = ["linear_attention_op"]
 
@@ -32,7 +32,7 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, log_decay: Tensor | None, causal: bool, ones: bool
 ) -> tuple[Tensor, Tensor]:
     kind = torch.float32 if ones else v.dtype
-    return empty_rows(q, v.shape[3], kind), q.new_empty(q.shape[:3] if ones else (0,), dtype=torch.float32)
+    return empty_heads(q, v.shape[3], kind), q.new_empty(q.shape[:3] if ones else (0,), dtype=torch.float32)
 
 
 @torch.library.custom_op("petground::linear_attention_backward", mutates_args=())
@@ -58,7 +58,7 @@ def _(
     grad: Tensor, grad_total: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, log_decay: Tensor | None,
     causal: bool, ones: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    found = [empty_rows(tensor, tensor.shape[3], tensor.dtype) for tensor in (q, k, v)]
+    found = [empty_heads(tensor, tensor.shape[3], tensor.dtype) for tensor in (q, k, v)]
     return found[0], found[1], found[2]
 
 

@@ -1,4 +1,4 @@
-"""What linear attention's kernels take, their block sizes, and how answers lie in memory."""
+"""What linear attention's kernels take, and their block sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from petground.kernels._triton.runtime import why_not
 
-__all__ = ["Plan", "cannot_serve", "empty_rows", "plan", "tile_width"]
+__all__ = ["Plan", "cannot_serve", "plan", "tile_width"]
 
 
 @dataclass(frozen=True)
@@ -22,24 +22,26 @@ class Plan:
     num_stages: int
 
 
-# {bfloat16 products, or float32 ones: (states of chunks, answers of chunks)}; every entry is compiled and compared
-_TABLE = {True: (Plan(64, 64, 8, 2), Plan(64, 64, 8, 2)), False: (Plan(32, 32, 8, 2), Plan(32, 32, 4, 2))}
+# {(bfloat16 products, or float32 ones; from Hopper on): (states of chunks, answers of chunks)}; all are compiled ahead
+_TABLE = {
+    (True, True): (Plan(64, 64, 8, 1), Plan(64, 64, 8, 2)),
+    (True, False): (Plan(64, 64, 8, 2), Plan(64, 64, 8, 1)),
+    (False, True): (Plan(32, 32, 8, 2), Plan(32, 32, 4, 2)),
+    (False, False): (Plan(32, 32, 4, 2), Plan(32, 32, 4, 2)),
+}
 
 
-def plan(half: bool) -> tuple[Plan, Plan]:
-    """For the states and for the answers, of the same chunks and blocks."""
-    return _TABLE[half]
+def plan(half: bool, arch: int) -> tuple[Plan, Plan]:
+    """For the states and for the answers, of the same chunks and blocks, on an architecture (80, 90, ...)."""
+    states, answers = _TABLE[half, arch >= 90]
+    if half and arch >= 100:
+        answers = _TABLE[half, False][1]  # on Blackwell it spills as before Hopper
+    return states, answers
 
 
 def tile_width(channels: int, most: int) -> int:
     """Channels at a time: a power of two from 16 to `most`."""
     return min(most, max(16, 1 << (channels - 1).bit_length()))
-
-
-def empty_rows(like: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """[B, H, N, width], as [B, N, H, width] in memory, so that joining the heads afterwards copies nothing."""
-    batch, heads, rows, _ = like.shape
-    return like.new_empty(batch, rows, heads, width, dtype=dtype).transpose(1, 2)
 
 
 def cannot_serve(q: Tensor, log_decay: Tensor | None, device: torch.device) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["linear_attention_chunked", "linear_attention_quadratic", "linear_attention_stream"]
+__all__ = ["linear_attention_chunked", "linear_attention_quadratic"]
 
 
 def linear_attention_quadratic(
@@ -26,6 +26,7 @@ def linear_attention_quadratic(
 
     normalize divides each row by its sum. Holds [B, H, N, M] in memory.
     """
+    kind, (q, k, v) = v.dtype, _wide(q, k, v)
     weights = q @ k.transpose(-1, -2)
     rows, cols = weights.shape[-2:]
     if log_decay is not None:
@@ -37,7 +38,7 @@ def linear_attention_quadratic(
         weights = weights.masked_fill(~mask[:, None, None, :], 0.0)
         v = v.masked_fill(~mask[:, None, :, None], 0.0)
     out = weights @ v
-    return out / _nonzero(weights.sum(-1, keepdim=True)) if normalize else out
+    return (out / _nonzero(weights.sum(-1, keepdim=True)) if normalize else out).to(kind)
 
 
 def linear_attention_chunked(
@@ -57,37 +58,18 @@ def linear_attention_chunked(
     2401.04658, section 3.2): inside a chunk the left product, of all earlier chunks a state [D, E]. Both directions
     are two passes, the second strict, so that no token counts twice.
     """
+    kind = v.dtype
     k, v = _real(k, v, mask, normalize)
     if causal:
-        out, _ = _scan(q, k, v, log_decay, chunk_size, strict=False)
+        out = _scan(q, k, v, log_decay, chunk_size, strict=False)
     elif log_decay is None:
+        q, k, v = _wide(q, k, v)
         out = q @ (k.transpose(-1, -2) @ v)
     else:
-        out, _ = _scan(q, k, v, log_decay, chunk_size, strict=False)
-        back, _ = _scan(q.flip(2), k.flip(2), v.flip(2), log_decay, chunk_size, strict=True)
+        out = _scan(q, k, v, log_decay, chunk_size, strict=False)
+        back = _scan(q.flip(2), k.flip(2), v.flip(2), log_decay, chunk_size, strict=True)
         out = out + back.flip(2)
-    return _divided(out) if normalize else out
-
-
-def linear_attention_stream(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    state: Tensor | None = None,
-    mask: Tensor | None = None,
-    log_decay: Tensor | None = None,
-    *,
-    normalize: bool = False,
-    chunk_size: int = 64,
-) -> tuple[Tensor, Tensor]:
-    """The causal form piece by piece: output of these tokens and the state for the next ones.
-
-    state [B, H, D, E] (E + 1 when normalize: the last column sums the keys), in float32 at least; None starts anew.
-    Its size does not depend on how many tokens have passed.
-    """
-    k, v = _real(k, v, mask, normalize)
-    out, state = _scan(q, k, v, log_decay, chunk_size, strict=False, state=state)
-    return (_divided(out) if normalize else out), state
+    return (_divided(out) if normalize else out).to(kind)
 
 
 def _scan(
@@ -98,29 +80,32 @@ def _scan(
     chunk_size: int,
     *,
     strict: bool,
-    state: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """State S <- lambda^L S + (lambda^(L-1-t) k_t)^T v_t; o_t = lambda^(t+1) q_t S + the products inside the chunk.
 
-    lambda only ever gets exponents >= 0: nothing overflows. strict leaves a token's own key out. The state is kept
-    in float32 at least, or its sums over many chunks would stand still in bfloat16.
+    lambda only ever gets exponents >= 0: nothing overflows. strict leaves a token's own key out. State and answer
+    are in float32 at least, see `_wide`.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     decay = torch.zeros(q.shape[1], dtype=wide, device=q.device) if log_decay is None else log_decay.to(wide)
     decay = decay[:, None, None]
-    if state is None:
-        state = torch.zeros(*q.shape[:2], q.shape[-1], v.shape[-1], dtype=wide, device=q.device)
+    state = torch.zeros(*q.shape[:2], q.shape[-1], v.shape[-1], dtype=wide, device=q.device)
     outs = []
     for qc, kc, vc in zip(*(torch.split(one, chunk_size, 2) for one in (q, k, v)), strict=True):
-        qc, kc, vc = qc.to(wide), kc.to(wide), vc.to(wide)
+        qc, kc, vc = _wide(qc, kc, vc)
         count = qc.shape[2]
         t = torch.arange(count, dtype=wide, device=q.device)
         inside = qc @ kc.transpose(-1, -2) * torch.exp(decay * (t[:, None] - t).clamp(min=0))
         into = qc * torch.exp(decay * (t[:, None] + 1))
-        outs.append((inside.tril(-1 if strict else 0) @ vc + into @ state).to(v.dtype))
+        outs.append(inside.tril(-1 if strict else 0) @ vc + into @ state)
         last = kc * torch.exp(decay * (count - 1 - t[:, None]))
         state = state * torch.exp(decay * count) + last.transpose(-1, -2) @ vc
-    return torch.cat(outs, dim=2), state
+    return torch.cat(outs, dim=2)
+
+
+def _wide(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """In float32 at least: sums over many keys leave float16, and would stand still in bfloat16."""
+    return tuple(one.to(torch.promote_types(one.dtype, torch.float32)) for one in tensors)
 
 
 def _real(k: Tensor, v: Tensor, mask: Tensor | None, normalize: bool) -> tuple[Tensor, Tensor]:

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petground.kernels._triton.attention import parts_of, strides
-from petground.kernels._triton.runtime import interpreting, launch
-from petground.kernels.linear_attention.plans import empty_rows, plan, tile_width
+from petground.kernels._shared.grids import empty_heads
+from petground.kernels._triton.attention import parts_of, side_by_side, strides
+from petground.kernels._triton.runtime import architecture, interpreting, launch
+from petground.kernels.linear_attention.plans import plan, tile_width
 from petground.kernels.linear_attention.triton_kernels import chunk_answers, chunk_states
 
 __all__ = ["backward_triton", "cases", "forward_triton"]
@@ -43,9 +44,9 @@ def forward_triton(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, log_decay: Tensor | None, causal: bool, ones: bool
 ) -> tuple[Tensor, Tensor]:
     """The answer [B, H, N, E]; with `ones` in float32, beside it the sums of weights [B, H, N] (else of size 0)."""
-    values = _Role(_unit(v), int(ones))
+    values = _Role(side_by_side(v), int(ones))
     kind = torch.float32 if ones else v.dtype
-    return _Sum(mask, log_decay, causal, q.dtype)(_Role(_unit(q)), _Role(_unit(k)), values, kind)
+    return _Sum(mask, log_decay, causal, q.dtype)(_Role(side_by_side(q)), _Role(side_by_side(k)), values, kind)
 
 
 def backward_triton(
@@ -53,7 +54,7 @@ def backward_triton(
     causal: bool, ones: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k, v."""
-    q, k, v, grad = _unit(q), _unit(k), _unit(v), _unit(grad)
+    q, k, v, grad = side_by_side(q), side_by_side(k), side_by_side(v), side_by_side(grad)
     above = _Role(grad, 2, grad_total.contiguous()) if ones else _Role(grad)
     values = _Role(v, int(ones))
     sums = _Sum(mask, log_decay, causal, q.dtype)
@@ -90,13 +91,13 @@ class _Sum:
         batch, heads, rows, _ = like.shape
         cols = b.tensor.shape[2]
         half = self.dtype == torch.bfloat16 and not (interpreting() and like.device.type == "cpu")
-        p, of_answers = plan(half)
+        p, of_answers = plan(half, architecture(like.device))
         blocks = tile_width(b.width, p.block), tile_width(c.width, p.block)
         chunks = -(-cols // p.tokens)
         tiles = batch * heads * -(-b.width // blocks[0]) * -(-c.width // blocks[1])
         segments, length = parts_of(cols, p.tokens, tiles, like.device)
         plain = self.dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32
-        keep = None if self.mask is None else _unit(self.mask).view(torch.uint8)
+        keep = None if self.mask is None else side_by_side(self.mask).view(torch.uint8)
         rate: Tensor | None = None
         if order > 0:
             given = like.new_zeros(heads) if self.log_decay is None else self.log_decay
@@ -119,12 +120,12 @@ class _Sum:
 
         carry = totals.sum(2) if rate is None else _before(totals, rate, length)
         chunks = -(-rows // p.tokens)
-        out = empty_rows(like, c.tensor.shape[3], kind)
+        out = empty_heads(like, c.tensor.shape[3], kind)
         total = like.new_empty((batch, heads, rows) if c.extra else (0,), dtype=torch.float32)
         arguments = shared | {"a": a.tensor, "a_extra": a.more, "states": states, "carry": carry, "length": rows}
         arguments |= {"before": None, "before_total": None, "out": out, "total": total, "chunks": chunks}
         if before is not None:
-            # laid out as empty_rows gives it; the kernel reads it as [B, H, N, E]
+            # laid out as empty_heads gives it; the kernel reads it as [B, H, N, E]
             arguments |= {"before": before[0], "before_total": before[1]}
         arguments |= strides("a", a.tensor) | strides("out", out) | strides("before", before and before[0])
         arguments |= {"width_a": a.tensor.shape[3], "ORDER": order, "ADD": before is not None, "EXTRA_A": a.extra}
@@ -140,10 +141,6 @@ def _before(totals: Tensor, rate: Tensor, length: int) -> Tensor:
     gone = steps[:, None] - 1 - steps  # whole segments between the end of one and the start of another
     weights = torch.exp(rate[:, None, None] * gone.clamp(min=0) * length) * (gone >= 0)
     return (weights @ totals.flatten(3)).view_as(totals)
-
-
-def _unit(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def cases() -> Iterator[str]:

@@ -86,8 +86,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    q, _, _, _, _, scale, *_ = ctx.saved_tensors
-    dq, dk, dv = _backward_op(grad, *ctx.saved_tensors, *ctx.options)
+    saved = ctx.saved_tensors  # once: gradient checkpointing gives them away
+    q, _, _, _, _, scale, *_ = saved
+    dq, dk, dv = _backward_op(grad, *saved, *ctx.options)
     dscale = None
     if ctx.needs_input_grad[5]:  # scores are scale q k: what q gets holds one factor of the scale
         dscale = (dq.to(scale.dtype) * q.to(scale.dtype)).sum((0, 2, 3)) / scale

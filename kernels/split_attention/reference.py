@@ -1,4 +1,4 @@
-"""Softmax attention over keys that come in parts: what a part leaves behind, its exact merge, and all prefixes.
+"""Every prefix of the keys at once, by the exact merge of softmax attention over parts of them.
 
 A part leaves (m, u, w): m [B, H, N, 1] the largest score, u [B, H, N, 1] = sum exp(s - m), w [B, H, N, E] =
 sum exp(s - m) v. They merge exactly, in any order (Attention as an RNN, arXiv 2405.13956, section 3.2). A part without
@@ -11,21 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["Part", "attend_part", "finish", "merge", "prefix_attention", "split_attention_reference"]
+__all__ = ["Part", "finish", "merge", "prefix_attention"]
 
 Part = tuple[Tensor, Tensor, Tensor]
-
-
-def attend_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Part:
-    """Scores q k^T / sqrt(D) of q [B, H, N, D] against one part of the keys [B, H, M, D] -> (m, u, w)."""
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    if mask is not None:
-        keep = mask[:, None, None, :]
-        scores = scores.masked_fill(~keep, float("-inf"))
-        v = v.masked_fill(~mask[:, None, :, None], 0.0)
-    largest = scores.detach().amax(dim=-1, keepdim=True)
-    terms = torch.exp(scores - _finite(largest))
-    return largest, terms.sum(dim=-1, keepdim=True), terms @ v
 
 
 def merge(a: Part, b: Part) -> Part:
@@ -40,26 +28,15 @@ def finish(part: Part) -> Tensor:
     return part[2] / part[1].masked_fill(part[1] == 0, 1.0)
 
 
-def split_attention_reference(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, split_size: int = 1024
-) -> Tensor:
-    """Softmax attention over all keys, `split_size` of them at a time -> [B, H, N, E]. No N x M tensor at once."""
-    total: Part | None = None
-    for start in range(0, k.shape[2], split_size):
-        part = slice(start, start + split_size)
-        one = attend_part(q, k[:, :, part], v[:, :, part], None if mask is None else mask[:, part])
-        total = one if total is None else merge(total, one)
-    assert total is not None  # checked: there is a key
-    return finish(total)
-
-
 def prefix_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """One query per head against every prefix of the keys: o_t = softmax(q . k_1..t) v_1..t -> [B, H, N, E].
 
     q [H, D], k [B, H, N, D], v [B, H, N, E]. A parallel scan of `merge` in log2(N) steps (section 3.2, after Hillis
     and Steele), with memory linear in N.
     """
-    scores = torch.einsum("hd,bhnd->bhn", q, k)[..., None] * q.shape[-1] ** -0.5
+    kind, wide = v.dtype, torch.promote_types(v.dtype, torch.float32)  # sums over the keys leave 16 bits
+    scores = torch.einsum("hd,bhnd->bhn", q, k)[..., None].to(wide) * q.shape[-1] ** -0.5
+    v = v.to(wide)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, :, None], float("-inf"))
         v = v.masked_fill(~mask[:, None, :, None], 0.0)
@@ -70,7 +47,7 @@ def prefix_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
     while step < k.shape[2]:
         parts = merge(_later(parts, step), parts)
         step *= 2
-    return finish(parts)
+    return finish(parts).to(kind)
 
 
 def _later(parts: Part, step: int) -> Part:

@@ -51,9 +51,9 @@ def text_to_voxel(
     check_qkv(q, k, v, mask, activation, shift)
     reasons = _reasons(q, v, activation, q.device)
     picked = choose("text_to_voxel", backend, reasons, f"{q.device.type} {q.dtype} {activation}")
-    scale = head_scale(q, temperature)
     if picked == "sdpa":
-        return text_to_voxel_sdpa(q, k, v, mask, scale)
+        return text_to_voxel_sdpa(q, k, v, mask, None if temperature is None else head_scale(q, temperature))
+    scale = head_scale(q, temperature)
     if picked == "reference":
         return text_to_voxel_reference(q, k, v, mask, scale=scale, activation=activation, shift=shift)
     return text_to_voxel_op(q, k, v, mask, scale, activation, float(shift), picked)[0]

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from petground.kernels._shared.partials import merge_softmax_parts
-from petground.kernels._triton.attention import Operands, backward_keys, backward_queries, forward, parts_of
+from petground.kernels._triton.attention import (
+    Operands,
+    backward_keys,
+    backward_queries,
+    forward,
+    parts_of,
+    side_by_side,
+)
 from petground.kernels._triton.attention_plans import plan
 
 __all__ = ["backward_triton", "cases", "forward_triton"]
@@ -41,7 +48,7 @@ def backward_triton(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k, v, scale. Each key's gradient is finished by one program; the queries' come in parts."""
     a = Operands.of(q, k, v, mask, scale, activation, shift)
-    grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+    grad = side_by_side(grad)
     delta = (grad.float() * out.float()).sum(-1) if activation == "softmax" else stat
     parts = _parts(a, "queries")
     dq = q.new_empty(parts[0], *q.shape, dtype=torch.float32)

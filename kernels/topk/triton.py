@@ -13,8 +13,8 @@ from petground.kernels.topk.triton_kernels import count_digits, write_chosen
 
 __all__ = ["cases", "topk_triton"]
 
-_BLOCK = 2048
-_WARPS = {"count": 8, "write": 16}  # with 8 the last kernel spills
+_BLOCK = 1024  # with 2048 the last kernel spills on some GPUs
+_WARPS = 8
 # Digits of eight bits until equal prefixes are equal scores: the rest of a 16-bit number in float32 is always the same
 _PASSES = {torch.bfloat16: 2, torch.float16: 3, torch.float32: 4}
 
@@ -44,9 +44,9 @@ def topk_triton(scores: Tensor, wanted: Tensor | None, k: int, mask: Tensor | No
         "MASKED": keep is not None, "BLOCK": _BLOCK,
     }  # fmt: skip
     for number in range(passes):
-        launch(count_digits, rows * parts, arguments | {"PASS": number}, num_warps=_WARPS["count"], num_stages=1)
+        launch(count_digits, rows * parts, arguments | {"PASS": number}, num_warps=_WARPS, num_stages=1)
     arguments |= {"out": out if places else out.view(torch.uint8), "size": size, "PASSES": passes, "PLACES": places}
-    launch(write_chosen, rows * parts, arguments, num_warps=_WARPS["write"], num_stages=1)
+    launch(write_chosen, rows * parts, arguments, num_warps=_WARPS, num_stages=1)
     return out
 
 

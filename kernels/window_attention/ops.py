@@ -92,9 +92,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    q, _, _, _, bias, scale, *_ = ctx.saved_tensors
+    saved = ctx.saved_tensors  # once: gradient checkpointing gives them away
+    q, _, _, _, bias, scale, *_ = saved
     bias_grad = bias is not None and ctx.needs_input_grad[4]
-    dq, dk, dv, dbias = _backward_op(grad, *ctx.saved_tensors, *ctx.options, bias_grad)
+    dq, dk, dv, dbias = _backward_op(grad, *saved, *ctx.options, bias_grad)
     dscale = None
     if ctx.needs_input_grad[5]:  # scores are scale q k: what q gets holds one factor of the scale
         dscale = (dq.to(scale.dtype) * q.to(scale.dtype)).sum((0, 2, 3)) / scale

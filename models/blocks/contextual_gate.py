@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from petground.kernels.cross_attention import cross_attention
+from petground.kernels.cross_attention import cross_attention, fold_output
 from petground.models.blocks.contract import check_fusion
 
 __all__ = ["ContextualGate", "NoFusion", "voxel_places"]
@@ -57,7 +57,7 @@ class ContextualGate(nn.Module):
         coordinates: Literal["none", "linear", "fourier"] = "none",
         form: Literal["gate", "residual_gate"] = "gate",
         dropout: float = 0.0,
-        backend: str = "auto",
+        backend: Literal["auto", "chunked", "reference", "sdpa", "triton"] = "auto",
     ):
         super().__init__()
         if channels % num_heads:
@@ -97,12 +97,23 @@ class ContextualGate(nn.Module):
             queries = (queries.unflatten(0, (exams, -1)) + places.reshape(exams, 1, -1, channels)).flatten(0, 1)
         text = self.text(tokens)
         heads = [self._split(layer(h)) for layer, h in ((self.query, queries), (self.key, text), (self.value, text))]
+        if self.num_heads == 1 and not (self.training and self.dropout.p):
+            return self._fused(x, heads, mask), tokens
         attended = cross_attention(heads[0], heads[1], heads[2], mask=mask, backend=self.backend)
         attended = attended.transpose(1, 2).reshape(batch, -1, channels)
         answer = self.dropout(self.out(attended)).transpose(1, 2).reshape(x.shape)
         if self.form == "gate":
             return x * torch.tanh(answer), tokens
         return x * (1.0 + torch.tanh(answer)) + answer, tokens
+
+    def _fused(self, x: Tensor, heads: list[Tensor], mask: Tensor) -> Tensor:
+        """The same for one head with nothing dropped: the output layer goes onto the P values, the gate into the
+        kernel, and of A [B, N, C] nothing is written."""
+        value, seen = fold_output(heads[2], self.out.weight, self.out.bias, mask)
+        voxels = x.flatten(2).transpose(1, 2)[:, None]
+        gate = "tanh" if self.form == "gate" else "residual_tanh"
+        gated = cross_attention(heads[0], heads[1], value, mask=seen, x=voxels, gate=gate, backend=self.backend)
+        return gated[:, 0].transpose(1, 2).reshape(x.shape)
 
     def _split(self, h: Tensor) -> Tensor:
         return h.reshape(*h.shape[:-1], self.num_heads, -1).transpose(1, 2)

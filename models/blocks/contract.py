@@ -1,6 +1,6 @@
 """What a block is: the slots' interfaces, how a block is registered, and the checks that all of a slot share.
 
-- attention:       (q, k, v, mask, bias, grid) -> out, and the map when asked for
+- attention:       (q, k, v, mask, bias, grid, cross) -> out, and the map when asked for
 - token_reduction: (tokens, scores, mask, grid, text) -> fewer tokens and the exact way back to the dense grid
 - mixer:           3D features -> 3D features of the same shape
 - fusion:          (x, tokens, mask, box) -> voxel features and text tokens, both of the same shape as they came
@@ -23,6 +23,7 @@ __all__ = [
     "Grid",
     "Pattern",
     "Reduced",
+    "TextUse",
     "check_attention",
     "check_features",
     "check_fusion",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 Pattern = Literal["self", "cross", "causal"]
+TextUse = Literal["ignores", "reads", "needs"]  # of a token_reduction, its `text_use`; "reads": works without, too
 
 
 class BlockError(ValueError):
@@ -62,6 +64,8 @@ class Block:
             token_reduction: of "text", "scores": what it cannot do without.
             fusion: of "box" (reads where a patch lies, when its `coordinates` are on), "skip" (reads the encoder's
             features of its stage), "tokens" (gives back changed tokens), "identity" (starts as the identity).
+        idle: parameters that may get no gradient in a training step of the network, and when; "" where all get one.
+            Training on several devices has to look for them (DDP's find_unused_parameters).
         form: which published form was built, where sources differ or the equation was taken from memory.
         property: what holds of it whatever its weights, as its tests assert.
     """
@@ -75,6 +79,7 @@ class Block:
     patterns: frozenset[str] = frozenset()
     cost: str = ""
     serves: frozenset[str] = frozenset()
+    idle: str = ""
     form: str = ""
     property: str = ""
 
@@ -139,14 +144,16 @@ def check_attention(
     bias: Tensor | None = None,
     grid: Grid | None = None,
     causal: bool = False,
+    cross: bool = False,
     patterns: Iterable[str] = ("self", "cross"),
     takes_bias: bool = True,
     needs_grid: bool = False,
 ) -> None:
     """Raises BlockInputError unless q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool, bias
-    [B or 1, H or 1, N, M] and the queries' grid fit together and the block serves them.
+    [B or 1, H or 1, N, M] of q's type and the queries' grid fit together and the block serves them.
 
-    A grid says that the queries are voxels; a block that serves only "self" needs M = N. Causal needs M = N too.
+    The queries are the keys' tokens, so that M = N and the mask is the queries', too, unless `cross` says otherwise:
+    lengths tell nothing, as they may be equal by chance.
     """
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if tensor.ndim != 4 or not tensor.is_floating_point():
@@ -166,6 +173,9 @@ def check_attention(
     if bias is not None:
         if not takes_bias:
             raise BlockInputError(block, "bias", "is not served", "leave it out, or use a softmax block")
+        if bias.dtype != q.dtype or bias.device != q.device:
+            remedy = f"as q, {q.dtype} on {q.device}, to be added to the scores (which keys count says the mask)"
+            raise BlockInputError(block, "bias", f"is {bias.dtype} on {bias.device}", remedy)
         wanted = (q.shape[0], q.shape[1], rows, cols)
         if bias.ndim != 4 or any(n not in (1, w) for n, w in zip(bias.shape, wanted, strict=True)):
             raise BlockInputError(block, "bias", f"is {tuple(bias.shape)}", f"broadcastable to {wanted}")
@@ -174,10 +184,15 @@ def check_attention(
     if needs_grid and grid is None:
         raise BlockInputError(block, "grid", "is missing", "give the 3D grid of the tokens")
     served = set(patterns)
+    if cross and ("cross" not in served or causal):
+        raise BlockInputError(
+            block, "cross", "is not served here", f"patterns: {', '.join(sorted(served))}, one of them"
+        )
     if causal and ("causal" not in served or rows != cols):
         raise BlockInputError(block, "causal", "is not served here", f"patterns: {', '.join(sorted(served))}, M = N")
-    if not causal and rows != cols and "cross" not in served:
-        raise BlockInputError(block, "k", f"has {cols} keys for {rows} queries", "this block serves self-attention")
+    if not causal and not cross and rows != cols:
+        remedy = "say cross=True" if "cross" in served else "this block serves self-attention"
+        raise BlockInputError(block, "k", f"has {cols} keys for {rows} queries", remedy)
     if not causal and not served & {"self", "cross"}:
         raise BlockInputError(block, "causal", "is False", "this block serves only the causal pattern")
 
@@ -233,10 +248,12 @@ def check_text(block: str, tokens: Tensor, text: Tensor | None, text_mask: Tenso
         raise BlockInputError(block, "text_mask", what, f"bool {tuple(text.shape[:2])} on {text.device}")
 
 
-def check_features(block: str, x: Tensor, channels: int) -> None:
-    """Raises BlockInputError unless x is [B, channels, Z, Y, X] of floats with no empty axis."""
+def check_features(block: str, x: Tensor, channels: int, weight: Tensor | None = None) -> None:
+    """Raises BlockInputError unless x is [B, channels, Z, Y, X] of floats with no empty axis, where the weight is."""
     if x.ndim != 5 or x.shape[1] != channels or 0 in x.shape or not x.is_floating_point():
         raise BlockInputError(block, "x", f"is {tuple(x.shape)} {x.dtype}", f"give floats [B, {channels}, Z, Y, X]")
+    if weight is not None and weight.device != x.device:
+        raise BlockInputError(block, "x", f"is on {x.device}", f"move it to {weight.device}, where the block is")
 
 
 def check_fusion(

@@ -12,6 +12,8 @@ from typing import Any
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from petground.kernels.sdpa import masked_sdpa
+
 __all__ = ["backends_of", "operators_of"]
 
 _KERNELS, _BLOCKS = "petground.kernels.", "petground.models.blocks."
@@ -34,7 +36,7 @@ def operators_of(cls: type[nn.Module]) -> list[str]:
         seen.add(id(thing))
         for named in _named(thing):
             module = getattr(named, "__module__", None) or ""
-            if named is scaled_dot_product_attention:
+            if named is scaled_dot_product_attention or named is masked_sdpa:
                 found.add("torch_sdpa")
             elif module.startswith(_KERNELS):
                 operator = module.removeprefix(_KERNELS).split(".")[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
-from petground.models.blocks.contract import BlockError, Grid, Reduced
+from petground.models.blocks.contract import BlockError, Grid, Reduced, TextUse
 
 __all__ = ["VoxelAttention"]
 
@@ -17,7 +19,7 @@ class VoxelAttention(nn.Module):
 
     Args:
         channels: of the features.
-        text_channels: of the sentence's tokens, which a reduction may ask.
+        text_channels: of the sentence's tokens, which a reduction may ask; None: the stage has none.
         num_heads: must divide channels.
         attention: the operator on heads, from the registry.
         reduction: of the tokens; None keeps all.
@@ -27,7 +29,7 @@ class VoxelAttention(nn.Module):
     def __init__(
         self,
         channels: int,
-        text_channels: int,
+        text_channels: int | None,
         num_heads: int,
         attention: nn.Module,
         reduction: nn.Module | None,
@@ -35,8 +37,6 @@ class VoxelAttention(nn.Module):
         needs_grid: bool,
     ):
         super().__init__()
-        if channels % num_heads:
-            raise BlockError(f"attention: num_heads={num_heads} does not divide channels={channels}")
         if needs_grid and reduction is not None:
             raise BlockError("attention on the dense grid cannot follow a token_reduction: use one of the two")
         self.num_heads = num_heads
@@ -47,7 +47,8 @@ class VoxelAttention(nn.Module):
         nn.init.zeros_(self.outward.bias)
         self.attention = attention
         self.reduction = reduction
-        self.text = None if reduction is None else nn.Linear(text_channels, channels)
+        reads = reduction is not None and cast(TextUse, reduction.text_use) != "ignores"
+        self.text = nn.Linear(text_channels, channels) if reads and text_channels is not None else None
 
     def forward(
         self,
@@ -64,9 +65,11 @@ class VoxelAttention(nn.Module):
         grid = Grid((z, y, width), spacing_zyx_mm)
         voxels = self.norm(grid.flat(x))
         reduced: Reduced | None = None
-        if self.reduction is not None and self.text is not None:
-            text = None if tokens is None else self.text(tokens).to(voxels.dtype)  # autocast norms wider than it maps
-            reduced = self.reduction(voxels, grid=grid, text=text, text_mask=mask)
+        if self.reduction is not None:
+            words: dict[str, Tensor | None] = {}
+            if self.text is not None and tokens is not None:  # autocast norms wider than it maps
+                words = {"text": self.text(tokens).to(voxels.dtype), "text_mask": mask}
+            reduced = self.reduction(voxels, grid=grid, **words)
         states = voxels if reduced is None else reduced.tokens
         q, k, v = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.inward(states).chunk(3, -1)

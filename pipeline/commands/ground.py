@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
@@ -12,17 +11,15 @@ from petground.labeling.site import Site
 from petground.labeling.suv_header import SuvFallbacks
 from petground.pipeline.commands.label import read_site
 from petground.pipeline.files import write_csv, write_json
-from petground.pipeline.ground_by import Asked, Grounder, by_checkpoint, by_voxtell
+from petground.pipeline.ground_by import Asked, Peer, chosen
 from petground.pipeline.ground_out import NO_WORDS, as_finding, dicom_objects, owned, show, write_answer
 from petground.pipeline.ground_pictures import overview_picture
-from petground.pipeline.peers.voxtell import ImageKind, VoxTell
+from petground.pipeline.peers.voxtell import ImageKind
 from petground.pipeline.pictures import write_png
 from petground.pipeline.progress import progress
 from petground.pipeline.read import read_exam
 
 __all__ = ["ground"]
-
-Peer = Literal["voxtell"]
 
 
 def ground(
@@ -44,7 +41,8 @@ def ground(
 
     Writes OUT/<finding>.nii.gz (a mask on the PET grid) and a picture for each sentence, overview.png, findings.json
     and findings.csv; for an exam in DICOM also seg.dcm, sr.dcm and rwvm.dcm. A sentence whose lesion the model does not
-    see gets an empty mask, and is told so; one that holds nothing but numbers is not asked of the model (exit code 3).
+    see gets an empty mask, and is told so; a mask that lies on the other side than the sentence says is told, and SEG
+    and SR name no side for it; a sentence of nothing but numbers is not asked of the model (exit code 3).
     A PET that cannot be had in SUVbw is refused.
 
     Who answers is a checkpoint of `petground train`, or with --peer voxtell the model of that name (arXiv 2511.11450),
@@ -73,7 +71,7 @@ def ground(
     asked = _asked(text, report, convention)
     if not exam.exists():
         raise InputError(f"no exam at {exam}", fix="give a folder with DICOM, or with pet.nii.gz and ct.nii.gz")
-    by = _who(peer, checkpoint, convention, device, slice_margin_mm, (peer_python, peer_model, peer_image))
+    by = chosen(peer, checkpoint, device, slice_margin_mm, (peer_python, peer_model, peer_image))
     who = "the model" if peer is None else peer
     asked = by.told(asked)
     images = read_exam(exam, case=exam.name, fallbacks=SuvFallbacks(weight_kg, convention.half_life_from_code))
@@ -81,7 +79,7 @@ def ground(
     with owned(out) as part:
         rows, shown, found = [], [], []
         with progress(console) as tick:
-            answers = by.answers(images, askable, exam.name, tick)
+            answers = by.answers(images.pet, images.ct, convention, askable, exam.name, tick)
             for done, one in enumerate(asked, start=1):
                 answer = next(answers) if one.has_words else None
                 row, picture = write_answer(part, one, answer, images, convention)
@@ -92,7 +90,7 @@ def ground(
                 tick("sentences", done, len(asked))
         write_png(part / "overview.png", overview_picture(images.pet, shown))
         write_csv(part / "findings.csv", rows)
-        unseen = by.not_looked_at(images, convention)
+        unseen = by.not_looked_at(images.pet, images.ct, convention)
         dicom = dicom_objects(part, exam, images, found)
         write_json(
             part / "findings.json",
@@ -111,29 +109,6 @@ def ground(
     return 0 if len(askable) == len(asked) and dicom["problem"] is None else 3
 
 
-def _who(
-    peer: Peer | None,
-    checkpoint: Path | None,
-    site: Site,
-    device: str,
-    slice_margin_mm: float | None,
-    of_peer: tuple[Path | None, Path | None, ImageKind | None],
-) -> Grounder:
-    """Who answers. Raises ConfigError unless one of checkpoint and peer is given, and for options of the other."""
-    if (peer is None) == (checkpoint is None):
-        both = "one of --checkpoint and --peer is needed, not both"
-        raise ConfigError(both, fix="--checkpoint FILE or --peer voxtell")
-    python, model, image = of_peer
-    if checkpoint is not None:
-        for name, value in (("python", python), ("model", model), ("image", image)):
-            if value is not None:
-                raise ConfigError(f"--peer-{name} belongs to a peer", fix="add --peer voxtell, or leave it out")
-        return by_checkpoint(checkpoint, device, slice_margin_mm, site)
-    if slice_margin_mm is not None:
-        raise ConfigError("--slice-margin-mm is of a checkpoint's model; VoxTell looks everywhere", fix="leave it out")
-    return by_voxtell(VoxTell(python, model, image or "pet", device))
-
-
 def _asked(text: str | None, report: Path | None, site: Site) -> list[Asked]:
     """What is to be grounded, from a sentence or from a report's positive findings."""
     from petground.labeling.extract import extract_findings
@@ -146,7 +121,7 @@ def _asked(text: str | None, report: Path | None, site: Site) -> list[Asked]:
             raise ConfigError("--text is empty", fix="give the sentence to ground")
         told = [f for f in extract_findings(text, site=site) if f.status == "positive"]
         alone = told[0] if len(told) == 1 else None
-        values = (alone.suv, alone.slice, alone.site, alone.laterality) if alone else (None, None, None, None)
+        values = (alone.suv, alone.slice, alone.site, alone.laterality, alone.series) if alone else (None,) * 5
         one = Asked("f001", text.strip(), make_prompt(text), *values)
         if not one.has_words:
             raise InputError(f"--text: {NO_WORDS}", fix="say in words what lies where")
@@ -163,7 +138,7 @@ def _asked(text: str | None, report: Path | None, site: Site) -> list[Asked]:
             case=report.name,
             fix="try --text with a sentence",
         )
-    asked = [Asked(name, f.sentence, f.prompt, f.suv, f.slice, f.site, f.laterality) for name, f in findings]
+    asked = [Asked(name, f.sentence, f.prompt, f.suv, f.slice, f.site, f.laterality, f.series) for name, f in findings]
     if not any(one.has_words for one in asked):
         raise InputError(f"{NO_WORDS}, in each of {len(asked)}", case=report.name, fix="try --text with a sentence")
     return asked

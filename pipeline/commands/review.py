@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from petground.labeling.errors import ConfigError, InputError
-from petground.labeling.site import Site, site_from_mapping
+from petground.labeling.site import Site
 from petground.pipeline.commands.label import read_site
 from petground.pipeline.edited import EDITED
 from petground.pipeline.nifti import read_nifti
@@ -25,6 +24,7 @@ from petground.pipeline.review.decisions import (
 from petground.pipeline.review.load import Case, Work, open_work
 from petground.pipeline.review.pack import write_pack
 from petground.pipeline.review.verdict import verdicts_of
+from petground.pipeline.settings_file import site_of_work
 
 __all__ = ["export", "import_decisions", "serve"]
 
@@ -189,16 +189,9 @@ def _take_edited(console: Console, tables: Work, edited: Path, reviewer: str | N
 
 def _site(work: Path, given: Path | None) -> Site:
     """The conventions that the labels were made with, as WORK keeps them; those of a file where it keeps none."""
-    path = work / "site.json"
-    if not path.is_file():
+    used = site_of_work(work)
+    if used is None:
         return read_site(given)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable JSON", fix="run `petground label` again") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds no settings", fix="run `petground label` again")
-    used = site_from_mapping(values)
     if given is not None and (asked := read_site(given)) != used:
         other = [name for name, value in asdict(asked).items() if value != asdict(used)[name]]
         raise ConfigError(

@@ -14,6 +14,7 @@ import pydicom
 
 from petground.labeling.errors import GeometryError, InputError
 from petground.labeling.volume import Volume
+from petground.pipeline.cropped import CroppedMask
 from petground.pipeline.dicom.header import Slice, text
 from petground.pipeline.dicom.pet import choose_pet
 from petground.pipeline.dicom.series import scan
@@ -50,12 +51,12 @@ class SourcePet:
 
 @dataclass(frozen=True, eq=False)
 class Finding3D:
-    """One segment and its measurements. mask: label Volume on the PET grid; suv_max [g/ml]; volume_ml; manual: drawn by
+    """One segment and its measurements. mask: on the PET grid; suv_max [g/ml]; volume_ml; manual: drawn by
     a person, not grown; learned: marked by a trained network."""
 
     finding_id: str
     label: str
-    mask: Volume
+    mask: Volume | CroppedMask
     suv_max: float
     volume_ml: float
     site: str | None = None

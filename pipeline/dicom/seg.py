@@ -37,7 +37,11 @@ def build_seg(source: SourcePet, findings: Sequence[Finding3D], *, case: str) ->
 
     if not findings:
         raise InputError("no label to write as DICOM SEG", case=case)
-    frames = np.stack([_frames(source, finding, case) for finding in findings], axis=-1)
+    frames = _frames(source, findings[0], case)[..., None]
+    if len(findings) > 1:  # one at a time into their place: here alone all masks are whole
+        frames = np.empty((*frames.shape[:3], len(findings)), dtype=np.uint8)
+        for number, finding in enumerate(findings):
+            frames[..., number] = _frames(source, finding, case)
     descriptions, kinds = [], hd.seg.SegmentAlgorithmTypeValues
     for number, finding in enumerate(findings, start=1):
         place, side = site_code(finding.site), side_code(finding.laterality)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from petground.labeling.errors import ConfigError, GeometryError, InputError, PetgroundError
 from petground.labeling.volume import Volume
+from petground.pipeline.cropped import CroppedMask
 from petground.pipeline.exports.grids import mask_on, ras
 from petground.pipeline.files import write_json
 from petground.pipeline.geometry import grid_of, on_grid_of
@@ -49,9 +50,9 @@ class VoxTell:
 
 @dataclass(frozen=True, eq=False)
 class Said:
-    """masks: [I, J, K] bool on the PET grid, one for each sentence, in any number of pieces. facts: how it was made."""
+    """masks: on the PET grid, one for each sentence, in any number of pieces. facts: how it was made."""
 
-    masks: list[NDArray[np.bool_]]
+    masks: list[CroppedMask]
     facts: dict[str, Any]
 
 
@@ -100,7 +101,8 @@ def ask(peer: VoxTell, pet: Volume, ct: Volume | None, sentences: Sequence[str],
         }
         write_json(folder / "job.json", job)
         made = _child(peer, folder, case, tick) if distinct else {}
-        masks = [_back(folder / "masks" / f"{n}.nii.gz", image, pet, case) for n in range(len(distinct))]
+        files = [folder / "masks" / f"{n}.nii.gz" for n in range(len(distinct))]
+        masks = [CroppedMask.of(_back(file, image, pet, case), pet.affine) for file in files]
     facts = {
         "peer": "voxtell",
         "model": "its own choice" if model is None else Path(model).resolve().name,

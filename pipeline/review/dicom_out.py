@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from petground.labeling.volume import Volume
 from petground.pipeline.dicom.objects import Finding3D, read_source
 from petground.pipeline.dicom.write import write_objects
 from petground.pipeline.edited import DRAWN
 from petground.pipeline.review.judge import title
-from petground.pipeline.review.load import Case
+from petground.pipeline.review.load import Case, Item
+from petground.pipeline.sides import measure_side
 
 __all__ = ["write_dicom_objects"]
 
@@ -27,17 +31,7 @@ def write_dicom_objects(case: Case, folder: Path, *, reviewer: str | None = None
         series_uid=case.source.get("pet_series_uid"),
     )
     findings = [
-        Finding3D(
-            finding_id=item.finding_id,
-            label=f"{title(item.finding)} ({item.finding_id})",
-            mask=item.mask,
-            suv_max=float(item.label["suv_measured"]),
-            volume_ml=float(item.label["volume_ml"]),
-            site=item.finding.get("site"),
-            laterality=item.finding.get("laterality"),
-            method=str(item.label.get("method") or ""),
-            manual=item.label.get("method") == DRAWN,
-        )
+        _finding(case, item, item.mask, item.label)
         for item in case.items
         if item.mask is not None and item.label is not None
     ]
@@ -49,4 +43,21 @@ def write_dicom_objects(case: Case, folder: Path, *, reviewer: str | None = None
         case=case.exam_id,
         suv_factor=None if factor is None else float(factor),
         reviewer=reviewer,
+    )
+
+
+def _finding(case: Case, item: Item, mask: Volume, label: Mapping[str, Any]) -> Finding3D:
+    """A label as a segment; what the image contradicts of the reported side is not coded."""
+    measured = measure_side(item.voxel_ijk, case.pet, case.ct, item.finding.get("laterality"))
+    side, site, heading = measured.place(item.finding.get("site"))
+    return Finding3D(
+        finding_id=item.finding_id,
+        label=f"{title(item.finding) if measured.contradiction is None else heading} ({item.finding_id})",
+        mask=mask,
+        suv_max=float(label["suv_measured"]),
+        volume_ml=float(label["volume_ml"]),
+        site=site,
+        laterality=side,
+        method=str(label.get("method") or ""),
+        manual=label.get("method") == DRAWN,
     )

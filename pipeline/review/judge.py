@@ -14,10 +14,10 @@ from petground.labeling.numbering import slice_number
 from petground.labeling.site import Site
 from petground.pipeline.edited import DRAWN
 from petground.pipeline.review.load import Case, Item, reason_text
+from petground.pipeline.sides import CLEAR_SIDE_MM
 
 __all__ = ["alarms", "describe", "provenance", "side_of", "site_slice", "title"]
 
-CLEAR_SIDE_MM = 10.0  # nearer to the midline a side is not told
 SUV_NEAR = 0.1  # the method's own tolerance between label and report (arXiv 2502.00528)
 
 _CAPITALS = re.compile(r"\b(?:[ctls] ?\d{1,2}|(?<=segment )[iv]{1,4}[ab]?)\b")  # vertebrae and liver segments

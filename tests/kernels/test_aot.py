@@ -24,14 +24,6 @@ def test_every_kernel_is_among_the_launches_and_one_of_each_compiles() -> None:
     assert built.registers > 32
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", [80, 90, 100])
-def test_all_compile_without_stack(arch: int) -> None:
-    pytest.importorskip("triton", reason="Triton is not installed: pip install 'petground[triton]'")
-    aot = importlib.import_module("petground.kernels.aot")
-    assert aot.main(["--arch", str(arch)]) == 0
-
-
 def _kernels(tree: ast.Module) -> set[str]:
     """Kernels: jitted functions that ask for their program's number (others are helpers of theirs)."""
     return {

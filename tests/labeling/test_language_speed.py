@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from petground.labeling import extract_findings
 from petground.labeling.language import declared, discourse
 from petground.labeling.language.phrases import PhraseIndex
-from petground.labeling.language.reading import read_sentence
-from petground.labeling.language.sentences import find_sentences
+from petground.labeling.language.reading import Reading, read_sentence
+from petground.labeling.language.sentences import Sentence, find_sentences
 from petground.labeling.language.stream import make_stream
 from petground.labeling.language.tokens import Cuts, Words, split_words
 
@@ -35,6 +36,34 @@ def test_sentences_that_tell_nothing_are_not_cut(monkeypatch: pytest.MonkeyPatch
     (finding,) = extract_findings(REPORT)
     assert (finding.suv, finding.slice, finding.laterality) == (5.2, 58, "left")
     assert set(cut) == {"Left hilar node, SUVmax 5.2 on slice 58."}
+
+
+BEFORE = "The brain is unremarkable. The bowel is normal. The spleen is enlarged."
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "index"),
+    [
+        (f"{BEFORE} Right hilar node with SUVmax of 3.1. The spine is normal.", 1, None),
+        (f"{BEFORE} It has an SUVmax of 3.1.", 4, None),
+        ("PET: image 101. Right hilar mass, SUVmax 9.3.", 2, 101),
+        ("Right hilar mass, SUVmax 9.3. It is seen on image 101.", 2, 101),
+        ("Left hilar node, slice 58, SUVmax 5.2. Right hilar mass, SUVmax 9.3. The spine is normal.", 2, 58),
+    ],
+)
+def test_only_sentences_that_a_value_may_take_something_from_are_read(
+    monkeypatch: pytest.MonkeyPatch, text: str, read: int, index: int | None
+) -> None:
+    seen: list[str] = []
+
+    def counted(words: Words, sentence: Sentence, *rest: Any) -> Reading:
+        seen.append(text[sentence.start : sentence.end])
+        return read_sentence(words, sentence, *rest)
+
+    monkeypatch.setattr(discourse, "read_sentence", counted)
+    findings = extract_findings(text)
+    assert len(seen) == len(set(seen)) == read
+    assert findings[0].slice == index
 
 
 def test_no_words_for_a_model_of_what_is_no_lesion() -> None:

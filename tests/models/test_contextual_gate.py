@@ -110,3 +110,26 @@ def test_sentences_of_an_exam_share_its_box() -> None:
     for n in range(4):  # exams 0, 0, 1, 1
         alone, _ = gate(x[n : n + 1], tokens[n : n + 1], mask[n : n + 1], box[n // 2 : n // 2 + 1])
         assert torch.allclose(alone[0], together[n], atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["gate", "residual_gate"])
+def test_one_head_is_gated_in_the_kernel_with_the_same_answers_and_gradients(form: str) -> None:
+    """Dropout that drops next to nothing takes the layers one by one; an entry without a word is among them."""
+    x, tokens, mask = (one.double() if one.is_floating_point() else one for one in _inputs())
+    x, tokens, mask = torch.cat([x, x[:1]]), torch.cat([tokens, tokens[:1]]), torch.cat([mask, mask[:1] & False])
+    gates = [_gate(form=form, norm=True, coordinates="linear", dropout=p).double() for p in (0.0, 1e-12)]
+    nn.init.normal_(gates[0].out.weight)
+    nn.init.normal_(gates[0].out.bias)
+    gates[1].load_state_dict(gates[0].state_dict())
+    calls, outs, grads = [], [], []
+    for gate in gates:
+        gate.out.register_forward_hook(lambda *_: calls.append(1))
+        given = x.clone().requires_grad_(), tokens.clone().requires_grad_()
+        out, _ = gate.train()(given[0], given[1], mask)
+        push = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).reshape(out.shape)
+        outs.append(out)
+        grads.append(torch.autograd.grad(out, [*given, *gate.parameters()], push))
+        assert len(calls) == len(outs) - 1  # N rows go through the layer in the second alone
+    assert torch.allclose(*outs, atol=1e-12)
+    for one, other in zip(*grads, strict=True):
+        assert torch.allclose(one, other, atol=1e-10)

@@ -194,16 +194,28 @@ def test_strides_and_kernels_of_plans_shape_the_grids() -> None:
         net.encode(torch.rand(1, 2, 2, 8, 16))
 
 
-def test_checkpointing_changes_no_gradient() -> None:
+@pytest.mark.parametrize(
+    "attention", [None, {"name": "halo"}, {"name": "routing", "clusters": 4, "local_heads": 0, "decay": 0.3}]
+)
+def test_checkpointing_changes_no_gradient(attention: dict[str, Any] | None) -> None:
+    """In two steps; routing's centroids move once a step, not again where the forward is run again."""
     _, tokens, mask = _inputs(1, 2)
     image = torch.rand(1, 2, 8, 8, 16)
-    gradients = []
+    steps: list[list[dict[str, torch.Tensor]]] = []
     for checkpointing in (False, True):
-        net = _awake(_net(**{**OURS, "checkpointing": checkpointing})).train()
-        net(image, tokens, mask).square().mean().backward()
-        gradients.append({name: p.grad for name, p in net.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys()
-    assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-6) for name in gradients[0])
+        net = _awake(_net(**{**OURS, "checkpointing": checkpointing}, attention=attention)).train()
+        steps.append([])
+        for _ in range(3):
+            net.zero_grad()
+            net(image, tokens, mask).square().mean().backward()
+            learnt = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+            steps[-1].append(learnt | {name: buffer.clone() for name, buffer in net.named_buffers()})
+    for plain, checkpointed in zip(*steps, strict=True):
+        assert plain.keys() == checkpointed.keys()
+        assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-6) for name in plain)
+    moved = [name for name in steps[0][0] if "centroids" in name]
+    assert bool(moved) == (attention is not None and attention["name"] == "routing")
+    assert not any(torch.allclose(steps[0][0][name], steps[0][1][name]) for name in moved)
 
 
 @pytest.mark.parametrize("config", [OURS, TWO_SHARED], ids=["one", "two"])

@@ -11,6 +11,9 @@ from petground.models.blocks.contextual_gate import ContextualGate
 from petground.models.net_config import NetConfig
 from petground.models.registry import Block, check_options, index
 
+SIZES = {"fusion": {"channels": 8, "text_channels": 4}, "attention": {"channels": 8}}
+WITH_HEADS = [(row["slot"], row["key"]) for row in list_blocks() if "num_heads" in row["options"]]
+
 
 def test_build_by_name() -> None:
     gate = build("fusion", "contextual_gate", channels=8, text_channels=4, num_heads=2)
@@ -29,6 +32,8 @@ def test_build_by_name() -> None:
         ("fusion", "contextual_gate", {"form": "gated"}, "residual_gate"),
         ("fusion", "contextual_gate", {"channels": 9, "text_channels": 4, "num_heads": 2}, "does not divide"),
         ("fusion", "contextual_gate", {"channels": 8}, "needs text_channels"),
+        *((slot, key, {**SIZES[slot], "num_heads": 3}, "num_heads=3") for slot, key in WITH_HEADS),
+        *((slot, key, {**SIZES[slot], "num_heads": 0}, "num_heads=0") for slot, key in WITH_HEADS),
     ],
 )
 def test_mistakes_are_named(slot: str, name: str, options: dict[str, object], hint: str) -> None:

@@ -93,6 +93,46 @@ def test_seg_and_sr_tell_of_the_mask_that_was_found(name: str, run: Callable[...
     assert (out / "rwvm.dcm").is_file()
 
 
+def _body(ds: Any) -> None:
+    """Air outside of 30 mm to each side of x = 4 mm (LPS), where no row or column of the grid runs."""
+    place, cosines = np.array(ds.ImagePositionPatient, float), np.array(ds.ImageOrientationPatient, float)
+    spacing = np.array(ds.PixelSpacing, float)
+    row, column = np.meshgrid(np.arange(ds.Rows), np.arange(ds.Columns), indexing="ij")
+    x = place[0] + column * spacing[1] * cosines[0] + row * spacing[0] * cosines[3]
+    ds.PixelData = np.where(np.abs(x - 4) < 30, np.maximum(ds.pixel_array, 2000), 0).astype(np.uint16).tobytes()
+
+
+@pytest.mark.parametrize("name", ["head_first", "feet_first", "prone", "turned"])
+def test_a_side_that_the_image_contradicts_is_in_no_object(
+    name: str, run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hot voxel lies some 19 mm left of the midline, whatever the sentence says and however the series runs."""
+    hot = write_series(tmp_path / "exam", **SERIES[name])
+    _each(tmp_path / "exam", _body)
+    for said, side in (("right", None), ("left", "Left")):
+        assert run("--text", f"Hypermetabolic {said} axillary node, SUVmax 4.1, axial slice 7.") == OK
+        (row,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+        assert (row["side_measured"], row["side_reported"]) == ("left", said)
+        assert row["right_of_midline_mm"] == pytest.approx(4 - hot[0], abs=3)
+        segment = hd.seg.segread(tmp_path / "out" / "seg.dcm").SegmentSequence[0]
+        region = segment.AnatomicRegionSequence[0]
+        modifiers = region.get("AnatomicRegionModifierSequence", [])
+        assert [one.CodeMeaning for one in modifiers] == ([] if side is None else [side])
+        (group,) = hd.sr.srread(tmp_path / "out" / "sr.dcm").content.get_volumetric_roi_measurement_groups()
+        (place,) = group.finding_sites
+        assert place.value.meaning == region.CodeMeaning
+        assert (None if place.laterality is None else place.laterality.meaning) == side
+        printed = " ".join(capsys.readouterr().out.split())
+        if side is None:
+            assert segment.SegmentLabel == "Axillary node, not right as said (f001)"
+            assert "mm left of the midline" in row["problem"]
+            assert f"f001: {row['problem']}." in printed
+            assert "was not asked" not in printed
+        else:
+            assert segment.SegmentLabel == "Left axillary node (f001)"
+            assert row["problem"] is None
+
+
 def test_objects_say_who_made_them_and_carry_no_report_text(run: Callable[..., int], tmp_path: Path) -> None:
     write_series(tmp_path / "exam", **SERIES["head_first"])
     assert run("--text", "Peculiar words about the left axillary node, SUVmax 4.1, axial slice 7.") == OK

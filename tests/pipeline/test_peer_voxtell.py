@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from petground.pipeline.commands.ground import ground
 from petground.pipeline.nifti import read_nifti, write_nifti
 from petground.pipeline.peers import voxtell
 from petground.pipeline.peers.voxtell import VoxTell, ask
+from petground.pipeline.schemas import write_table
 
 LEFT_MM, RIGHT_MM = np.array([-40.0, 2.0, 360.0]), np.array([36.0, 10.0, 480.0])
 REPORT = """FINDINGS:
@@ -203,12 +205,65 @@ def test_a_mask_of_another_grid_is_no_answer(tmp_path: Path, monkeypatch: pytest
         ask(VoxTell(), pet, None, ["left node"], case="exam_7", tick=lambda what, done, total: None)
 
 
+def make_work(folder: Path) -> Path:
+    """What `petground label` leaves of three exams in three directions, a lesion at each side of each."""
+    exams, labels, findings = [], [], []
+    for exam_id, turned in zip(("a", "b", "c"), ("LPS", "LAI", "PRS"), strict=True):
+        pet = read_nifti(make_exam(folder / "exams" / exam_id, turned) / "pet.nii.gz", "SUVbw")
+        about = {"exam_id": exam_id, "patient_id": f"p_{exam_id}", "tracer": "FDG"}
+        paths = {f"{kind}_path": f"exams/{exam_id}/{kind}.nii.gz" for kind in ("pet", "ct")}
+        exams.append({**about, **paths, "status": "ok", "slices": pet.shape[2]})
+        mm = pet.to_world_mm(np.stack(np.meshgrid(*map(np.arange, pet.shape), indexing="ij"), axis=-1))
+        for name, side, site, centre, suv in (
+            ("f001", "left", "inguinal node", LEFT_MM, 8.0),
+            ("f002", "right", "axillary node", RIGHT_MM, 6.0),
+        ):
+            mask = (np.linalg.norm(mm - centre, axis=-1) < 18).astype(np.uint8)
+            path = f"labels/{exam_id}/{name}.nii.gz"
+            write_nifti(folder / path, pet.like(mask, "label"))
+            told = {"exam_id": exam_id, "finding_id": name, "prompt": f"Avid {side} {site}."}
+            told |= {"laterality": side, "site": site}
+            measured = {"suv_reported": suv, "suv_measured": suv, "volume_ml": 24.0, "mask_path": path}
+            labels.append({**about, **told, **measured})
+            findings.append({**told, "suv": suv, "status": "positive", "stage": "check"})
+    for name, rows in (("exams", exams), ("labels", labels), ("findings", findings)):
+        write_table(folder / f"{name}.parquet", name, rows)
+    return folder
+
+
+def test_evaluate_measures_a_peer_as_it_does_a_checkpoint(tmp_path: Path) -> None:
+    python, log = make_peer(tmp_path / "peer")
+    work, out = make_work(tmp_path / "work"), tmp_path / "evaluation"
+    flags = ["evaluate", "--labels", str(work), "--peer", "voxtell", "--peer-python", str(python)]
+    assert main([*flags, "--out", str(out)]) == OK
+    found = json.loads((out / "metrics.json").read_text())
+    assert (found["references"], found["exams"], found["checkpoint"]) == (6, 3, None)
+    assert (found["peer"]["peer"], found["peer"]["versions"]["voxtell"]) == ("voxtell", "0.1.2")
+    assert found["f1"]["right"] == 1.0
+    assert found["f1"]["empty"] == 0.0
+    assert found["left_right_confusion"]["value"] == 0.0
+    # it reads nothing but the side: where the other one has no node of that kind it answers all the same
+    assert found["false_positives_per_swapped_sentence"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 6}
+    assert "presence_auroc" not in found, "it tells no presence"
+    assert json.loads(log.read_text())["prompts"][0] == "avid left inguinal node."
+    page = (out / "evaluation.html").read_text()
+    assert "Evaluation of voxtell" in page
+    assert "sha256" not in page
+
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
+    assert main([*flags, "--out", str(out), "--splits", str(tmp_path / "splits.json")]) == OK
+    assert json.loads((out / "metrics.json").read_text())["exams"] == 1
+    with (out / "predictions.csv").open(newline="") as stream:
+        assert {row["exam_id"] for row in csv.DictReader(stream)} == {"c"}
+
+
 def test_equal_sentences_are_asked_once(tmp_path: Path) -> None:
     python, log = make_peer(tmp_path / "peer")
     pet = read_nifti(make_exam(tmp_path / "exam_7", ct=False) / "pet.nii.gz", "SUVbw")
     sentences = ["Left  node", "right node", "left node"]
     said = ask(VoxTell(python), pet, None, sentences, case="e", tick=lambda what, done, total: None)
     assert json.loads(log.read_text())["prompts"] == ["left node", "right node"]
-    assert np.array_equal(said.masks[0], said.masks[2])
-    assert said.masks[0].any()
-    assert not (said.masks[0] & said.masks[1]).any()
+    first, second, third = (mask.array for mask in said.masks)
+    assert np.array_equal(first, third)
+    assert first.any()
+    assert not (first & second).any()

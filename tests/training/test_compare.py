@@ -66,9 +66,22 @@ def test_what_cannot_be_paired_is_refused(tmp_path: Path) -> None:
 
 
 def test_auroc_and_calibration_by_hand() -> None:
-    assert auroc([0.9, 0.8], [0.1, 0.8]) == pytest.approx((1 + 1 + 1 + 0.5) / 4)
-    assert auroc([0.2], []) is None
-    said = calibration([0.05, 0.05, 0.95, 1.0], [False, True, True, True])
-    assert said["error"] == pytest.approx(0.5 * 0.45 + 0.5 * 0.025)
+    true = [True, True, False, False]
+    assert auroc([0.9, 0.8, 0.1, 0.8], true, list("abcd")).value == pytest.approx((1 + 1 + 1 + 0.5) / 4)
+    assert auroc([0.2], [True], ["a"]).as_json() == {"value": None, "low": None, "high": None, "n": 1}
+    said = calibration([0.05, 0.05, 0.95, 1.0], [False, True, True, True], list("aabb"))
+    assert said["error"]["value"] == pytest.approx(0.5 * 0.45 + 0.5 * 0.025)
     assert [one["n"] for one in said["bins"]] == [2, 2]
-    assert calibration([], [])["error"] is None
+    assert calibration([], [], [])["error"]["value"] is None
+
+
+def test_intervals_of_presence_are_over_patients_not_sentences() -> None:
+    """Two patients, told apart in one and never in the other: one of both (0.5 to 1) is drawn, or the two."""
+    presence, true, patients = [0.9, 0.1, 0.4, 0.4] * 50, [True, False] * 100, ["a", "a", "b", "b"] * 50
+    found = auroc(presence, true, patients)
+    assert (found.low, found.high) == (0.5, 1.0)
+    assert found.value == pytest.approx((1 + 0.5 + 1 + 1) / 4), "of b's 0.4 the one lies above a's 0.1"
+    error = calibration(presence, true, patients)["error"]
+    assert (error["low"], error["high"]) == pytest.approx((0.1, 0.1))
+    alone = auroc(presence, true, ["a"] * 200)
+    assert (alone.low, alone.n) == (None, 200)

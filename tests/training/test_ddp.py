@@ -85,6 +85,35 @@ def test_two_processes_give_the_losses_of_one(patch_work: Path, tmp_path: Path) 
     assert [folder.name for folder in both.iterdir() if folder.name.startswith("version")] == ["version_0"]
 
 
+SLOTS: dict[str, dict[str, Any]] = {
+    "fusion": {"model__net__fusion": {"name": "lxmert_cross", "pool": 4}},
+    "attention": {"model__net__attention": {"name": "sparsifiner", "keep": 8}},
+    "token_reduction": {
+        "model__net__attention": {"name": "softmax"},
+        "model__net__token_reduction": {"name": "dyvte_exit", "hidden": 8},
+    },
+    "mixer": {"model__net__mixer": {"name": "conv_glu"}},
+}
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [
+        pytest.param(["fusion", "token_reduction", "mixer"], id="together"),
+        *(pytest.param([slot], id=slot, marks=pytest.mark.slow) for slot in SLOTS),
+    ],
+)
+def test_two_processes_train_blocks_of_which_parameters_have_no_gradient(
+    slots: list[str], patch_work: Path, tmp_path: Path
+) -> None:
+    """The fusion's last words go nowhere, and the exit's judges are trained by a loss of their own."""
+    blocks = {flag: json.dumps(block) for slot in slots for flag, block in SLOTS[slot].items()}
+    more = {**TWO, **blocks, "data__validation_fraction": 0, "trainer__max_epochs": 1}
+    done = _start(small_flags(patch_work, tmp_path / "run", **more), tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(logged(tmp_path / "run" / "version_0")) == [0, 1]  # the second step is where it would stop
+
+
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_all_processes_and_names_the_exam(patch_work: Path, tmp_path: Path) -> None:
     path = patch_work / "exams" / "e1" / "pet.nii.gz"

@@ -16,11 +16,11 @@ from petground.pipeline.nifti import write_nifti
 from petground.pipeline.schemas import read_table, write_table
 from petground.pipeline.splits import patient_hash
 from petground.training import evaluate as command
+from petground.training.controls import absent_sentences, questions
 from petground.training.evaluate import evaluate
-from petground.training.figures import absent_sentences
-from petground.training.grid import GridSpec
+from petground.training.grid import GridSpec, model_template
 from petground.training.inference import Prediction
-from petground.training.references import Reference, from_truth, link_truth
+from petground.training.references import Reference, from_labels, from_truth, link_truth, places_here
 
 DRAW = command._draw
 SIDES = ("left", "right")
@@ -131,6 +131,10 @@ def test_figures_of_a_model_that_reads_the_side(
     assert found["by"]["uptake"]["5-10 SUV"]["n"] == 8
     assert found["by"]["size"]["20-40 mm"]["f1"]["paper"]["value"] == 1.0
     assert found["false_positives_per_empty_sentence"]["value"] == 1.0
+    page = (out / "evaluation.html").read_text()
+    assert "another exam" in page
+    assert page.count("data:image/png;base64,") == 3
+    assert "http" not in page, "it needs no network"
     for name in ("precision_recall.png", "dice.png", "training.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     with (out / "predictions.csv").open(newline="") as stream:
@@ -231,7 +235,7 @@ def test_truth_links_by_exam_rounding_and_slice_and_side() -> None:
         finding("told as prior", 9.0, 40, stage="extract"),
         finding("no label, but read", 5.2, 12, stage="match"),
     ]
-    assert link_truth(truth, findings) == {
+    assert {key: row["prompt"] for key, row in link_truth(truth, findings).items()} == {
         ("a", "rounded"): "one",
         ("a", "left"): "L",
         ("a", "right"): "R",
@@ -251,13 +255,96 @@ def test_two_lesions_alike_do_not_share_one_finding() -> None:
     assert len(link_truth(truth, [finding])) == 1
 
 
-def test_absent_sentences_name_a_place_where_the_exam_has_nothing() -> None:
-    def reference(exam: str, site: str | None, side: str | None) -> Reference:
-        return Reference(exam, site or "", exam, "FDG", "", 5.0, 1.0, side, site, Path())
+def reference(exam: str, site: str | None, side: str | None, prompt: str = "") -> Reference:
+    return Reference(exam, site or "", exam, "FDG", prompt, 5.0, 1.0, side, site, Path())
 
+
+def test_absent_sentences_name_a_place_where_the_exam_has_nothing() -> None:
     references = [reference("a", "liver", None), reference("b", "rib", "left"), reference("c", "rib", "right")]
-    assert absent_sentences(references, [1, 0, 1]) == [0, 1, 2]
-    assert absent_sentences([*references, reference("a", "rib", "left")], [1, 0, 1, 2]) == [1, 2, 3]
+
+    def absent(donors: list[int], **told: tuple[str, str]) -> list[int]:
+        here = {r.exam_id: {r.place} for r in references}
+        for exam, place in told.items():
+            here[exam].add(place)
+        return absent_sentences(references, donors, here)
+
+    assert absent([1, 0, 1]) == [0, 1, 2]
+    assert absent([1, 0, 1], a=("costal lesion", "left")) == [1, 2], "told of in other words, though no reference"
+    assert absent([1, 0, 1], a=("costal lesion", "right"), c=("left rib", "")) == [0, 1]
+    references[1] = reference("b", "lymph node", "left")
+    assert absent([1, 1, 1]) == [2], "a node could be anywhere on its side"
+
+
+def test_the_other_side_is_asked_only_where_the_report_tells_of_nothing_there() -> None:
+    references = [
+        reference("a", "Axillary node", "left", "An avid left axillary node."),
+        reference("b", "axillary node", "left", "An avid left axillary node, not the right one."),
+        reference("c", "axillary node", "right", "An avid left axillary node."),
+        reference("d", None, "left", "An avid left one."),
+    ]
+    here: dict[str, Any] = {r.exam_id: {r.place} for r in references}
+    asked, nowhere = questions(references, here)
+    assert nowhere["swapped"] == [0]
+    assert asked["swapped"][0] is not None
+    assert asked["swapped"][0].prompt == "An avid right axillary node."
+    for told in (("axilla", "right"), ("axilla", "")):
+        assert questions(references, {**here, "a": {references[0].place, told}}).nowhere["swapped"] == []
+
+
+def test_places_are_those_of_the_report_and_of_a_phantoms_untold_lesions(work: Path, tmp_path: Path) -> None:
+    """A mention without a label and a lesion that no report tells of are there all the same; a negated one is not."""
+    rows = read_table(work / "findings.parquet", "findings")
+    more = {"site": "Hilar node", "laterality": "right", "stage": "match", "finding_id": "f009", "reason": "no_match"}
+    denied = {"site": "Liver", "laterality": None, "stage": "extract", "finding_id": "f010", "reason": "negated"}
+    write_table(work / "findings.parquet", "findings", [*rows, {**rows[0], **more}, {**rows[0], **denied}])
+    told = places_here(work, from_labels(work))["exam0"]
+    assert ("hilar node", "right") in told
+    assert ("liver", "") not in told
+    phantom = phantom_of(work, tmp_path / "phantom")
+    truth = read_table(phantom / "truth.parquet", "truth")
+    truth[-1] |= {"site": "Spleen", "laterality": None}  # reported: False
+    write_table(phantom / "truth.parquet", "truth", truth)
+    assert ("spleen", "") in places_here(work, from_truth(work, phantom), phantom)["exam0"]
+    assert ("spleen", "") not in told
+
+
+def test_exams_that_a_run_kept_are_its_test(work: Path, checkpoint: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(globals(), "SPLITS", {"train": ["exam0", "exam3"], "val": ["exam1"], "test": ["exam2"]})
+    evaluate(work, checkpoint, tmp_path / "out", controls=False)
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
+        assert {row["exam_id"] for row in csv.DictReader(stream)} == {"exam2"}
+
+
+def test_a_model_that_reads_slices_is_asked_as_ground_asks_it(
+    work: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows 50 mm about the slice that the sentence tells, counted as the site counts: here from the feet, from 0."""
+    asked: dict[str, Any] = {}
+
+    class Sliding(SideModule):
+        prompt = "words+slice"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.grid = GridSpec(spacing_xyz_mm=(8.0, 8.0, 8.0), patch_zyx=(16, 16, 16))
+
+        def predict(self, image: Any, sentences: list[str], *, near: Any, tick: Any) -> Prediction:
+            template = model_template(pet_with_two_lesions()[0], self.grid)
+            for sentence, one in zip(sentences, near, strict=True):
+                mm = one and tuple(round(float(template.to_world_mm([0, 0, z])[2])) for z in one)
+                assert asked.setdefault(sentence, mm) == mm
+            return super().predict(image, sentences)
+
+    monkeypatch.setattr("petground.training.inference.load_module", lambda path, device: Sliding())
+    (work / "site.json").write_text('{"slice_origin": "feet", "slice_first": 0}')
+    rows = read_table(work / "labels.parquet", "labels")
+    for row in rows:
+        row["slice_reported"] = {"left": 10, "right": 30}[row["laterality"]]  # 6 mm each from z = 300 mm
+    write_table(work / "labels.parquet", "labels", rows)
+    evaluate(work, checkpoint, tmp_path / "out", split="all")
+    assert asked["the left one, slice 10."] == (310, 410)
+    assert asked["the right one, slice 30."] == (430, 530)
+    assert asked[""] is None
 
 
 def test_label_on_another_grid_is_refused_by_name(work: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from patch_work import SPEC
 
 from petground.labeling.errors import ConfigError, InputError
 from petground.models.unet import Decoded
 from petground.pipeline.splits import read_splits, split_patients, write_splits
 from petground.training.augment import Augment, AugmentConfig
+from petground.training.data import GroundingData
 from petground.training.hits import Hits, count_hits
 from petground.training.losses import LossConfig, deep_loss, grounding_loss
 from petground.training.metrics import best_component
@@ -190,6 +192,29 @@ def test_augmentation_repeats_by_seed_and_keeps_a_single_voxel() -> None:
         assert first[1][1].max() == 0
         assert first[0].min() >= 0
         assert first[0].max() <= 1
+
+
+def test_where_the_sentence_tells_suv_the_pet_keeps_it() -> None:
+    """The peak that is told stays what it was at every seed; the CT changes all the same."""
+    config = AugmentConfig(affine_chance=0.0, intensity_chance=2.0, noise=0.0)  # each change, always
+    image, target = torch.full((2, 12, 10, 8), 0.1), torch.zeros(1, 12, 10, 8)
+    image[:, 6, 5, 4] = 0.5
+    for seed in range(20):
+        told, untold = (Augment(config, suv_told=yes)(image, target, seed=seed)[0] for yes in (True, False))
+        assert torch.equal(told[0], image[0])
+        assert not torch.equal(told[1], image[1])
+        assert not torch.equal(untold[0], image[0])
+
+
+def test_the_prompt_decides_what_augmentation_may_change(patch_work: Path) -> None:
+    for prompt, told in (("words", False), ("words+suv", True), ("words+slice", False), ("all", True)):
+        data = GroundingData(patch_work, prompt=prompt, validation_fraction=0.0)  # type: ignore[arg-type]
+        data.grid = SPEC
+        data.prepare_data()
+        data.setup("validate")
+        augment = data._dataset("train", training=True).augment
+        assert augment is not None
+        assert augment._suv_told is told
 
 
 def test_the_surest_component_is_kept_and_hits_are_counted() -> None:

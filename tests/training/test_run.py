@@ -153,6 +153,12 @@ def test_an_image_that_is_no_number_is_named(patch_work: Path, tmp_path: Path) -
     assert caught.value.fix
 
 
+def test_what_other_commands_measure_is_refused_with_the_way_there(patch_work: Path, tmp_path: Path) -> None:
+    for word, command in (("test", "petground evaluate"), ("predict", "petground ground")):
+        with pytest.raises(ConfigError, match=command):
+            main([word, *small_flags(patch_work, tmp_path / "run")[1:]])
+
+
 def test_a_training_without_an_end_is_refused(patch_work: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max_epochs"):
         main(small_flags(patch_work, tmp_path / "run", trainer__max_epochs=-1, trainer__max_time="00:00:01:00"))

@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from petground.kernels.split_attention import prefix_attention, split_attention
+from petground.kernels.split_attention import prefix_attention
+from petground.kernels.text_to_voxel import text_to_voxel
+from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["Aaren"]
@@ -23,21 +25,16 @@ class Aaren(nn.Module):
     Args:
         channels: of all heads together.
         num_heads: heads.
-        split_size: keys looked at together by backend "reference". It changes memory, not the answer.
-        backend: of the split attention: "auto", "sdpa" (parts inside PyTorch's kernel) or "reference".
+        backend: of the attention of given queries, see `petground.kernels.text_to_voxel`.
     """
 
     def __init__(
         self,
         channels: int,
         num_heads: int = 1,
-        split_size: int = 1024,
-        backend: Literal["auto", "sdpa", "reference"] = "auto",
+        backend: Literal["auto", "sdpa", "chunked", "triton", "reference"] = "auto",
     ):
         super().__init__()
-        if split_size < 1:
-            raise ValueError(f"split_size={split_size} must be at least 1")
-        self.split_size = split_size
         self.backend = backend
         self.query = nn.Parameter(torch.randn(num_heads, channels // num_heads))
 
@@ -51,13 +48,24 @@ class Aaren(nn.Module):
         bias: Tensor | None = None,
         grid: Grid | None = None,
         causal: bool = False,
+        cross: bool = False,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool True = real -> [B, H, N, E]; no map."""
-        patterns = ("self", "cross", "causal")
         check_attention(
-            "aaren", q, k, v, mask=mask, bias=bias, grid=grid, causal=causal, patterns=patterns, takes_bias=False
+            "aaren",
+            q,
+            k,
+            v,
+            mask=mask,
+            bias=bias,
+            grid=grid,
+            causal=causal,
+            cross=cross,
+            patterns=("self", "cross", "causal"),
+            takes_bias=False,
         )
+        check_heads("aaren", q, *self.query.shape)
         if causal:
             return prefix_attention(self.query.to(k.dtype), k, v, mask), None
-        return split_attention(q, k, v, mask=mask, split_size=self.split_size, backend=self.backend), None
+        return text_to_voxel(q, k, v, mask=mask, backend=self.backend), None

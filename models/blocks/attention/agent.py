@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d
 
 from petground.kernels.agent_attention import agent_attention, agent_maps
-from petground.models.blocks.attention.pooling import bins, grid_sum, linear_resize
+from petground.models.blocks.attention.head_gates import check_heads
+from petground.models.blocks.attention.pooling import bin_shares, grid_sum, linear_resize
+from petground.models.blocks.attention.windows import triple
 from petground.models.blocks.contract import BlockInputError, Grid, check_attention
 
 __all__ = ["AgentAttention"]
@@ -22,7 +25,7 @@ class AgentAttention(nn.Module):
     the tokens' order where there is no grid. B_1 and B_2 are learned on a coarse grid of `bias_size` steps an axis and
     interpolated; the paper's full-resolution row and column biases need a grid of one size and are left out. DWC is
     the depthwise 3x3x3 convolution of the values. Biases and DWC exist for self-attention on a grid only.
-    With as many queries as keys it is self-attention, and the mask is the queries', too: padding enters no agent.
+    In self-attention the mask is the queries', too: padding enters no agent. In cross-attention all queries enter.
 
     Args:
         channels: of all heads together.
@@ -30,6 +33,7 @@ class AgentAttention(nn.Module):
         pool: boxes along z, y, x; their product is the number of agents (the paper: 7 x 7 = 49).
         bias_size: steps of the learned biases along each axis (the paper: 7); 0: no biases.
         dwc: the depthwise convolution, which brings back what few agents blur.
+        backend: of the kernel.
     """
 
     def __init__(
@@ -39,13 +43,13 @@ class AgentAttention(nn.Module):
         pool: list[int] | tuple[int, ...] = (4, 4, 4),
         bias_size: int = 4,
         dwc: bool = True,
+        backend: Literal["auto", "reference", "triton"] = "auto",
     ):
         super().__init__()
-        if not isinstance(pool, (list, tuple)) or len(pool) != 3 or any(not isinstance(n, int) or n < 1 for n in pool):
-            raise ValueError(f"pool={pool!r} must be three whole numbers of at least 1, along z, y, x")
         if bias_size < 0:
             raise ValueError(f"bias_size={bias_size} must be at least 0")
-        self.pool = (pool[0], pool[1], pool[2])
+        self.num_heads, self.backend = num_heads, backend
+        self.pool = triple("pool", pool)
         self.dwc = nn.Conv3d(channels, channels, 3, padding=1, groups=channels) if dwc else None
         self.of_keys, self.of_queries = (
             nn.Parameter(nn.init.trunc_normal_(torch.empty(num_heads, math.prod(pool), *[bias_size] * 3), std=0.02))
@@ -64,20 +68,23 @@ class AgentAttention(nn.Module):
         bias: Tensor | None = None,
         grid: Grid | None = None,
         causal: bool = False,
+        cross: bool = False,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool True = real -> [B, H, N, E] and the map.
 
         The map [B, H, N, M] is that of the two softmaxes, without the convolution.
         """
-        check_attention("agent", q, k, v, mask=mask, bias=bias, grid=grid, causal=causal, takes_bias=False)
-        alone = q.shape[2] == k.shape[2]
-        agents, real = self._agents(q, mask if alone else None, grid)
-        dense = grid if alone else None
+        check_attention("agent", q, k, v, mask=mask, bias=bias, grid=grid, causal=causal, cross=cross, takes_bias=False)
+        check_heads("agent", q, self.num_heads)
+        agents, real = self._agents(q, None if cross else mask, grid)
+        dense = None if cross else grid
         to_keys, to_queries = self._bias(self.of_keys, dense, q), self._bias(self.of_queries, dense, q)
         if to_queries is not None:
             to_queries = to_queries.transpose(-1, -2)
-        out = agent_attention(q, agents, k, v, mask=mask, agent_mask=real, bias_in=to_keys, bias_out=to_queries)
+        out = agent_attention(
+            q, agents, k, v, mask=mask, agent_mask=real, bias_in=to_keys, bias_out=to_queries, backend=self.backend
+        )
         if self.dwc is not None and dense is not None:
             out = out + self._convolved(v, mask, dense, self.dwc)
         if not need_weights:
@@ -87,15 +94,17 @@ class AgentAttention(nn.Module):
 
     def _agents(self, q: Tensor, mask: Tensor | None, grid: Grid | None) -> tuple[Tensor, Tensor]:
         """Means of the real queries of each bin [B, H, n, D], and which bins have one [B, n]."""
-        real = q.new_ones(q.shape[0], q.shape[2]) if mask is None else mask.to(q.dtype)
-        values = torch.cat([q, torch.ones_like(q[..., :1])], dim=-1) * real[:, None, :, None]
+        wide = q.to(torch.promote_types(q.dtype, torch.float32))  # a bin's share of real ones leaves 16 bits
+        values = torch.cat([wide, torch.ones_like(wide[..., :1])], dim=-1)
+        if mask is not None:
+            values = values * mask.to(wide.dtype)[:, None, :, None]
         if grid is None:
-            sums = bins(q.shape[2], math.prod(self.pool), q) @ values
+            means = bin_shares(q.shape[2], math.prod(self.pool), wide) @ values
         else:
-            z, y, x = (bins(size, count, q) for size, count in zip(grid.shape_zyx, self.pool, strict=True))
-            sums = grid_sum(values.reshape(*values.shape[:2], *grid.shape_zyx, -1), (z, y, x)).flatten(2, 4)
-        held = sums[..., -1:]
-        return sums[..., :-1] / held.masked_fill(held == 0, 1.0), held[:, 0, :, 0] > 0
+            z, y, x = (bin_shares(size, count, wide) for size, count in zip(grid.shape_zyx, self.pool, strict=True))
+            means = grid_sum(values.reshape(*values.shape[:2], *grid.shape_zyx, -1), (z, y, x)).flatten(2, 4)
+        held = means[..., -1:]
+        return (means[..., :-1] / held.masked_fill(held == 0, 1.0)).to(q.dtype), held[:, 0, :, 0] > 0
 
     def _bias(self, coarse: Tensor | None, grid: Grid | None, like: Tensor) -> Tensor | None:
         """[1, H, n, N] from [H, n, b, b, b]."""

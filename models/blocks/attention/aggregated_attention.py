@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from petground.models.blocks.attention.cells import Cells, neighbours
+from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.relative_bias import log_spaced
 from petground.models.blocks.attention.window_attention import unit
 from petground.models.blocks.attention.windows import triple
@@ -49,8 +50,8 @@ class AggregatedAttention(nn.Module):
         self.window, self.pool = triple("window", window), triple("pool", pool)
         if any(n % 2 == 0 for n in self.window):
             raise ValueError(f"window {list(self.window)}: odd numbers only")
-        if channels % num_heads or unit_mm <= 0 or hidden < 1:
-            raise ValueError(f"num_heads={num_heads} must divide channels={channels}, unit_mm and hidden be above 0")
+        if unit_mm <= 0 or hidden < 1:
+            raise ValueError(f"unit_mm={unit_mm} and hidden={hidden} must be above 0")
         self.unit_mm = unit_mm
         dim, local = channels // num_heads, math.prod(self.window)
         self.temperature = nn.Parameter(torch.full((num_heads, 1, 1), math.log(math.expm1(1 / 0.24))))
@@ -92,6 +93,7 @@ class AggregatedAttention(nn.Module):
             needs_grid=True,
         )
         assert grid is not None
+        check_heads(KEY, q, self.learned_tokens.shape[0], self.learned_tokens.shape[1])
         shape, cells = grid.shape_zyx, Cells.of(grid, self.pool)
         real = torch.ones(1, grid.tokens, dtype=torch.bool, device=q.device) if mask is None else mask
         real = real[:, None, :, None]

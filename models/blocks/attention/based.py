@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from petground.models.blocks.attention.grouping import box_attention, lattice, triple
+from petground.models.blocks.attention.grouping import box_attention, lattice
 from petground.models.blocks.attention.linear import LinearAttention
+from petground.models.blocks.attention.windows import triple
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["Based"]
@@ -30,6 +32,7 @@ class Based(nn.Module):
         window: tokens of the exact part in an order; 0: the linear part alone.
         radius: of the exact part on a grid, along z, y, x.
         chunk_size: of the linear part.
+        backend: of the linear part's kernel.
     """
 
     def __init__(
@@ -40,14 +43,22 @@ class Based(nn.Module):
         window: int = 64,
         radius: Sequence[int] = (2, 2, 2),
         chunk_size: int = 64,
+        backend: Literal["auto", "chunked", "reference", "triton"] = "auto",
     ):
         super().__init__()
         if window < 0:
             raise ValueError(f"window={window} must be at least 0")
         self.window = window
-        self.radius = triple(radius, "radius", least=0)
+        self.radius = triple("radius", radius, least=0)
         self.linear = LinearAttention(
-            channels, num_heads, "based", "taylor", normalize="sum", feature_dim=feature_dim, chunk_size=chunk_size
+            channels,
+            num_heads,
+            "based",
+            "taylor",
+            normalize="sum",
+            feature_dim=feature_dim,
+            chunk_size=chunk_size,
+            backend=backend,
         )
         self.share = nn.Parameter(torch.zeros(num_heads, 1, 1)) if window else None
 

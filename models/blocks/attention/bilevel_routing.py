@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class BilevelRouting(nn.Module):
             is (topk N^2 / 2)^(1/3) (section 3.3): about 7 each at 16^3 voxels, 14 each at 48^3.
         topk: regions that each attends to; more than there are means all, which is full attention.
         local: odd kernel of LCE, 0 for none; 5 in the paper's 2D, where that is 25 weights and 3 here are 27.
+        backend: of the kernel; "auto" takes PyTorch's attention on the CPU.
     """
 
     def __init__(
@@ -41,12 +43,13 @@ class BilevelRouting(nn.Module):
         regions: Sequence[int] = (7, 7, 7),
         topk: int = 4,
         local: int = 3,
+        backend: Literal["auto", "chunked", "reference", "triton"] = "auto",
     ):
         super().__init__()
         self.regions = triple("regions", regions)
         if topk < 1 or local < 0 or (local and local % 2 == 0):
             raise ValueError(f"topk={topk} must be at least 1, local={local} odd or 0")
-        self.topk = topk
+        self.topk, self.backend = topk, backend
         self.channels = channels
         self.local = nn.Conv3d(channels, channels, local, padding=local // 2, groups=channels) if local else None
 
@@ -62,6 +65,7 @@ class BilevelRouting(nn.Module):
         """
         regions = self.cut(grid)
         real = window_mask(mask, regions, q)
+        wide = torch.promote_types(q.dtype, torch.float32)
         with torch.no_grad():
             means, empty = [], torch.zeros(1, 1, dtype=torch.bool, device=q.device)
             for one in (q, k):
@@ -72,7 +76,7 @@ class BilevelRouting(nn.Module):
                     count = real.sum(1)
                     empty = torch.unflatten(count == 0, 0, (-1, regions.count))
                     kept = parts.masked_fill(~real[:, None, :, None], 0.0)
-                    mean = kept.sum(2) / count.clamp(min=1).to(q.dtype)[:, None, None]
+                    mean = (kept.sum(2, dtype=wide) / count.clamp(min=1)[:, None, None]).to(q.dtype)
                 means.append(torch.unflatten(mean.flatten(1), 0, (-1, regions.count)))
             alike = means[0] @ means[1].transpose(1, 2)
             alike = alike.masked_fill(empty[:, None, :], float("-inf"))
@@ -112,8 +116,10 @@ class BilevelRouting(nn.Module):
             raise BlockInputError(KEY, "v", f"is {tuple(v.shape)}", f"all heads: {self.channels}, or local=0")
         regions, table = self.cut(grid), self.route(q, k, grid, mask)
         weights: Tensor | None = None
-        if q.device.type != "cpu" and not need_weights:
-            answer = routed_attention(q, k, v, table, grid=regions.grid, region=regions.window, mask=mask)
+        if not need_weights and (self.backend != "auto" or q.device.type != "cpu"):
+            answer = routed_attention(
+                q, k, v, table, grid=regions.grid, region=regions.window, mask=mask, backend=self.backend
+            )
         else:
             asking = split(q * q.shape[-1] ** -0.5, regions)
             keys, values = split(k, regions), split(v, regions)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from petground.models.blocks.attention.pooling import bin_shares
 from petground.models.blocks.attention.windows import Triple
 from petground.models.blocks.contract import Grid
 
@@ -18,12 +19,7 @@ __all__ = ["Cells", "neighbours"]
 
 @dataclass(frozen=True)
 class Cells:
-    """A grid in `shape` cells, cut as adaptive average pooling does: cell i of p holds voxels floor(i n / p) to
-    ceil((i + 1) n / p).
-
-    Matrix products do the pooling: they run in every type and, unlike the pooling's own kernels, give the same gradient
-    bit for bit each time.
-    """
+    """A grid in `shape` cells, cut as adaptive average pooling does (see `bin_shares`)."""
 
     grid: Grid
     shape: Triple
@@ -36,12 +32,7 @@ class Cells:
 
     def shares(self, like: Tensor) -> list[Tensor]:
         """What each voxel is of each cell's mean, along each axis: [cells, voxels], rows of sum one."""
-        axes = []
-        for cells, voxels in zip(self.shape, self.grid.shape_zyx, strict=True):
-            at, cell = torch.arange(voxels, device=like.device), torch.arange(cells, device=like.device)[:, None]
-            inside = (at * cells >= cell * voxels - cells + 1) & (at * cells < (cell + 1) * voxels)
-            axes.append((inside / inside.sum(1, keepdim=True)).to(like.dtype))
-        return axes
+        return [bin_shares(n, cells, like) for n, cells in zip(self.grid.shape_zyx, self.shape, strict=True)]
 
     def means(self, x: Tensor) -> Tensor:
         """[B, H, N, C] -> over each cell, [B, H, P, C]."""

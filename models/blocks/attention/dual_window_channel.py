@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.window_attention import WindowAttention
 from petground.models.blocks.contract import BlockInputError, Grid
 
@@ -31,6 +32,7 @@ class DualWindowChannel(nn.Module):
         scale: "channels", the paper's C_g ** -0.5; "positions", number of real voxels ** -0.5 (as in the authors' later
             version), which keeps the softmax soft on large grids.
         position: the convolution between.
+        backend: of the windows' kernel.
     """
 
     def __init__(
@@ -41,12 +43,13 @@ class DualWindowChannel(nn.Module):
         groups: int = 0,
         scale: Literal["channels", "positions"] = "channels",
         position: bool = True,
+        backend: Literal["auto", "chunked", "reference", "triton"] = "auto",
     ):
         super().__init__()
         self.groups = groups or num_heads
         if groups < 0 or channels % self.groups:
             raise ValueError(f"groups={groups} does not divide channels={channels}")
-        self.scale = scale
+        self.channels, self.scale = channels, scale
         self.windows = WindowAttention(
             channels,
             num_heads,
@@ -56,6 +59,7 @@ class DualWindowChannel(nn.Module):
             shift="plain",
             distance="short",
             halo=(0, 0, 0),
+            backend=backend,
         )
         self.position = nn.Conv3d(channels, channels, 3, padding=1, groups=channels) if position else None
 
@@ -76,6 +80,7 @@ class DualWindowChannel(nn.Module):
         assert grid is not None
         if v.shape[3] != q.shape[3]:
             raise BlockInputError("dual_window_channel", "v", f"is {v.shape[3]} wide", f"as wide as q: {q.shape[3]}")
+        check_heads("dual_window_channel", q, q.shape[1], self.channels // q.shape[1])
         heads = q.shape[1]
         queries, keys, x = (one.transpose(1, 2).flatten(2) for one in (q, k, local))
         if mask is not None:
@@ -93,12 +98,14 @@ def channel_attention(
 
     Masked positions add nothing to the map; they get a result like any other.
     """
+    wide = torch.promote_types(q.dtype, torch.float32)  # sums over positions leave 16 bits
+    q, k = q.to(wide), k.to(wide)
     if mask is not None:
         q, k = (one.masked_fill(~mask[:, :, None], 0.0) for one in (q, k))
     q, k, v = (torch.unflatten(one, -1, (groups, -1)).transpose(1, 2) for one in (q, k, v))  # [B, G, N, C_g]
     scale: Tensor | float = q.shape[-1] ** -0.5
     if by_positions:
-        real = q.new_tensor(float(q.shape[2])) if mask is None else mask.sum(1).clamp(min=1).to(q.dtype)
+        real = q.new_tensor(float(q.shape[2])) if mask is None else mask.sum(1).clamp(min=1).to(wide)
         scale = torch.rsqrt(real).reshape(-1, 1, 1, 1)
-    weights = ((q * scale).transpose(-1, -2) @ k).softmax(dim=-1)
+    weights = ((q * scale).transpose(-1, -2) @ k).softmax(dim=-1).to(v.dtype)
     return (v @ weights.transpose(-1, -2)).transpose(1, 2).flatten(2)

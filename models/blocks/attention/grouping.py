@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
+from petground.kernels.sdpa import masked_sdpa
+from petground.kernels.window_attention import neighbourhood_attention
 from petground.models.blocks.contract import Grid
 
-__all__ = ["Lattice", "Tiles", "attend", "box_attention", "in_chunks", "lattice", "near_places", "tile", "triple"]
+__all__ = ["Lattice", "Tiles", "box_attention", "box_by_kernel", "in_chunks", "lattice", "near_places", "tile"]
 
 Lattice = tuple[int, int, int]
 
@@ -60,14 +61,6 @@ class Tiles:
 def lattice(count: int, grid: Grid | None, *, causal: bool = False) -> Lattice:
     """The grid's shape; a line of `count` tokens without one, and for the causal pattern, which knows an order only."""
     return (1, 1, count) if grid is None or causal else grid.shape_zyx
-
-
-def triple(value: Sequence[int], name: str, *, least: int = 1) -> Lattice:
-    """One whole number for each of z, y, x. Raises ValueError."""
-    if len(value) != 3 or any(not isinstance(n, int) or n < least for n in value):
-        raise ValueError(f"{name}={value!r}: three whole numbers of at least {least}, for z, y, x")
-    z, y, x = value
-    return z, y, x
 
 
 def tile(
@@ -128,26 +121,6 @@ def in_chunks(compute: Callable[[int, int], Tensor], count: int, each: int) -> T
     return torch.cat(parts, dim=2)
 
 
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, bias: Tensor | None = None, *, causal: bool = False
-) -> Tensor:
-    """softmax(q k^T / sqrt(D) + bias) v over the keys that `keep` (True) allows, through the fused kernels.
-
-    Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], keep and bias broadcastable to [B, H, N, M] -> [B, H, N, E]; a row
-    without keys is zero. Causal: a token sees none after it.
-    """
-    if keep is None and (bias is None or not causal):
-        return scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
-    if causal:
-        order = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
-        keep = order if keep is None else keep & order
-    assert keep is not None
-    has_key = keep.any(dim=-1, keepdim=True)
-    allowed = keep | ~has_key  # a row without keys is undefined across backends: it looks at all, then becomes zero
-    mask = allowed if bias is None else bias.masked_fill(~allowed, float("-inf"))
-    return scaled_dot_product_attention(q, k, v, attn_mask=mask) * has_key.to(v.dtype)
-
-
 def box_attention(
     q: Tensor,
     k: Tensor,
@@ -170,7 +143,9 @@ def box_attention(
     sinks = min(sinks, count)
     reach = tuple(min(r, n - 1) for r, n in zip(radius, shape, strict=True))
     if all(r == n - 1 for r, n in zip(reach, shape, strict=True)):
-        return attend(q, k, v, None if mask is None else mask[:, None, None, :], causal=causal)
+        return masked_sdpa(q, k, v, None if mask is None else mask[:, None, None, :], causal=causal)
+    if q.device.type != "cpu" and not sinks and not causal:
+        return box_by_kernel(q, k, v, shape, (reach[0], reach[1], reach[2]), mask)
     longest = LINE_TILE if shape[0] == shape[1] == 1 else VOLUME_TILE
     z, y, x = (min(max(r, 1), longest) for r in reach)
     size, low = (z, y, x), (reach[0], reach[1], reach[2])
@@ -187,12 +162,17 @@ def box_attention(
             keep = torch.cat([keep, _sinks_seen(own.members, sinks, mask, keep.shape[0], causal)], dim=-1)
             asked, values = _with_first(asked, k, sinks), _with_first(values, v, sinks)
         keep = keep.expand(q.shape[0], -1, -1, -1).flatten(0, 1)[:, None]
-        out = attend(_as_batch(asking), _as_batch(asked), _as_batch(values), keep)
+        out = masked_sdpa(_as_batch(asking), _as_batch(asked), _as_batch(values), keep)
         return torch.unflatten(out, 0, (q.shape[0], -1)).transpose(1, 2)
 
     count, span = keys.members.shape
     each = q.shape[0] * span * (q.shape[1] * (q.shape[3] + v.shape[3]) + near.shape[0])
     return queries.join(in_chunks(some, count, each))
+
+
+def box_by_kernel(q: Tensor, k: Tensor, v: Tensor, shape: Lattice, reach: Lattice, mask: Tensor | None) -> Tensor:
+    """`box_attention` without sinks and order by the kernels, which copy nothing into tiles."""
+    return neighbourhood_attention(q, k, v, grid=shape, size=[2 * r + 1 for r in reach], edges="cut", mask=mask)
 
 
 def _as_batch(x: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def load_balance(scores: Tensor, chosen: Tensor, mask: Tensor | None = None) -> 
     top / R, the least is not below it. The paper adds it to the loss with weight 0.01.
     """
     real = torch.ones(scores.shape[:2], dtype=torch.bool, device=scores.device) if mask is None else mask
-    weight = real[..., None].to(scores.dtype)
+    weight = real[..., None].to(torch.promote_types(scores.dtype, torch.float32))  # counts leave 16 bits
     total = weight.sum().clamp_min(1.0)
     share = (chosen * weight).sum(dim=(0, 1)) / total
     mean = (scores * weight).sum(dim=(0, 1)) / total

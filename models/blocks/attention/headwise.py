@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from petground.models.blocks.attention.grouping import Lattice, attend, box_attention, lattice
+from petground.kernels.sdpa import masked_sdpa
+from petground.models.blocks.attention.grouping import Lattice, box_attention, lattice
 from petground.models.blocks.attention.head_gates import HeadGates, check_heads, per_head
 from petground.models.blocks.contract import Grid, check_attention
 
@@ -65,8 +66,6 @@ class HeadwiseAttention(nn.Module):
         rescale: bool = False,
     ):
         super().__init__()
-        if channels % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide channels={channels}")
         if sinks < 0:
             raise ValueError(f"sinks={sinks} is negative")
         if full_heads is not None and any(head not in range(num_heads) for head in full_heads):
@@ -94,6 +93,7 @@ class HeadwiseAttention(nn.Module):
         bias: Tensor | None = None,
         grid: Grid | None = None,
         causal: bool = False,
+        cross: bool = False,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool True = real -> [B, H, N, E] and the map.
@@ -110,6 +110,7 @@ class HeadwiseAttention(nn.Module):
             bias=bias,
             grid=grid,
             causal=causal,
+            cross=cross,
             patterns=("self", "cross", "causal") if dense else ("self", "causal"),
             takes_bias=dense,
         )
@@ -193,7 +194,7 @@ def radii(base: float, growth: float, shape: Lattice, spacing: tuple[float, floa
 
 
 def _everywhere(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, causal: bool) -> Tensor:
-    return attend(q, k, v, None if mask is None else mask[:, None, None, :], bias, causal=causal)
+    return masked_sdpa(q, k, v, None if mask is None else mask[:, None, None, :], bias=bias, causal=causal)
 
 
 def _of(x: Tensor, heads: list[int]) -> Tensor:

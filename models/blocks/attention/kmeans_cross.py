@@ -18,8 +18,8 @@ class KMeansCrossAttention(nn.Module):
 
     kMaX-DeepLab, arXiv 2207.04044, section 3, without the residual "C +" of its update, which is the caller's. The
     assignment has no gradient; q and k are trained by their scores as mask logits, `scores`. Heads cluster apart.
-    With as many queries as keys it is self-attention, and the mask is the queries', too: padding is nobody's centre.
-    Elsewhere a bias of -inf takes a query out.
+    In self-attention the mask is the queries', too: padding is nobody's centre. In cross-attention every query may be
+    one; a bias of -inf takes it out.
 
     Args:
         channels: of all heads together.
@@ -44,15 +44,15 @@ class KMeansCrossAttention(nn.Module):
         bias: Tensor | None = None,
         grid: Grid | None = None,
         causal: bool = False,
+        cross: bool = False,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool True = real -> [B, H, N, E] and the map.
 
         The map [B, H, N, M] holds ones where a key goes to a query; each real key's column sums to one.
         """
-        check_attention("kmeans_cross", q, k, v, mask=mask, bias=bias, grid=grid, causal=causal)
-        centres = mask if q.shape[2] == k.shape[2] else None
-        best, taken = assign(q.detach(), k.detach(), bias, centres)
+        check_attention("kmeans_cross", q, k, v, mask=mask, bias=bias, grid=grid, causal=causal, cross=cross)
+        best, taken = assign(q.detach(), k.detach(), bias, None if cross else mask)
         real = taken if mask is None else taken & mask[:, None]
         values = v.masked_fill(~real[..., None], 0.0)
         wide = torch.promote_types(v.dtype, torch.float32)

@@ -8,9 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from petground.models.blocks.attention.grouping import in_chunks, lattice, tile, triple
+from petground.models.blocks.attention.grouping import in_chunks, lattice, tile
 from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.attention.windows import triple
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["LandmarkAttention"]
@@ -49,12 +50,10 @@ class LandmarkAttention(nn.Module):
         retrieval: Literal["block", "token"] = "block",
     ):
         super().__init__()
-        if channels % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide channels={channels}")
         if top_k < 0 or block_tokens < 1:
             raise ValueError(f"top_k={top_k}, block_tokens={block_tokens}: not negative, at least 1")
         self.num_heads, self.head_channels = num_heads, channels // num_heads
-        self.block, self.block_tokens = triple(block, "block", least=0), block_tokens
+        self.block, self.block_tokens = triple("block", block, least=0), block_tokens
         self.top_k, self.retrieval = top_k, retrieval
         self.reader = nn.Parameter(torch.zeros(num_heads, channels // num_heads))
 

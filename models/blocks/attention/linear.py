@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from petground.kernels.linear_attention import linear_attention
 from petground.models.blocks.attention.feature_maps import NON_NEGATIVE, FeatureMap, make_features
+from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["LinearAttention", "attention_distillation", "log_decays", "rms_norm"]
@@ -33,6 +34,7 @@ class LinearAttention(nn.Module):
             channels (SRMSNorm of TransNormerLLM); "none".
         feature_dim: what phi "taylor" projects q and k to, per head; 0: as wide as they are.
         chunk_size: tokens in a chunk. It changes time and memory, not the answer.
+        backend: of the kernel.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class LinearAttention(nn.Module):
         normalize: Literal["none", "sum", "rms"] = "rms",
         feature_dim: int = 16,
         chunk_size: int = 64,
+        backend: Literal["auto", "chunked", "reference", "triton"] = "auto",
     ):
         super().__init__()
         if normalize == "sum" and feature_map not in NON_NEGATIVE:
@@ -55,8 +58,10 @@ class LinearAttention(nn.Module):
         if chunk_size < 1 or feature_dim < 0 or decay_scale < 0:
             raise ValueError("chunk_size must be at least 1, feature_dim and decay_scale at least 0")
         self.key = key
+        self.num_heads, self.head_channels = num_heads, channels // num_heads
         self.normalize = normalize
         self.chunk_size = chunk_size
+        self.backend = backend
         self.patterns = ("self", "cross", "causal") if decay == "none" else ("self", "causal")
         self.of_q = make_features(feature_map, num_heads, channels // num_heads, feature_dim)
         self.of_k = make_features(feature_map, num_heads, channels // num_heads, feature_dim)
@@ -74,6 +79,7 @@ class LinearAttention(nn.Module):
         bias: Tensor | None = None,
         grid: Grid | None = None,
         causal: bool = False,
+        cross: bool = False,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool True = real -> [B, H, N, E] and the map.
@@ -81,10 +87,23 @@ class LinearAttention(nn.Module):
         The map [B, H, N, M] only when asked for and normalize is "sum": else the weights are no shares.
         """
         check_attention(
-            self.key, q, k, v, mask=mask, bias=bias, grid=grid, causal=causal, patterns=self.patterns, takes_bias=False
+            self.key,
+            q,
+            k,
+            v,
+            mask=mask,
+            bias=bias,
+            grid=grid,
+            causal=causal,
+            cross=cross,
+            patterns=self.patterns,
+            takes_bias=False,
         )
+        check_heads(self.key, q, self.num_heads, self.head_channels)
         fq, fk = self.of_q(q).to(v.dtype), self.of_k(k).to(v.dtype)  # autocast widens softmax
-        shares = self.normalize == "sum"
+        shares, kind = self.normalize == "sum", v.dtype
+        if self.normalize == "rms" and kind == torch.float16:  # a sum may leave float16 that, normalised, lies in it
+            fq, fk, v = fq.float(), fk.float(), v.float()
         out = linear_attention(
             fq,
             fk,
@@ -94,9 +113,10 @@ class LinearAttention(nn.Module):
             causal=causal,
             normalize=shares,
             chunk_size=self.chunk_size,
+            backend=self.backend,
         )
         if self.normalize == "rms":
-            out = rms_norm(out)
+            out = rms_norm(out).to(kind)
         return out, self._map(fq, fk, mask, causal) if need_weights and shares else None
 
     def _map(self, fq: Tensor, fk: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
@@ -116,8 +136,9 @@ def log_decays(num_heads: int, decay: str) -> Tensor:
 
 
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """X / sqrt(mean of x^2 over the last axis + eps), no parameters."""
-    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps)
+    """X / sqrt(mean of x^2 over the last axis + eps), no parameters; squares leave 16 bits, so worked out in 32."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)).to(x.dtype)
 
 
 def attention_distillation(teacher: Tensor, student: Tensor) -> Tensor:
@@ -127,6 +148,7 @@ def attention_distillation(teacher: Tensor, student: Tensor) -> Tensor:
     the teacher's entropy, equal only where the maps are. Rows without keys cost nothing.
     """
     tiny = torch.finfo(student.dtype).tiny
-    cost = -(teacher * student.clamp(min=tiny).log()).sum(dim=-1)
+    wide = torch.promote_types(student.dtype, torch.float32)
+    cost = -(teacher * student.clamp(min=tiny).log()).sum(dim=-1, dtype=wide)
     real = teacher.sum(dim=-1) > 0
     return (cost * real).sum() / real.sum().clamp(min=1)

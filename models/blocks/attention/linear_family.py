@@ -26,6 +26,7 @@ LINEAR_FAMILY = (
         "Softmax attention as a recurrence: keys in parts that merge exactly; all prefixes by a parallel scan.",
         patterns=_ALL,
         cost="N M d; causal N d log N",
+        idle="The learned query, but in the causal pattern.",
         form="Causal is Aaren: a learned query per head, q is not read. Self and cross are its recurrence with the "
         "queries given: softmax attention by parts of the keys.",
         property="However the keys are split, the merged parts give softmax attention; the causal output at t is "
@@ -40,6 +41,7 @@ LINEAR_FAMILY = (
         patterns=_BOTH,
         cost="(N + M) n d, n agents",
         serves=frozenset({"weights"}),
+        idle="Biases and convolution, behind a token_reduction: they need the grid.",
         form="The released code's, in 3D: biases on a coarse grid, interpolated, without the row and column biases "
         "of a fixed size; 4 x 4 x 4 agents for 7 x 7.",
         property="The map through n agents is not negative, its rows sum to one and its rank is at most n; one "

@@ -5,19 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["bins", "grid_sum", "linear_resize"]
+__all__ = ["bin_shares", "grid_sum", "linear_resize"]
 
 
-def bins(size: int, count: int, like: Tensor) -> Tensor:
-    """[count, size] of 0 and 1: bin c holds i in floor(c size / count) .. ceil((c + 1) size / count) - 1.
+def bin_shares(size: int, count: int, like: Tensor) -> Tensor:
+    """[count, size], rows of sum one: bin c means i in floor(c size / count) .. ceil((c + 1) size / count) - 1.
 
-    The bins of adaptive pooling: of about equal size, overlapping where they must, never empty.
+    The bins of adaptive pooling: of about equal size, overlapping where they must, never empty. As a product they have
+    every type and device, and the same gradient bit for bit each time.
     """
     c = torch.arange(count, device=like.device)[:, None]
     i = torch.arange(size, device=like.device)
     low = torch.div(c * size, count, rounding_mode="floor")
     high = -torch.div(-(c + 1) * size, count, rounding_mode="floor")
-    return ((i >= low) & (i < high)).to(like.dtype)
+    held = ((i >= low) & (i < high)).to(like.dtype)
+    return held / held.sum(1, keepdim=True)
 
 
 def grid_sum(x: Tensor, matrices: tuple[Tensor, Tensor, Tensor]) -> Tensor:

@@ -107,19 +107,27 @@ class AxialEmbedding(nn.Module):
             nn.init.trunc_normal_(axis, std=head_dim**-0.5)
 
     def widen(self, q: Tensor, scaled: Tensor, k: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
-        """Both sides wider by the keys' extents; `q` asks the embedding, `scaled` [G, H, Q, D] asks k [G, H, K, D]."""
+        """Both sides wider by the keys' extents; `q` asks the embedding, `scaled` asks k, all [B, H, N, D].
+
+        A window's keys stand side by side along an axis, so that their step modulo the extent tells them apart: what
+        is added belongs to the voxel, whichever windows it is a key of.
+        """
         queries, keys = [scaled], [k]
-        extents = [w + 2 * h for w, h in zip(cut.window, cut.halo, strict=True)]
         for axis, (table, whole) in enumerate(zip(self.axes, self.reach, strict=True)):
-            offset = _axis_offsets(cut, axis, q.device) + whole  # [window, extent]
-            asked = q @ table.to(q.dtype).T  # [G, H, Q, 2 whole + 1]
-            by_place = torch.unflatten(asked, 2, cut.window).movedim(2 + axis, -2)
+            extent = cut.window[axis] + 2 * cut.halo[axis]
+            place = torch.arange(cut.grid[axis], device=q.device) - cut.shift[axis]
+            step = torch.div(place, cut.interval[axis], rounding_mode="floor")
+            first = torch.div(step, cut.window[axis], rounding_mode="floor") * cut.window[axis] - cut.halo[axis]
+            ahead = (torch.arange(extent, device=q.device) - first[:, None]) % extent  # of the key with each remainder
+            offset = (step - first)[:, None] - ahead + whole  # [places, extent]
+            asked = q @ table.to(q.dtype).T  # [B, H, N, 2 whole + 1]
+            by_place = torch.unflatten(asked, 2, cut.grid).movedim(2 + axis, -2)
             picked = by_place.gather(-1, offset.expand(*by_place.shape[:-2], *offset.shape))
             queries.append(picked.movedim(-2, 2 + axis).flatten(2, 4))
-            one_hot = torch.eye(extents[axis], dtype=k.dtype, device=k.device)
-            shape = [1, 1, 1, extents[axis]]
-            shape[axis] = extents[axis]
-            places = one_hot.reshape(shape).expand(*extents, -1).reshape(-1, extents[axis])
+            one_hot = torch.eye(extent, dtype=k.dtype, device=k.device)[step % extent]
+            shape = [1, 1, 1, extent]
+            shape[axis] = len(step)
+            places = one_hot.reshape(shape).expand(*cut.grid, -1).reshape(-1, extent)
             keys.append(places.expand(*k.shape[:2], -1, -1))
         return torch.cat(queries, dim=-1), torch.cat(keys, dim=-1)
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, normalize
 
-from petground.models.blocks.attention.grouping import box_attention, lattice, triple
+from petground.models.blocks.attention.grouping import box_attention, lattice
 from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.attention.windows import triple
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["RoutingAttention"]
@@ -24,8 +25,10 @@ class RoutingAttention(nn.Module):
     w = ceil(N / clusters) queries and the w keys of the largest products with it (both sets, as in the noncausal case);
     within a cluster out = softmax(q k^T / sqrt(D)) v. A query that several clusters take gets the mean of their
     answers, one that none takes zero. In training the centroids follow the tokens nearest to them, m_c <- decay m_c +
-    (1 - decay) / 2 (mean of queries + mean of keys), and are made unit vectors again. The first `local_heads` heads
-    see the box of `radius` voxels around the query instead (without a grid: `span` tokens to either side).
+    (1 - decay) / 2 (mean of queries + mean of keys), and are made unit vectors again: once a step, at the first forward
+    after a backward, so that a forward and its second run under gradient checkpointing see one set. The first
+    `local_heads` heads see the box of `radius` voxels around the query instead (without a grid: `span` tokens to either
+    side).
 
     The causal pattern is not served: a later token can displace an earlier one from a cluster, so that what the paper
     trains with a causal mask inside clusters still looks ahead. Clusters about sqrt(N) give the paper's N^1.5 d.
@@ -53,15 +56,15 @@ class RoutingAttention(nn.Module):
     ):
         super().__init__()
         local = num_heads // 2 if local_heads is None else local_heads
-        if channels % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide channels={channels}")
         if clusters < 1 or not 0 <= local <= num_heads or not 0.0 <= decay <= 1.0 or span < 0:
             raise ValueError(f"clusters={clusters}, local_heads={local}, decay={decay}, span={span}: out of range")
         self.num_heads, self.head_channels = num_heads, channels // num_heads
         self.clusters, self.decay, self.local, self.span = clusters, decay, local, span
-        self.radius = triple(radius, "radius", least=0)
+        self.radius = triple("radius", radius, least=0)
         means = torch.randn(num_heads - local, clusters, channels // num_heads)
         self.register_buffer("centroids", normalize(means, dim=-1))
+        self.aim: Tensor | None = None
+        self.free = False
 
     def forward(
         self,
@@ -89,13 +92,21 @@ class RoutingAttention(nn.Module):
             takes_bias=False,
         )
         check_heads("routing", q, self.num_heads, self.head_channels)
+        learning = self.training and self.local < self.num_heads
+        first = learning and not _again()
+        if first:
+            self._follow()
         out = self._out(q, k, v, mask, grid)
         weights = None
         if need_weights:
             unit = torch.eye(k.shape[2], dtype=v.dtype, device=v.device).expand(*k.shape[:2], -1, -1)
             weights = self._out(q, k, unit, mask, grid)  # linear in v: applied to the unit vectors
-        if self.training and self.local < self.num_heads:
-            self._follow(_plain_norm(q[:, self.local :].detach()), _plain_norm(k[:, self.local :].detach()), mask)
+        if first:
+            near = slice(self.local, None)
+            self.aim = self._aim(_plain_norm(q[:, near].detach()), _plain_norm(k[:, near].detach()), mask)
+            self.free = torch.compiler.is_compiling() or not out.requires_grad
+            if not self.free:
+                out.register_hook(self._passed)  # type: ignore[no-untyped-call]
         return out, weights
 
     def _out(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, grid: Grid | None) -> Tensor:
@@ -135,23 +146,37 @@ class RoutingAttention(nn.Module):
         return total / count.clamp_min(1.0)
 
     @torch.no_grad()
-    def _follow(self, q: Tensor, k: Tensor, mask: Tensor | None) -> None:
-        """Moves each centroid towards the queries and keys that are nearest to it; one without any stays."""
-        means = self._centroids(q)
-        moved = []
+    def _aim(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        """Where each centroid is drawn: the queries and keys that are nearest to it; its own place without any."""
+        means, drawn = cast(Tensor, self.centroids), []
         for x in (q, k):
-            unit = normalize(x, dim=-1)
+            unit = normalize(x.to(means.dtype), dim=-1)
             nearest = (means @ unit.transpose(-1, -2)).argmax(dim=-2)  # [B, H, N]
             one_hot = nearest[..., None] == torch.arange(self.clusters, device=x.device)
             if mask is not None:
                 one_hot = one_hot & mask[:, None, :, None]
-            share = one_hot.to(x.dtype)
-            total = torch.einsum("bhnc,bhnd->hcd", share, unit)
-            count = share.sum(dim=(0, 2))[..., None]
-            moved.append(torch.where(count > 0, total / count.clamp_min(1.0), means))
-        aim = normalize((moved[0] + moved[1]) / 2, dim=-1)
-        new = normalize(self.decay * means + (1.0 - self.decay) * aim, dim=-1)
-        cast(Tensor, self.centroids).copy_(new)
+            count = one_hot.sum(dim=(0, 2))  # [H, c]
+            share = one_hot.to(means.dtype) / count.clamp_min(1)[:, None]  # a sum over all tokens would leave float16
+            mean = torch.einsum("bhnc,bhnd->hcd", share, unit)
+            drawn.append(torch.where((count > 0)[..., None], mean, means))
+        return normalize((drawn[0] + drawn[1]) / 2, dim=-1)
+
+    def _passed(self, grad: Tensor) -> None:
+        """The backward has come by: the centroids may move."""
+        self.free = True
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Moves the centroids as the last forward found, once its backward, which may run it again, has come by."""
+        if self.aim is not None and self.free:
+            means = cast(Tensor, self.centroids)
+            means.copy_(normalize(self.decay * means + (1.0 - self.decay) * self.aim.to(means), dim=-1))
+            self.aim = None
+
+
+def _again() -> bool:
+    """Inside a backward pass: gradient checkpointing runs a forward a second time."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def _plain_norm(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.scores import (
     Additive,
     Selective,
@@ -60,6 +61,7 @@ class ScoredAttention(nn.Module):
         if power < 1 or offset < 0:
             raise ValueError(f"power={power} must be at least 1 and offset={offset} at least 0")
         dim = channels // num_heads
+        self.num_heads, self.head_channels = num_heads, dim
         self.key = key
         self.normaliser = normaliser
         self.power = power
@@ -79,11 +81,23 @@ class ScoredAttention(nn.Module):
         bias: Tensor | None = None,
         grid: Grid | None = None,
         causal: bool = False,
+        cross: bool = False,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool True = real -> [B, H, N, E] and the map."""
-        patterns = ("self", "cross", "causal")
-        check_attention(self.key, q, k, v, mask=mask, bias=bias, grid=grid, causal=causal, patterns=patterns)
+        check_attention(
+            self.key,
+            q,
+            k,
+            v,
+            mask=mask,
+            bias=bias,
+            grid=grid,
+            causal=causal,
+            cross=cross,
+            patterns=("self", "cross", "causal"),
+        )
+        check_heads(self.key, q, self.num_heads, self.head_channels)
         if self.selective is not None and v.shape[-1] != q.shape[-1]:
             raise BlockInputError(self.key, "v", f"is {v.shape[-1]} wide", f"give as many as q: {q.shape[-1]}")
         if mask is not None:
@@ -94,7 +108,9 @@ class ScoredAttention(nn.Module):
         elif self.length_factor is not None:
             q = q * length_scale(count, q.shape[-1], self.length_factor).to(q.dtype)
         if self.fused is not None:
-            out, weights = self.fused(q, k, v, mask=mask, bias=bias, causal=causal, need_weights=need_weights)
+            out, weights = self.fused(
+                q, k, v, mask=mask, bias=bias, causal=causal, cross=cross, need_weights=need_weights
+            )
             return out, weights
         weights_of = self._rows(k, mask, bias, count, causal)
         if need_weights:

@@ -77,10 +77,8 @@ def softplus_shares(scores: Tensor, mask: Tensor | None) -> Tensor:
     top = scores.detach().amax(dim=-1, keepdim=True)
     low = (top - exact_below).clamp(max=0.0)
     raw = softplus(scores - low.masked_fill(low == float("-inf"), 0.0))
-    if raw.dtype == torch.float16:
-        raw = raw / top.clamp(min=1.0)  # or a sum of many large ones would overflow
-    total = raw.sum(dim=-1, keepdim=True)
-    return raw / total.masked_fill(total == 0, 1.0)
+    total = raw.sum(dim=-1, keepdim=True, dtype=torch.promote_types(raw.dtype, torch.float32))
+    return (raw / total.masked_fill(total == 0, 1.0)).to(raw.dtype)
 
 
 def reweight(shares: Tensor, count: Tensor, power: float, offset: float) -> Tensor:
@@ -91,9 +89,9 @@ def reweight(shares: Tensor, count: Tensor, power: float, offset: float) -> Tens
     """
     if power == 1.0 and offset == 0.0:
         return shares
-    above = (shares * count.to(shares.dtype) - offset).relu()
+    above = (shares * count - offset).relu()  # in the type of the count: it leaves 16 bits
     top = above.detach().amax(dim=-1, keepdim=True)
     none = top <= 0
     raised = (above / top.masked_fill(none, 1.0)) ** power
     total = raised.sum(dim=-1, keepdim=True).masked_fill(none, 1.0)
-    return torch.where(none, shares, raised * total.reciprocal())
+    return torch.where(none, shares, (raised * total.reciprocal()).to(shares.dtype))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from petground.kernels.linear_attention import linear_attention
@@ -23,13 +25,20 @@ class SizeSwitchedAttention(nn.Module):
         channels: of all heads together.
         num_heads: heads.
         width: the most keys for exact attention; 0: `channels`.
+        backend: of the light form's kernel.
     """
 
-    def __init__(self, channels: int, num_heads: int = 1, width: int = 0):
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int = 1,
+        width: int = 0,
+        backend: Literal["auto", "chunked", "reference", "triton"] = "auto",
+    ):
         super().__init__()
         if width < 0:
             raise ValueError(f"width={width} must be at least 0")
-        self.width = width or channels
+        self.width, self.backend = width or channels, backend
         self.exact = SoftmaxAttention(channels, num_heads)
 
     def forward(
@@ -42,14 +51,19 @@ class SizeSwitchedAttention(nn.Module):
         bias: Tensor | None = None,
         grid: Grid | None = None,
         causal: bool = False,
+        cross: bool = False,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool True = real -> [B, H, N, E] and the map."""
-        check_attention("size_switched", q, k, v, mask=mask, bias=bias, grid=grid, causal=causal, takes_bias=False)
+        check_attention(
+            "size_switched", q, k, v, mask=mask, bias=bias, grid=grid, causal=causal, cross=cross, takes_bias=False
+        )
         if k.shape[2] <= self.width:
-            out, weights = self.exact(q, k, v, mask=mask, need_weights=need_weights)
+            out, weights = self.exact(q, k, v, mask=mask, cross=cross, need_weights=need_weights)
             return out, weights
         keep = None if mask is None else mask[:, None, None, :]
         of_k = masked_softmax(k.transpose(-1, -2), keep).transpose(-1, -2).to(v.dtype)  # autocast widens softmax
         of_q = q.softmax(dim=-1).to(v.dtype)
-        return linear_attention(of_q, of_k, v, mask=mask), of_q @ of_k.transpose(-1, -2) if need_weights else None
+        return linear_attention(of_q, of_k, v, mask=mask, backend=self.backend), of_q @ of_k.transpose(
+            -1, -2
+        ) if need_weights else None

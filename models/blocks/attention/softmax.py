@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from petground.kernels.sdpa import masked_sdpa
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["SoftmaxAttention", "masked_softmax"]
@@ -40,6 +40,7 @@ class SoftmaxAttention(nn.Module):
         bias: Tensor | None = None,
         grid: Grid | None = None,
         causal: bool = False,
+        cross: bool = False,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], mask [B, M] bool True = real -> [B, H, N, E] and the map.
@@ -48,24 +49,23 @@ class SoftmaxAttention(nn.Module):
         the bits of "causal with padding".
         """
         check_attention(
-            "softmax", q, k, v, mask=mask, bias=bias, grid=grid, causal=causal, patterns=("self", "cross", "causal")
+            "softmax",
+            q,
+            k,
+            v,
+            mask=mask,
+            bias=bias,
+            grid=grid,
+            causal=causal,
+            cross=cross,
+            patterns=("self", "cross", "causal"),
         )
-        # PyTorch's fused kernels want the channels side by side, and silently hold N x M where they are not
-        q, k, v = (part if part.stride(-1) == 1 else part.contiguous() for part in (q, k, v))
-        if causal and mask is None and bias is None and not need_weights:
-            return scaled_dot_product_attention(q, k, v, is_causal=True), None
         keep = None if mask is None else mask[:, None, None, :]
+        if not need_weights:
+            return masked_sdpa(q, k, v, keep, bias=bias, causal=causal), None
         if causal:
             before = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
             keep = before if keep is None else keep & before
-        if need_weights:
-            scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-            weights = masked_softmax(scores if bias is None else scores + bias, keep)
-            return weights @ v, weights
-        if keep is None:
-            return scaled_dot_product_attention(q, k, v, attn_mask=bias), None
-        has_key = keep.any(dim=-1, keepdim=True)
-        # a row without keys is undefined across PyTorch's backends: it attends to everything, then becomes zero
-        allowed = keep | ~has_key
-        attend = allowed if bias is None else bias.masked_fill(~allowed, float("-inf"))
-        return scaled_dot_product_attention(q, k, v, attn_mask=attend) * has_key.to(v.dtype), None
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        weights = masked_softmax(scores if bias is None else scores + bias, keep)
+        return weights @ v, weights

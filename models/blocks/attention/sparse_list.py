@@ -104,6 +104,7 @@ SPARSE = (
         patterns=SELF_CAUSAL,
         cost="N (N / L + (k + 1) L) d",
         serves=WEIGHTS,
+        idle="The landmarks' query, where one block holds all voxels.",
         form="Section 3. No landmark tokens run along with the voxels: a block's landmark key is what a learned query "
         "reads from its keys. Blocks of a grid are boxes.",
         property="Rows sum to one; within a block shares stand as exp of the scores; fetching all blocks is the "
@@ -132,6 +133,7 @@ SPARSE = (
         patterns=SELF,
         cost="N N n_down for the guess, N k d for the attention",
         serves=WEIGHTS,
+        idle="The predictor, which learns from `guess` alone.",
         form="Sections 3.2 and 3.3 and the authors' code, the top-k budget as a number of keys. The bases are learned "
         "on a small lattice and resized to the grid, as exams differ in size.",
         property="Keeping every key is softmax attention; else each row has exactly `keep` shares that sum to "

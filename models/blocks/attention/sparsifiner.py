@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils.checkpoint import checkpoint
 
-from petground.models.blocks.attention.grouping import Lattice, lattice, triple
+from petground.models.blocks.attention.grouping import Lattice, lattice
 from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.attention.windows import triple
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["SparsifinerAttention"]
@@ -57,14 +58,12 @@ class SparsifinerAttention(nn.Module):
         basis_threshold: float = 0.0,
     ):
         super().__init__()
-        if channels % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide channels={channels}")
         if keep < 1 or n_down < 1:
             raise ValueError(f"keep={keep}, n_down={n_down}: at least 1")
         width = channels // num_heads
         self.num_heads, self.head_channels, self.keep = num_heads, width, keep
         self.coefficient_threshold, self.basis_threshold = coefficient_threshold, basis_threshold
-        small = triple(lattice_zyx, "lattice_zyx")
+        small = triple("lattice_zyx", lattice_zyx)
         self.to_query = nn.Linear(width, max(1, width // 2))
         self.to_key = nn.Linear(width, max(1, width // 2))
         self.down = nn.Parameter(nn.init.trunc_normal_(torch.empty(n_down, *small), std=0.02))

@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from petground.models.blocks.attention.grouping import Lattice, Tiles, in_chunks, lattice, near_places, tile, triple
+from petground.models.blocks.attention.grouping import Lattice, Tiles, in_chunks, lattice, near_places, tile
 from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.attention.windows import triple
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["SummaryAttention"]
@@ -68,8 +69,8 @@ class SummaryAttention(nn.Module):
         if core:
             block, near = (2, 2, 2) if block is None else block, (2, 2, 2) if near is None else near
             block_tokens, near_tokens = block_tokens or 16, 1024 if near_tokens is None else near_tokens
-        self.block = None if block is None else triple(block, "block", least=0)
-        self.near = triple((0, 0, 0) if near is None else near, "near", least=0)
+        self.block = None if block is None else triple("block", block, least=0)
+        self.near = triple("near", (0, 0, 0) if near is None else near, least=0)
         self.block_tokens, self.near_tokens, self.near_mm = block_tokens, near_tokens or 0, near_mm
 
     def forward(
@@ -114,8 +115,8 @@ class SummaryAttention(nn.Module):
         near = self.near
         if self.near_mm is not None:
             steps = (math.ceil(self.near_mm / (s * b)) for s, b in zip(grid.spacing_zyx_mm, size, strict=True))
-            near = triple(tuple(steps), "near", least=0)
-        return triple(size, "block"), near
+            near = triple("near", tuple(steps), least=0)
+        return triple("block", size), near
 
     def summaries(
         self, queries: Tensor, keys: Tensor, values: Tensor, real: Tensor, *, causal: bool

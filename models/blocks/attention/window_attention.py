@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from petground.kernels.window_attention import window_attention
+from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.relative_bias import AxialEmbedding, LogSpacedBias, OffsetBias, TableBias
 from petground.models.blocks.attention.windows import (
     Cut,
@@ -58,6 +59,7 @@ class WindowAttention(nn.Module):
         unit_mm: the distance that counts as one in a bias in mm.
         hidden: width of the MLP of a bias in mm; 0: 512 for "log_mm" and channels / 4 for "mlp_mm", as in the papers.
         post_norm: LayerNorm over the heads' channels of the result (Swin V2's residual post-norm).
+        backend: of the kernel; "auto" takes PyTorch's attention on copied windows where that is faster.
     """
 
     def __init__(
@@ -75,13 +77,13 @@ class WindowAttention(nn.Module):
         unit_mm: float = 4.0,
         hidden: int = 0,
         post_norm: bool = False,
+        backend: Literal["auto", "chunked", "reference", "triton"] = "auto",
     ):
         super().__init__()
-        self.key = key
+        self.key, self.num_heads, self.backend = key, num_heads, backend
+        self.head_channels = channels // num_heads if position == "query" else None  # its embeddings are a head's
         self.window, self.interval = triple("window", window), triple("interval", interval)
         self.halo = triple("halo", halo, least=0)
-        if channels % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide channels={channels}")
         if unit_mm <= 0 or hidden < 0:
             raise ValueError(f"unit_mm={unit_mm} must be above 0 and hidden={hidden} no less than 0")
         if any(self.halo) and (shift != "plain" or distance != "short"):
@@ -151,6 +153,7 @@ class WindowAttention(nn.Module):
             needs_grid=True,
         )
         assert grid is not None
+        check_heads(self.key, q, self.num_heads, self.head_channels)
         if self.norm is not None and v.shape[1] * v.shape[3] != self.norm.normalized_shape[0]:
             raise BlockInputError(self.key, "v", f"is {tuple(v.shape)}", f"all heads: {self.norm.normalized_shape[0]}")
         whole: Tensor | None = None
@@ -182,13 +185,14 @@ class WindowAttention(nn.Module):
             q, k = unit(q), unit(k)
             scaled = (q * scale).to(q.dtype)
         position = self.positions[number]
-        if q.device.type != "cpu" and not need_weights and not isinstance(position, AxialEmbedding):
-            return fused(scaled, k, v, mask, position, cut, spacing_zyx_mm), None
+        if isinstance(position, AxialEmbedding):
+            scaled, k = position.widen(q, scaled, k, cut)
+        # on CPUs PyTorch's fused attention is the faster where windows need not be copied with their rims
+        if not need_weights and (self.backend != "auto" or q.device.type != "cpu" or any(cut.halo)):
+            return fused(scaled, k, v, mask, position, cut, spacing_zyx_mm, self.backend), None
         asking, keys, values = split(scaled, cut), split_halo(k, cut), split_halo(v, cut)
         bias = None
-        if isinstance(position, AxialEmbedding):
-            asking, keys = position.widen(split(q, cut), asking, keys, cut)
-        elif not isinstance(position, nn.Identity):
+        if not isinstance(position, (AxialEmbedding, nn.Identity)):
             bias = position(cut, spacing_zyx_mm).to(q.dtype)
         real = window_mask(mask, cut, q)
         parts = regions(cut, q.device)
@@ -206,6 +210,7 @@ def fused(
     position: nn.Module,
     cut: Cut,
     spacing_zyx_mm: tuple[float, float, float],
+    backend: str = "auto",
 ) -> Tensor:
     """The same attention by the kernels, which copy nothing into windows; q carries its scale."""
     bias: Tensor | None = None
@@ -223,6 +228,7 @@ def fused(
         mask=mask,
         bias=bias,
         temperature=scaled.shape[-1] ** -0.5,
+        backend=backend,
     )
 
 

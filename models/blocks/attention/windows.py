@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from petground.kernels._shared.grids import three as triple
 
 __all__ = ["Cut", "Triple", "cut", "dense_map", "join", "regions", "split", "split_halo", "triple"]
 
@@ -55,14 +56,6 @@ class Cut:
     def filled(self) -> bool:
         """True when windows or halos hold places outside the grid."""
         return self.padded != self.grid or any(self.halo)
-
-
-def triple(name: str, value: Sequence[int], least: int = 1) -> Triple:
-    """Raises ValueError unless value is three whole numbers (z, y, x) of at least `least`."""
-    numbers = list(value) if isinstance(value, (list, tuple)) else []
-    if len(numbers) != 3 or any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in numbers):
-        raise ValueError(f"{name} is {value!r}, expected three whole numbers [z, y, x] of at least {least}")
-    return numbers[0], numbers[1], numbers[2]
 
 
 def cut(

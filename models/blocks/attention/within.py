@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
 
+from petground.kernels.sdpa import masked_sdpa
 from petground.models.blocks.attention.softmax import masked_softmax
 
 __all__ = ["attend"]
@@ -42,17 +42,13 @@ def attend(
         weights = masked_softmax(scores if bias is None else scores + bias, _keep(keys, parts))
         return weights @ v, weights
     if keys is None and parts is None:
-        return _fused(q, k, v, None if bias is None else bias[None]), None
+        return masked_sdpa(q, k, v, bias=None if bias is None else bias[None], scale=1.0), None
     step = max(1, BUDGET // (q.shape[1] * q.shape[2] * k.shape[2]))
     done = []
     for first in range(0, q.shape[0], step):
         some = slice(first, first + step)
         keep = _keep(None if keys is None else keys[some], None if parts is None else parts[some])
-        assert keep is not None
-        has_key = keep.any(dim=-1, keepdim=True)
-        allowed = keep | ~has_key  # a row without keys is undefined: it attends to all, then becomes zero
-        mask = allowed if bias is None else bias.masked_fill(~allowed, float("-inf"))
-        done.append(_fused(q[some], k[some], v[some], mask) * has_key.to(v.dtype))
+        done.append(masked_sdpa(q[some], k[some], v[some], keep, bias=bias, scale=1.0))
     return (done[0] if len(done) == 1 else torch.cat(done)), None
 
 
@@ -63,12 +59,3 @@ def _keep(keys: Tensor | None, parts: Tensor | None) -> Tensor | None:
         return keep
     together = parts[:, None, :, None] == parts[:, None, None, :]
     return together if keep is None else keep & together
-
-
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    width = v.shape[-1]
-    if q.shape[-1] > width:  # the fused CPU kernel wants one width for all
-        v = pad(v, (0, q.shape[-1] - width))
-    elif q.shape[-1] < width:
-        q, k = pad(q, (0, width - q.shape[-1])), pad(k, (0, width - k.shape[-1]))
-    return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)[..., :width]

@@ -15,6 +15,8 @@ from petground.models.blocks.fusion.vision_remember import VisionRemember
 
 __all__ = ["BLOCKS"]
 
+_LAST = "What changes the tokens, at the finest fused stage: nobody reads them after it."
+
 BLOCKS = (
     Block(
         "fusion",
@@ -45,6 +47,7 @@ BLOCKS = (
         "Voxels and tokens read each other at the same time, then each stream thinks for itself.",
         cost="(N P + N^2) d with N = voxels / pool^3",
         serves=frozenset({"box", "tokens", "identity"}),
+        idle=_LAST,
         form="Section 2.2, with weights shared between directions as in the released code; pre-normalised, additions "
         "starting at zero, where the paper normalises after them.",
         property="Both directions read the states before, so that their order does not matter; zero output "
@@ -58,6 +61,7 @@ BLOCKS = (
         "Few pooled voxels and the tokens attend to each other, and both re-read every voxel through gates.",
         cost="((V + P)^2 + (V + P) N) d with V = cells^3",
         serves=frozenset({"box", "tokens", "identity"}),
+        idle=_LAST,
         form="Dual cross-attention; V are pooled voxels of the stage, V_o all of them, T the sentence; "
         "the pooled tokens come back upsampled, as the residual gate of the stage.",
         property="Closed gates are the plain self-attention layer bit for bit; rows of both cross-attentions sum "
@@ -84,6 +88,7 @@ BLOCKS = (
         "A stack over coarse voxels and tokens gets the fine features group by group, at no greater length.",
         cost="r^3 (N / r^3 + P)^2 d",
         serves=frozenset({"box", "skip", "tokens", "identity"}),
+        idle=_LAST,
         form="Section 3.2, start 1 and interval 1 as in the code; the stack is of transformer layers, not causal, "
         "the groups are a 3D space-to-depth of the stage's skip, the way back is its inverse.",
         property="The split into groups is a bijection; no layer is longer than the base; zero fine features are "
@@ -97,6 +102,7 @@ BLOCKS = (
         "The cells that the text's attention rolls out to look once more; another exam distracts in training.",
         cost="(V + P)^2 d with V = cells^3",
         serves=frozenset({"box", "tokens", "identity"}),
+        idle=_LAST,
         form="Section 3; rollout from the sentence's tokens in place of a class token; the separate PWCA branch "
         "and loss are a share of the training batch.",
         property="The whole share is self-attention; so is a pair with itself, a hidden distractor, and "
@@ -110,6 +116,7 @@ BLOCKS = (
         "Voxels attend to the tokens and to a thinned grid of voxels in one softmax; tokens to tokens alone.",
         cost="N (P + N / r^3) d",
         serves=frozenset({"box", "tokens", "identity"}),
+        idle=_LAST,
         form="Section 3.1, asymmetric by default, scale by the full width as in the released code; templates "
         "are the sentence's tokens; no image templates, no batch norm; score prediction on request.",
         property="In the asymmetric form templates do not depend on the voxels, and kept ones give the joint "
@@ -124,6 +131,7 @@ BLOCKS = (
         "Object queries propose lesions, the text judges which are meant, in rounds; those gate the voxels.",
         cost="K (Q N + (Q + P)^2) d",
         serves=frozenset({"box", "tokens", "identity"}),
+        idle=_LAST,
         form="From the published summary: perception is one Mask2Former layer on the stage's voxels, cognition one "
         "transformer layer over tokens and queries, with shared weights in all rounds.",
         property="One round is the one-pass model; below the threshold of existence no voxel changes; the order "

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from petground.models.blocks.attention.pooling import bin_shares
+
 __all__ = ["cell_grid", "coarser", "pooled", "spread", "stacked", "unstacked"]
 
 Zyx = tuple[int, int, int]
@@ -18,23 +20,12 @@ def coarser(shape: torch.Size | Zyx, cells: int) -> Zyx:
 
 
 def pooled(x: Tensor, grid: Zyx) -> Tensor:
-    """[B, C, Z, Y, X] -> [B, C, *grid], each cell the mean of the voxels it covers, axis by axis.
-
-    Cells of an axis of n voxels cut into k are the voxels from floor(i n / k) to ceil((i + 1) n / k), as in adaptive
-    average pooling; written as products so that every type and device has it, with the same bits each time.
-    """
+    """[B, C, Z, Y, X] -> [B, C, *grid], each cell the mean of the voxels it covers, axis by axis (see `bin_shares`)."""
     for axis, k in zip((2, 3, 4), grid, strict=True):
         n = x.shape[axis]
         if n != k:
-            x = (x.movedim(axis, -1) @ _means(n, k, x).T).movedim(-1, axis)
+            x = (x.movedim(axis, -1) @ bin_shares(n, k, x).T).movedim(-1, axis)
     return x
-
-
-def _means(n: int, k: int, like: Tensor) -> Tensor:
-    """[k, n]: row i averages the voxels of cell i."""
-    cell, voxel = torch.arange(k, device=like.device)[:, None], torch.arange(n, device=like.device)
-    covered = ((voxel >= cell * n // k) & (voxel < -(-(cell + 1) * n // k))).to(like.dtype)
-    return covered / covered.sum(dim=1, keepdim=True)
 
 
 def spread(y: Tensor, grid: Zyx) -> Tensor:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from petground.kernels.sdpa import masked_sdpa
 from petground.models.blocks.contract import check_fusion
 from petground.models.blocks.fusion.parts import (
     Attend,
@@ -142,7 +142,7 @@ class Perception(nn.Module):
         if masks is not None:  # a query with an empty mask looks everywhere
             inside = masks.detach() > 0
             allowed = (inside | ~inside.any(dim=-1, keepdim=True))[:, None]
-        looked = scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        looked = masked_sdpa(q, k, v, allowed)
         queries = queries + self.cross.out(looked.transpose(1, 2).flatten(2))
         states = self.norm_self(queries)
         queries = queries + self.among(states, states)

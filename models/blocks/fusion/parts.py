@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from petground.kernels.cross_attention import cross_attention
+from petground.models.blocks.between import attend_between
 from petground.models.blocks.contextual_gate import voxel_places
 from petground.models.blocks.fusion.cells import pooled
 
@@ -76,7 +76,7 @@ class Attend(nn.Module):
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Q [B, H, N, C/H], k and v [B, H, M, C/H], mask [B, M] bool -> [B, N, C]."""
-        out: Tensor = self.out(cross_attention(q * self.shrink, k, v, mask=mask).transpose(1, 2).flatten(2))
+        out: Tensor = self.out(attend_between(q * self.shrink, k, v, mask).transpose(1, 2).flatten(2))
         return out
 
 

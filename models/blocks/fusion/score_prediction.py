@@ -15,8 +15,9 @@ def region_means(x: Tensor, region: Tensor, bins: int) -> Tensor:
     """X [B, C, Z, Y, X], region [B, 2, 3] (lower and upper corner, z y x in -1..1 of x's grid) -> [B, C, bins^3 grid].
 
     Each bin is the mean over the part of every voxel that lies in it: a voxel outside the region has no weight, and a
-    bin smaller than a voxel has that voxel's value.
+    bin smaller than a voxel has that voxel's value. The region has an extent, and some of it lies on the grid.
     """
+    region = region.double()  # edges of small bins would fall together
     for axis in range(3):
         n = x.shape[axis + 2]
         low, high = (((region[:, end, axis] + 1.0) * 0.5 * n).clamp(0, n)[:, None] for end in (0, 1))
@@ -56,11 +57,15 @@ class ScorePrediction(nn.Module):
     def forward(self, x: Tensor, words: Tensor, mask: Tensor, region: Tensor) -> Tensor:
         """X [B, C, Z, Y, X], words [B, P, C], mask [B, P] bool, region [B, 2, 3] -> scores in (0, 1), [B].
 
-        Raises BlockInputError for a region that is not one box per entry.
+        Raises BlockInputError for a region that is not one box per entry, is empty, or lies outside the grid.
         """
         if tuple(region.shape) != (len(x), 2, 3) or not region.is_floating_point():
             what = f"is {region.dtype} {tuple(region.shape)}"
             raise BlockInputError("mixed_attention", "region", what, f"give corners {(len(x), 2, 3)}, z y x in -1..1")
+        low, high = region.unbind(1)
+        if not torch.compiler.is_compiling() and not bool(((low < high) & (low < 1.0) & (high > -1.0)).all()):
+            remedy = "give lower < upper along z, y and x, some of it within -1..1"
+            raise BlockInputError("mixed_attention", "region", "is empty or lies outside the grid", remedy)
         means = self.norms[0](flat(region_means(x, region, self.bins)))
         token = self.token.to(x.dtype).expand(len(x), -1, -1)
         token = self.said(self.seen(token, means), self.norms[1](words), mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from petground.kernels.token_merge import gather_tokens, merge_tokens, unmerge_tokens
 from petground.kernels.topk import topk_mask
-from petground.models.blocks.contract import BlockInputError, Grid, Reduced, check_tokens
+from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.bipartite import grid_targets, match, page_rank, places_of, softmax_rows
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.latents import sentence
@@ -83,6 +84,7 @@ class MergePrune(nn.Module):
         self.stride_zyx = tuple(stride_zyx) if split == "grid" else None
         self.sizes = sizes
         self.retain = retain_rate(layer, layers // 2 if first < 0 else first, slope)
+        self.text_use: TextUse = "reads" if self.retain < 1.0 else "ignores"
         self.temperature = temperature
         self.iterations = iterations
         self.heads = heads
@@ -103,18 +105,18 @@ class MergePrune(nn.Module):
             raise BlockInputError(KEY, "grid", "is missing", "give it, or use split: parity")
         words = sentence(KEY, tokens, text, text_mask)
         real = real_voxels(tokens, mask)
-        own = places_of(real)
+        own = places_of(real, tokens.shape[1] if mask is None else None)
         assignment = (real.cumsum(1) - 1).masked_fill(~real, -1)
         sizes, short = (own >= 0).to(tokens.dtype), gather_tokens(tokens, own)
         for step in range(self.merges):
-            there = sizes > 0
-            place = match(short, there, self._targets(step, own, there, grid), self._leaving(there))
-            length = max(1, int(place.max()) + 1)
-            short, sizes = merge_tokens(short, place, sizes if self.sizes else None, length)
+            there, count = sizes > 0, sizes.shape[1]
+            most = ((count + 1) // 2, max(1, count // 2)) if self.stride_zyx is None else None
+            place = match(short, there, self._targets(step, own, there, grid), self._leaving(there), most)
+            short, sizes = merge_tokens(short, place, sizes if self.sizes else None, self._length(place))
             assignment = _follow(assignment, place)
         kept = _single(assignment, sizes.shape[1], tokens.shape[1])
         stay = self._prune(short, sizes > 0, words)
-        places = places_of(stay)
+        places = places_of(stay, max(1, math.floor(self.retain * stay.shape[1] + 1e-6)))
         slot = (stay.cumsum(1) - 1).masked_fill(~stay, -1)
         back = _follow(assignment, slot)
         here = places >= 0
@@ -125,6 +127,13 @@ class MergePrune(nn.Module):
         there = real.sum(1)
         wanted = (self.ratio * there.double() + 1e-6).floor().long()
         return wanted if self.stride_zyx is not None else torch.minimum(wanted, there // 2)
+
+    def _length(self, place: Tensor) -> int:
+        """Of the list that these new places make. By parity it is known beforehand; a compiled graph cannot look."""
+        count = place.shape[1]
+        if self.stride_zyx is None:
+            return count - min(math.floor(self.ratio * count + 1e-6), count // 2)
+        return count if torch.compiler.is_compiling() else max(1, int(place.max()) + 1)
 
     def _targets(self, step: int, own: Tensor, real: Tensor, grid: Grid | None) -> Tensor:
         if step == 0 and self.stride_zyx is not None and grid is not None:

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from petground.kernels.token_merge import gather_tokens
 from petground.kernels.topk import topk_indices, topk_mask
 from petground.models.blocks.contract import Grid
+from petground.models.blocks.token_reduction.rest import width_of
 
 __all__ = ["best_partner", "grid_targets", "match", "page_rank", "places_of", "softmax_rows"]
 
@@ -18,9 +19,10 @@ CHUNK = 1024  # rows of similarities at a time
 WHOLE = 2**24  # numbers of a graph that is held as a whole; a larger one is worked out again in each iteration
 
 
-def places_of(mask: Tensor) -> Tensor:
-    """Where a mask [B, N] is True, ascending: [B, most of any row, one at least], -1 at the end."""
-    size = max(1, int(mask.sum(1).max()))
+def places_of(mask: Tensor, size: int | None = None) -> Tensor:
+    """Where a mask [B, N] is True, ascending: [B, size], -1 at the end. size: at least the most of any row, which is
+    looked up where it is not known beforehand."""
+    size = width_of(mask) if size is None else size
     flat = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
     return topk_indices(flat, size, mask, size=size)
 
@@ -50,7 +52,7 @@ def best_partner(sources: Tensor, targets: Tensor, target_mask: Tensor) -> tuple
 
 
 @torch.no_grad()
-def match(metric: Tensor, real: Tensor, target: Tensor, count: Tensor) -> Tensor:
+def match(metric: Tensor, real: Tensor, target: Tensor, count: Tensor, most: tuple[int, int] | None = None) -> Tensor:
     """One step of bipartite soft matching (ToMe, arXiv 2210.09461, section 3.2).
 
     The `count` sources (real, not target) that are most like some target join it; the others stay. Equal similarity:
@@ -61,11 +63,13 @@ def match(metric: Tensor, real: Tensor, target: Tensor, count: Tensor) -> Tensor
         real: [B, K] bool.
         target: [B, K] bool, which tokens may be joined.
         count: [B], how many sources leave; at most all of them.
+        most: sources and targets that a row can have, where that is known beforehand.
 
     Returns the new place of each token in the shorter list, which keeps the old order: [B, K] long, -1 for padding.
     """
     unit = normalize(metric, dim=-1)
-    sources, targets = places_of(real & ~target), places_of(real & target)
+    sizes = most or (None, None)
+    sources, targets = places_of(real & ~target, sizes[0]), places_of(real & target, sizes[1])
     best, where = best_partner(gather_tokens(unit, sources), gather_tokens(unit, targets), targets >= 0)
     possible = (sources >= 0) & (targets[:, :1] >= 0)
     leaves = topk_mask(best, count, possible)

@@ -40,7 +40,8 @@ def real_voxels(tokens: Tensor, mask: Tensor | None) -> Tensor:
 def keep_planes(scores: Tensor, real: Tensor, grid: Grid, keep: float, plane: str) -> Tensor:
     """Whole rows (along x) or whole axial slices, those of the greatest sums of scores (FoPru's row strategy)."""
     length = grid.shape_zyx[2] if plane == "row" else grid.shape_zyx[1] * grid.shape_zyx[2]
-    sums = scores.masked_fill(~real, 0.0).reshape(len(real), -1, length).sum(dim=-1)
+    sums = scores.masked_fill(~real, 0.0).reshape(len(real), -1, length)
+    sums = sums.sum(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
     there = real.reshape(len(real), -1, length).any(dim=-1)
     return topk_mask(sums, budget(keep, there), there).repeat_interleave(length, dim=1) & real
 

@@ -14,6 +14,9 @@ from petground.models.blocks.token_reduction.tubes import PerturbedTubes
 
 __all__ = ["CONDENSED"]
 
+_CHOICE = "The map of the sentence to the voxels' width: it serves a choice that has no gradient."
+_JUDGES = "The judges, which a loss on `ExitTrace.logits` trains."
+
 CONDENSED = (
     Block(
         "token_reduction",
@@ -22,6 +25,7 @@ CONDENSED = (
         "AIM: Adaptive Inference of Multi-Modal LLMs via Token Merging and Pruning, arXiv 2412.03248",
         "Halves the voxels by merging like pairs, then prunes those of low PageRank in the graph with the text.",
         cost="N^2 d / 4 + iterations K^2 d, K tokens left",
+        idle=_CHOICE,
         form="Merging as in the released code (even places join odd ones), means weighted by size (sizes: false is the "
         "code's); what stays keeps its order. The graph is that of the normalised tokens and the sentence's, without "
         "links to themselves, since no language model's maps exist here. split: grid is token merging for diffusion.",
@@ -35,6 +39,7 @@ CONDENSED = (
         "Recoverable Compression: Vision Token Recovery Guided by Text Information, arXiv 2409.01179",
         "Voxels of outlying score stay, those of outlying likeness to the sentence come back, the rest: cluster means.",
         cost="N k + S^2 d + N clusters d, S sampled voxels",
+        idle=_CHOICE,
         form="From the paper's description, without its code: local outlier factor on the scores, DPC-KNN for the "
         "remainder. The vision class token becomes `scores` (SUV), or 1 - cosine to the mean voxel.",
         property="Kept, recovered and merged voxels are a partition; kept ones come back as they are, merged ones"
@@ -98,6 +103,7 @@ CONDENSED = (
         "A latent code and the voxels look at each other; a sure 'absent' on the code sends the voxels away.",
         preset={"key": "dyn_perceiver", "criterion": "confidence", "code": "latents"},
         cost="layers (N d^2 + N M d)",
+        idle=_JUDGES,
         form="Exits on the latent branch only, with the code started from the sentence. It leaves when surely absent, "
         "not with any sure class, since a present finding needs its mask. Convolutional stages lie around the block.",
         property="A threshold above 1 is the full stack, the lowest leaves at once, and depth grows with it; an "
@@ -112,6 +118,7 @@ CONDENSED = (
         preset={"key": "dyvte_exit", "criterion": "router", "code": "text"},
         cost="layers (N d^2 + N P d)",
         serves=frozenset({"text"}),
+        idle=_JUDGES,
         form="The router of the released code on [mean ; last text state], detached. The layers are a small stack of "
         "the block's own, since a decoder stage has one. Labels: exits.exit_label.",
         property="A threshold above 1 is the full stack bit for bit, and depth grows with it; after the exit the "
@@ -150,6 +157,7 @@ CONDENSED = (
         "Bootstrapping SparseFormers from Vision Foundation Models, arXiv 2312.01987",
         "A few dozen tokens whose boxes move over the volume, sample it and stand for it.",
         cost="repeats L (P d^2 + L d) + N L d, L tokens of P samples",
+        idle="The map of the sentence to the tokens, in stages without text.",
         form="Released code in three dimensions: trilinear samples, offsets over three standard deviations, adaptive "
         "mixing. The un-merge is ours: attention of voxels to tokens with a Gaussian of each box.",
         property="No adjustment leaves the boxes; sampling at a voxel's centre is reading it; offsets have no "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from petground.kernels.token_merge import gather_tokens, scatter_tokens
 from petground.kernels.topk import topk_indices
-from petground.models.blocks.contract import Grid, Reduced, check_tokens
+from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 
 __all__ = ["MixtureOfDepths", "attention_rank", "cosine_share", "routed_count"]
@@ -64,6 +64,8 @@ class MixtureOfDepths(nn.Module):
         scale: of the tanh.
     """
 
+    text_use: TextUse = "ignores"
+
     def __init__(
         self,
         channels: int,
@@ -88,8 +90,8 @@ class MixtureOfDepths(nn.Module):
         self.share = cosine_share(layer, layers, lowest) if schedule == "cosine" else capacity
         self.dense = schedule == "cosine" and self.share > dense_above
         self.scale = scale
-        self.router = nn.Linear(channels, 2 if weight == "probability" else 1)
-        if weight == "tanh":
+        self.router = None if self.dense else nn.Linear(channels, 2 if weight == "probability" else 1)
+        if weight == "tanh" and self.router is not None:
             nn.init.zeros_(self.router.weight)
             nn.init.zeros_(self.router.bias)
 
@@ -110,12 +112,14 @@ class MixtureOfDepths(nn.Module):
         check_tokens(self.key, tokens, mask=mask, scores=scores, grid=grid, text=text, text_mask=text_mask)
         count = tokens.shape[1]
         real = real_voxels(tokens, mask)
-        if self.dense:
+        if self.router is None:
             places = torch.arange(count, device=tokens.device).expand(len(tokens), -1)
             return Reduced(tokens, real, places, lambda values: values.masked_fill(~real[..., None], 0.0))
-        score, weight = self._route(tokens)
+        score, weight = self._route(self.router(tokens).to(tokens.dtype))
         wanted = routed_count(self.share, real, up=self.schedule == "constant")
-        places = topk_indices(score.detach(), wanted, real, size=max(1, int(wanted.max())))
+        exact = self.share * count  # of an exam without padding, the most that any routes
+        most = math.ceil(exact - 1e-6) if self.schedule == "constant" else math.floor(exact + 1e-6)
+        places = topk_indices(score.detach(), wanted, real, size=max(1, most))
         routed = places >= 0
         gain = None if weight is None else gather_tokens(weight[..., None], places)[..., 0]
         carry = None
@@ -126,8 +130,7 @@ class MixtureOfDepths(nn.Module):
             gather_tokens(tokens, places), routed, places, lambda v: scatter_tokens(v, places, count), gain, carry
         )
 
-    def _route(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        logits = self.router(tokens).to(tokens.dtype)
+    def _route(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.weight == "probability":
             chance = logits.softmax(-1)[..., 1]
             return chance, chance

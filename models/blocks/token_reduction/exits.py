@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from petground.models.blocks.contract import BlockInputError, Grid, Reduced, check_tokens
+from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.latents import Mlp, Read, sentence
 from petground.models.blocks.token_reduction.maps import masked_mean
@@ -117,6 +117,7 @@ class EarlyExit(nn.Module):
             raise ValueError(f"least={least} not in 1..layers={layers}, or latents or hidden below 1")
         self.key = key
         self.criterion = criterion
+        self.text_use: TextUse = "needs" if code == "text" else "reads"
         self.threshold = (
             {"router": 0.5, "saturation": 0.99, "confidence": 0.9}[criterion] if threshold is None else threshold
         )
@@ -143,7 +144,7 @@ class EarlyExit(nn.Module):
         trace = self.trace(tokens, mask=mask, text=text, text_mask=text_mask)
         stay = trace.depth == len(self.layers)
         batch, count, _ = tokens.shape
-        if not bool(stay.any()):  # nothing is left to compute on
+        if not _any(stay):  # nothing is left to compute on
             gone = stay[:, None]
             return Reduced(
                 tokens.new_zeros(batch, 1, tokens.shape[2]),
@@ -181,11 +182,11 @@ class EarlyExit(nn.Module):
             assert isinstance(layer, _Layer)
             before, voxels_before = code, voxels
             read = staying if self.criterion == "router" else torch.ones_like(staying)
-            new = layer.code(code, real_code, voxels, real, read) if bool(read.any()) else layer.alone(code, real_code)
+            new = layer.code(code, real_code, voxels, real, read) if _any(read) else layer.alone(code, real_code)
             code = new.to(code.dtype)
             answer = torch.where(going_on[:, None, None], code, answer)
             depth, code_depth = depth + staying.long(), code_depth + going_on.long()
-            if bool(staying.any()):
+            if _any(staying):
                 changed = voxels + layer.back(voxels, code, real_code).to(voxels.dtype)
                 voxels = torch.where((staying[:, None] & real)[..., None], changed, voxels)
             if self.judges:
@@ -234,6 +235,11 @@ def _judge(channels: int, criterion: Criterion, hidden: int) -> nn.Module:
     with torch.no_grad():
         last.bias.copy_(torch.tensor([1.0, -1.0]))  # stay, until trained to leave
     return module
+
+
+def _any(staying: Tensor) -> bool:
+    """Whether anybody stays. A compiled graph cannot look: there somebody may, and who has left is masked as ever."""
+    return torch.compiler.is_compiling() or bool(staying.any())
 
 
 def _alike(new: Tensor, old: Tensor, real: Tensor) -> Tensor:

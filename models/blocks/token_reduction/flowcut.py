@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from petground.kernels.topk import topk_mask
 from petground.models.blocks.attention.softmax import masked_softmax
-from petground.models.blocks.contract import Grid, Reduced
+from petground.models.blocks.contract import Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.choose import budget, check_keep, real_voxels
 from petground.models.blocks.token_reduction.maps import (
     check_layers,
@@ -92,6 +92,7 @@ class FlowCut(nn.Module):
             raise ValueError(f"{self.key}: levels={levels}, every={every}: at least one")
         self.keep = check_keep(self.key, keep)
         self.query = query
+        self.text_use: TextUse = "needs" if query == "text" else "ignores"
         self.levels = levels
         self.every = every
         self.heads = heads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from petground.models.blocks.contract import BlockInputError, Grid, Reduced
+from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.choose import budget, check_keep, keep_hierarchy, most, real_voxels
 from petground.models.blocks.token_reduction.maps import (
     check_layers,
@@ -41,6 +41,7 @@ class HiPrune(nn.Module):
     """
 
     key = "hiprune"
+    text_use: TextUse = "ignores"
 
     def __init__(self, channels: int, keep: float = 1 / 3, alpha: float = 0.1, heads: int = 1, sample: int = 0):
         super().__init__()

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from petground.models.blocks.contract import Grid, Reduced, check_tokens
+from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.maps import masked_mean, split_heads
 from petground.models.blocks.token_reduction.rest import keep_and_drop, width_of
@@ -71,6 +71,7 @@ class Interpreter(nn.Module):
             raise ValueError(f"{self.key}: threshold={threshold} not in 0..1")
         self.threshold = threshold
         self.policy = policy
+        self.text_use: TextUse = "needs" if policy == "text" else "ignores"
         self.estimator = estimator
         self.heads = heads
         self.query = nn.Linear(channels, channels)

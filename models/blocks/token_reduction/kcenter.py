@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from petground.models.blocks.contract import Grid, Reduced, check_tokens
+from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import budget, check_keep, most, real_voxels
 from petground.models.blocks.token_reduction.maps import masked_mean
 from petground.models.blocks.token_reduction.rest import keep_and_drop
@@ -60,6 +60,7 @@ class KCenterDiversity(nn.Module):
     """
 
     key = "kcenter_diversity"
+    text_use: TextUse = "ignores"
 
     def __init__(self, channels: int, keep: float = 0.1, criterion: Literal["radius", "sum"] = "radius"):
         super().__init__()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from petground.models.blocks.contract import Grid, Reduced, check_tokens
+from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 
 __all__ = ["KeepAll"]
 
 
 class KeepAll(nn.Module):
     """Every token stays where it is."""
+
+    text_use: TextUse = "ignores"
 
     def __init__(self, channels: int):
         super().__init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from petground.kernels.cross_attention import cross_attention
+from petground.models.blocks.between import attend_between
 from petground.models.blocks.contract import check_text
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.maps import split_heads
@@ -54,7 +54,7 @@ class Read(nn.Module):
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         """X [B, Q, C], y [B, M, C], mask [B, M] bool of y -> [B, Q, C]; memory linear in Q and M."""
         key, value = self.key_value(self.norm_y(y)).chunk(2, -1)
-        read = cross_attention(self.heads(self.query(self.norm_x(x))), self.heads(key), self.heads(value), mask=mask)
+        read = attend_between(self.heads(self.query(self.norm_x(x))), self.heads(key), self.heads(value), mask)
         added: Tensor = self.out(read.transpose(1, 2).flatten(2))
         return added
 

@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool3d, scaled_dot_product_attention
+from torch.nn.functional import adaptive_avg_pool3d
 
+from petground.kernels.cross_attention import cross_attention
 from petground.models.blocks.attention.softmax import masked_softmax
-from petground.models.blocks.contract import BlockInputError, Grid, Reduced, check_tokens
+from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.maps import split_heads
 
@@ -46,6 +47,8 @@ class Lookup(nn.Module):
         heads: must divide channels.
         back: see above.
     """
+
+    text_use: TextUse = "ignores"
 
     def __init__(
         self,
@@ -100,5 +103,5 @@ class Lookup(nn.Module):
 
     def _normalised(self, k: Tensor, q: Tensor, values: Tensor, there: Tensor, real: Tensor) -> Tensor:
         spread = values.to(k.dtype)[:, None].expand(-1, self.heads, -1, -1)
-        mine = scaled_dot_product_attention(k, q, spread, attn_mask=there[:, None, None])
+        mine = cross_attention(k, q, spread, mask=there)
         return mine.mean(1).to(values.dtype).masked_fill(~real[..., None], 0.0)

@@ -70,8 +70,9 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """X [B, N, C], mask [B, N] bool -> [B, C], the mean of the real ones; zeros where there is none."""
     if mask is None:
         return x.mean(dim=1)
-    kept = x.masked_fill(~mask[..., None], 0.0).sum(dim=1)
-    return kept / mask.sum(dim=1, keepdim=True).clamp(min=1).to(x.dtype)
+    wide = torch.promote_types(x.dtype, torch.float32)  # a sum over voxels and their number leave 16 bits
+    kept = x.masked_fill(~mask[..., None], 0.0).sum(dim=1, dtype=wide)
+    return (kept / mask.sum(dim=1, keepdim=True).clamp(min=1)).to(x.dtype)
 
 
 def global_query(
@@ -114,21 +115,22 @@ def received_attention(
     keys, x = None if mask is None else mask[:, None, None], in_heads(tokens, heads)
     apart = -(-count // sample) if sample else 1
     asking, senders = x[:, :, ::apart], senders[:, ::apart]
-    share = senders.to(tokens.dtype) / senders.sum(dim=1, keepdim=True).clamp(min=1).to(tokens.dtype)
-    total = tokens.new_zeros(batch, count)
+    wide = torch.promote_types(tokens.dtype, torch.float32)
+    share = senders.to(wide) / senders.sum(dim=1, keepdim=True).clamp(min=1)
+    total = tokens.new_zeros(batch, count, dtype=wide)
     step = max(1, _CHUNK // (batch * heads * count))
     for start in range(0, asking.shape[2], step):
         part = slice(start, start + step)
         logits = asking[:, :, part] @ x.transpose(-1, -2) * (channels // heads) ** -0.5
         total = total + (masked_softmax(logits, keys).mean(dim=1) * share[:, part, None]).sum(dim=1)
-    return total
+    return total.to(tokens.dtype)
 
 
 def normalised(scores: Tensor, mask: Tensor | None) -> Tensor:
     """Scores [..., N] of one sign (negative ones count as zero) -> shares that sum to one over the real voxels."""
     real = scores.clamp(min=0) if mask is None else scores.clamp(min=0).masked_fill(~mask, 0.0)
-    total = real.sum(dim=-1, keepdim=True)
-    return real / torch.where(total > 0, total, 1.0)
+    total = real.sum(dim=-1, keepdim=True, dtype=torch.promote_types(real.dtype, torch.float32))
+    return (real / torch.where(total > 0, total, 1.0)).to(real.dtype)
 
 
 def coarse_layers(tokens: Tensor, mask: Tensor | None, grid: Grid | None, levels: int) -> list[tuple[Tensor, ...]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from petground.kernels.topk import topk_mask
-from petground.models.blocks.contract import BlockInputError, Grid, Reduced
+from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.choose import budget, check_keep, keep_planes, most, real_voxels
 from petground.models.blocks.token_reduction.maps import (
     check_layers,
@@ -80,6 +80,7 @@ class RankedReduction(nn.Module):
         self.rest = rest
         self.keep = check_keep(key, paper_keep if keep is None else keep)
         self.query = query or paper_query
+        self.text_use: TextUse = "needs" if score == "class" and self.query == "text" else "ignores"
         self.heads = heads
         self.levels = paper_levels if levels is None else levels
         self.strategy = strategy

@@ -14,6 +14,8 @@ from petground.models.blocks.token_reduction.vflowopt import VFlowOpt
 
 __all__ = ["RANKING"]
 
+_CHOICE = "The map of the sentence to the voxels' width, where it serves a choice that has no gradient."
+
 RANKING = (
     Block(
         "token_reduction",
@@ -33,6 +35,7 @@ RANKING = (
             "sample": 0,
         },
         cost="N d",
+        idle=_CHOICE,
         form="As in the public code: the fused token is the plain sum of a_n x_n. The sentence's pooled state takes "
         "the class token's place, the tokens are the keys. Warm-up of the rate: schedules.warm_up_keep.",
         property="A share of 1 is the identity; the fused token is the attention-weighted sum of exactly the "
@@ -55,6 +58,7 @@ RANKING = (
             "sample": 0,
         },
         cost="N d",
+        idle=_CHOICE,
         form="The mean voxel takes the class token's place, so that the choice does not depend on the sentence "
         "(query: text makes it); the tokens are the keys.",
         property="A share of 1 is the identity; sets are nested in the budget and in order of place; the sentence"
@@ -77,6 +81,7 @@ RANKING = (
             "sample": 0,
         },
         cost="N d",
+        idle=_CHOICE,
         form="Cubes of 1, 2, 4 ... voxels stand for the encoder's layers (`levels`, 3 where not given); scores "
         "[B, L, N] give real ones, and the caller leaves out the last.",
         property="One layer is cls_topk; the order of layers does not matter, and a layer of zeros is as if it "
@@ -122,6 +127,7 @@ RANKING = (
         "FlowCut: Rethinking Redundancy via Information Flow, arXiv 2505.19536",
         "Attention, likeness and length, summed over layers; a focused map prunes fast, a diffuse one slowly.",
         cost="N d",
+        idle=_CHOICE,
         form="Score and ratio of the public code; the mean voxel for the class token; cubes of 1, 2, 4, 8 voxels for "
         "the layers unless scores [B, L, N] give them; the target is a floor, not forced.",
         property="A uniform map prunes nothing, a focused one its full share; the layers' sets are a falling "
@@ -146,6 +152,7 @@ RANKING = (
         "Searching Optimal Vision Token Reduction, arXiv 2412.00556",
         "Text attention ranks; the share that stays falls with depth along a sigmoid, or as a search found.",
         cost="N d",
+        idle=_CHOICE,
         form="Schedule from the abstract and the mean-share condition; exact parameters not verified. G-Search: "
         "schedules.g_search, its result in `rates`.",
         property="Shares never grow with depth, stay within their bounds and meet the budget; the search finds "
@@ -182,6 +189,7 @@ RANKING = (
         "TransPrune: Token Transition Pruning, arXiv 2507.20630",
         "The voxels that a module stretches and turns most, and that the sentence attends to, stay.",
         cost="N^2 d in time, N d in memory; N d with scores",
+        idle=_CHOICE,
         form="Variation of the public code; attention without parameters stands for the module, unless scores give the "
         "variations of real ones; one step, the paper's progression is a schedule of keep.",
         property="A module that changes nothing gives all voxels the same score; stretching one by c multiplies "

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from petground.kernels.token_merge import gather_tokens
-from petground.models.blocks.contract import Grid, Reduced, check_tokens
+from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.bipartite import places_of
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.latents import sentence
@@ -45,6 +45,8 @@ class RecoverableCompression(nn.Module):
         sample: centres are sought among at most so many voxels, evenly taken (the paper's images have 576); every
             voxel then joins the nearest.
     """
+
+    text_use: TextUse = "reads"
 
     def __init__(
         self,

@@ -12,9 +12,9 @@ from torch.nn.functional import normalize
 from petground.kernels.cross_attention import cross_attention
 from petground.kernels.token_merge import gather_tokens, scatter_tokens
 from petground.kernels.topk import topk_indices
-from petground.models.blocks.contract import Grid, Reduced, check_tokens
+from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.bipartite import CHUNK
-from petground.models.blocks.token_reduction.choose import budget, check_keep, real_voxels
+from petground.models.blocks.token_reduction.choose import budget, check_keep, most, real_voxels
 from petground.models.blocks.token_reduction.latents import Read
 from petground.models.blocks.token_reduction.window_link import WindowLink
 
@@ -62,6 +62,8 @@ class SimilarityResampler(nn.Module):
         window_zyx: its windows; the shift is half of it.
     """
 
+    text_use: TextUse = "ignores"
+
     def __init__(
         self,
         channels: int,
@@ -95,7 +97,7 @@ class SimilarityResampler(nn.Module):
             clear = clear + self.link(clear, real, grid).to(clear.dtype)
         wanted = budget(self.keep, real)
         rank = distinctness(clear, real, self.against)
-        places = topk_indices(rank, wanted, real, size=max(1, int(wanted.max())))
+        places = topk_indices(rank, wanted, real, size=most(self.keep, tokens.shape[1]))
         here = places >= 0
         chosen = gather_tokens(clear, places)
         resampled = (chosen + self.read(chosen, clear, real).to(chosen.dtype)).masked_fill(~here[..., None], 0.0)

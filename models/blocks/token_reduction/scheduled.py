@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from petground.models.blocks.contract import Grid, Reduced
+from petground.models.blocks.contract import Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.ranked import RankedReduction
 from petground.models.blocks.token_reduction.schedules import fit_p_sigmoid
 
@@ -53,6 +53,7 @@ class ScheduledReduction(nn.Module):
         self.ranked = RankedReduction(
             channels, self.key, "class", "drop", self.rates[layer], "text", keep=self.rates[layer], heads=heads
         )
+        self.text_use: TextUse = self.ranked.text_use
 
     def forward(
         self,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
-from petground.models.blocks.contract import BlockInputError, Grid, Reduced, check_tokens
+from petground.kernels.cross_attention import cross_attention
+from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.latents import Mlp, Read, sentence
 from petground.models.blocks.token_reduction.maps import masked_mean
@@ -43,6 +43,8 @@ class SparseFormer(nn.Module):
         heads: must divide channels.
         out_points: points after mixing (the released code has 32).
     """
+
+    text_use: TextUse = "reads"
 
     def __init__(
         self,
@@ -99,7 +101,8 @@ class SparseFormer(nn.Module):
         query, key = self._with_places(clear, state, roi, grid)
 
         def unmerge(values: Tensor) -> Tensor:
-            back = scaled_dot_product_attention(query, key, values.to(query.dtype), scale=1.0)
+            one_head = (part[:, None] for part in (query, key, values.to(query.dtype)))
+            back = cross_attention(*one_head, temperature=query.shape[-1] ** -0.5)[:, 0]
             return back.to(values.dtype).masked_fill(~real[..., None], 0.0)
 
         return Reduced(state, there, torch.full_like(there, -1, dtype=torch.long), unmerge)

@@ -8,7 +8,7 @@ from torch.nn.functional import cosine_similarity
 
 from petground.kernels.topk import topk_mask
 from petground.models.blocks.attention.softmax import SoftmaxAttention
-from petground.models.blocks.contract import Grid, Reduced
+from petground.models.blocks.contract import Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.choose import budget, check_keep, most, real_voxels
 from petground.models.blocks.token_reduction.maps import (
     check_layers,
@@ -30,10 +30,7 @@ def transition_variation(before: Tensor, after: Tensor, mask: Tensor | None = No
     length = before.norm(dim=-1)
     ratio = after.norm(dim=-1) / torch.where(length > 0, length, 1.0)
     turned = (1 - cosine_similarity(before, after, dim=-1)).exp()
-    if mask is not None:
-        turned = turned.masked_fill(~mask, 0.0)
-    total = turned.sum(dim=-1, keepdim=True)
-    return ratio * turned / torch.where(total > 0, total, 1.0)
+    return ratio * normalised(turned, mask)
 
 
 class TokenTransition(nn.Module):
@@ -64,6 +61,7 @@ class TokenTransition(nn.Module):
             raise ValueError(f"{self.key}: text_weight={text_weight} not in 0..1")
         self.keep = check_keep(self.key, keep)
         self.text_weight = text_weight
+        self.text_use: TextUse = "reads" if text_weight else "ignores"
         self.heads = heads
         self.attention = SoftmaxAttention(channels, heads)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from petground.models.blocks.contract import BlockInputError, Grid, Reduced, check_tokens
+from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.maps import masked_mean
 from petground.models.blocks.token_reduction.perturbed import hard_topk, perturbed_topk
@@ -69,6 +69,8 @@ class PerturbedTubes(nn.Module):
         peaks: highest peaks of the axial profile; 0: every slice.
         reach: slices to either side of a peak.
     """
+
+    text_use: TextUse = "ignores"
 
     def __init__(
         self,

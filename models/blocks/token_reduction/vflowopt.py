@@ -8,12 +8,13 @@ from torch.nn.functional import cosine_similarity
 
 from petground.kernels.topk import topk_mask
 from petground.models.blocks.attention.softmax import masked_softmax
-from petground.models.blocks.contract import Grid, Reduced
+from petground.models.blocks.contract import Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.choose import budget, check_keep, most, real_voxels
 from petground.models.blocks.token_reduction.entropy import neighbourhood_entropy
 from petground.models.blocks.token_reduction.maps import (
     check_layers,
     check_sample,
+    masked_mean,
     received_attention,
     split_heads,
 )
@@ -41,7 +42,7 @@ def global_attention(tokens: Tensor, mask: Tensor | None, heads: int, threshold:
     if threshold == 0:
         return received  # every real voxel receives something
     real = real_voxels(tokens, mask)
-    mean = received.sum(dim=1, keepdim=True) / real.sum(dim=1, keepdim=True).clamp(min=1).to(received.dtype)
+    mean = masked_mean(received[..., None], real)
     return received_attention(tokens, mask, heads, senders=(received > threshold * mean) & real, sample=sample)
 
 
@@ -71,6 +72,7 @@ class VFlowOpt(nn.Module):
     """
 
     key = "vflowopt"
+    text_use: TextUse = "ignores"
 
     def __init__(
         self,

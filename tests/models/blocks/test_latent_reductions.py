@@ -77,14 +77,15 @@ def test_lookup_with_other_sizes_and_the_same_weights() -> None:
 
 
 @pytest.mark.parametrize("key", ["lookup", "sparseformer_roi", "similarity_resampler"])
-def test_memory_grows_with_the_voxels_alone(key: str) -> None:
-    module = build("token_reduction", key, channels=8)
+@pytest.mark.parametrize("heads", [1, 4])
+def test_memory_grows_with_the_voxels_alone(key: str, heads: int) -> None:
+    """The un-merge, too, whose values are wider than the heads that it compares."""
+    module = build("token_reduction", key, channels=8, heads=heads)
     numbers = []
     for side in (8, 16):
         with largest_tensor() as made, torch.no_grad():
             reduced = module(torch.randn(1, side**3, 8), grid=Grid((side, side, side)))
-            if key != "similarity_resampler":
-                reduced.unmerge(reduced.tokens)
+            reduced.unmerge(reduced.tokens)
         numbers.append(made.numbers)
     assert numbers[1] <= 1024 * 16**3  # 4096 x 4096 would be four times as much
     if key != "similarity_resampler":

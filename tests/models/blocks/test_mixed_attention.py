@@ -114,3 +114,20 @@ def test_scores_without_a_head_or_a_region_are_refused() -> None:
         _block().score(x, tokens, mask, REGION)
     with pytest.raises(BlockInputError, match=r"^mixed_attention: region"):
         _block(score_prediction=True).score(x, tokens, mask, REGION[:1])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.5), (0.5, 0.25), (1.0, 1.5), (-2.0, -1.0), (0.0, float("nan"))])
+def test_a_region_without_voxels_is_refused(axis: int, low: float, high: float) -> None:
+    x, tokens, mask = _inputs()
+    region = REGION.clone()
+    region[1, :, axis] = torch.tensor([low, high]).double()
+    with pytest.raises(BlockInputError, match=r"^mixed_attention: region is empty or lies outside the grid; .*lower <"):
+        _block(score_prediction=True).score(x, tokens, mask, region)
+
+
+def test_a_thin_region_has_the_value_of_its_voxel() -> None:
+    x = torch.randn(1, 3, 4, 8, 8)
+    low = torch.tensor([0.3, -0.6, 0.1])
+    region = torch.stack([low, low + 1e-6])[None]  # in 32 bits its bins' edges fall together
+    assert torch.allclose(region_means(x, region, 4), x[:, :, 2:3, 1:2, 4:5].expand(-1, -1, 4, 4, 4), atol=1e-6)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from petground.models.blocks.attention import kmeans_cross
-from petground.models.blocks.attention.pooling import bins, linear_resize
+from petground.models.blocks.attention.pooling import bin_shares, linear_resize
 from petground.models.blocks.contract import BlockInputError, Grid
 from petground.models.registry import BlockError, build
 from tests.models.conformance.memory import largest_tensor
@@ -28,15 +28,13 @@ def qkv(count: int = 30, keys: int | None = None, heads: int = 2, dim: int = 4) 
     return q, k, v
 
 
-@pytest.mark.parametrize("backend", ["reference", "auto"])
-@pytest.mark.parametrize("split_size", [1, 7, 4096])
-def test_aaren_is_softmax_attention_however_the_keys_are_split(split_size: int, backend: str) -> None:
+@pytest.mark.parametrize("backend", ["reference", "chunked", "auto"])
+def test_aaren_is_softmax_attention_however_the_keys_are_split(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petground.kernels.text_to_voxel.chunked._BLOCK_SCORES", 35)  # 7 keys at a time
     q, k, v = qkv(5, 40)
     mask = torch.rand(2, 40) > 0.5
     truth = scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
-    assert torch.allclose(
-        made("aaren", split_size=split_size, backend=backend)(q, k, v, mask=mask)[0], truth, atol=1e-12
-    )
+    assert torch.allclose(made("aaren", backend=backend)(q, k, v, cross=True, mask=mask)[0], truth, atol=1e-12)
 
 
 def test_aaren_causal_is_its_own_query_on_every_prefix() -> None:
@@ -120,9 +118,8 @@ def test_agent_bias_is_interpolated_along_its_own_axis() -> None:
 def test_bins_and_interpolation_are_pytorchs() -> None:
     x = torch.randn(1, 1, 11, dtype=torch.float64)
     for count in (1, 3, 4, 11, 15):
-        matrix = bins(11, count, x)
         pooled = torch.nn.functional.adaptive_avg_pool1d(x, count)
-        assert torch.allclose(x @ (matrix / matrix.sum(-1, keepdim=True)).T, pooled)
+        assert torch.allclose(x @ bin_shares(11, count, x).T, pooled)
         resized = torch.nn.functional.interpolate(x, size=count, mode="linear")
         assert torch.allclose(x @ linear_resize(count, 11, x).T, resized)
 
@@ -147,7 +144,7 @@ def test_agent_refuses_what_does_not_fit() -> None:
 def test_kmeans_gives_every_voxel_to_its_best_query() -> None:
     q, k, v = qkv(6, 40)
     mask = torch.rand(2, 40) > 0.3
-    out, map_ = made("kmeans_cross")(q, k, v, mask=mask, need_weights=True)
+    out, map_ = made("kmeans_cross")(q, k, v, cross=True, mask=mask, need_weights=True)
     best = (q @ k.mT).argmax(2)
     for j in range(40):
         column = map_[0, 1, :, j]
@@ -160,22 +157,22 @@ def test_kmeans_gives_every_voxel_to_its_best_query() -> None:
 def test_kmeans_knows_only_the_order_of_its_scores() -> None:
     q, k, v = qkv(6, 40)
     module = made("kmeans_cross")
-    out, _ = module(q, k, v)
-    assert torch.allclose(module(7.0 * q, k, v)[0], out, atol=1e-12)
+    out, _ = module(q, k, v, cross=True)
+    assert torch.allclose(module(7.0 * q, k, v, cross=True)[0], out, atol=1e-12)
     per_voxel = torch.randn(2, 2, 1, 40, dtype=torch.float64)  # the same for all queries: nobody's rank changes
-    assert torch.allclose(module(q, k, v, bias=per_voxel)[0], out, atol=1e-12)
+    assert torch.allclose(module(q, k, v, cross=True, bias=per_voxel)[0], out, atol=1e-12)
     order = torch.randperm(40)
-    assert torch.allclose(module(q, k[:, :, order], v[:, :, order])[0], out, atol=1e-12)
+    assert torch.allclose(module(q, k[:, :, order], v[:, :, order], cross=True)[0], out, atol=1e-12)
 
 
 def test_kmeans_masked_queries_receive_nothing() -> None:
     q, k, v = qkv(6, 40)
     bias = torch.zeros(2, 1, 6, 1, dtype=torch.float64)
     bias[:, :, 2] = float("-inf")
-    out, _ = made("kmeans_cross")(q, k, v, bias=bias)
+    out, _ = made("kmeans_cross")(q, k, v, cross=True, bias=bias)
     assert torch.equal(out[:, :, 2], torch.zeros_like(out[:, :, 2]))
     assert torch.allclose(out.sum(2), v.sum(2), atol=1e-12)  # the others share it out
-    none, _ = made("kmeans_cross")(q, k, v, bias=torch.full_like(bias, float("-inf")))
+    none, _ = made("kmeans_cross")(q, k, v, cross=True, bias=torch.full_like(bias, float("-inf")))
     assert torch.equal(none, torch.zeros_like(none))
     mask = torch.ones(2, 6, dtype=torch.bool)
     mask[:, 4:] = False
@@ -186,10 +183,10 @@ def test_kmeans_masked_queries_receive_nothing() -> None:
 def test_kmeans_keys_in_turn_and_no_gradient_through_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = (one.requires_grad_() for one in qkv(6, 40))
     module = made("kmeans_cross")
-    whole, _ = module(q, k, v)
+    whole, _ = module(q, k, v, cross=True)
     monkeypatch.setattr(kmeans_cross, "_BUDGET", 4 * 6 * 7)
     with largest_tensor() as most:
-        out, _ = module(q, k, v)
+        out, _ = module(q, k, v, cross=True)
     assert torch.equal(out, whole)
     assert most.numbers <= max(4 * 6 * 7, v.numel()), most.shape
     given = torch.autograd.grad(out.square().sum(), (q, k, v), allow_unused=True)
@@ -203,15 +200,15 @@ def test_size_switched_is_sdpa_bit_for_bit_up_to_its_width() -> None:
     module = made("size_switched", width=12)
     for keys in (3, 12):
         q, k, v = qkv(20, keys)
-        assert torch.equal(module(q, k, v)[0], scaled_dot_product_attention(q, k, v))
+        assert torch.equal(module(q, k, v, cross=True)[0], scaled_dot_product_attention(q, k, v))
     q, k, v = qkv(20, 13)
-    assert not torch.allclose(module(q, k, v)[0], scaled_dot_product_attention(q, k, v), atol=1e-3)
+    assert not torch.allclose(module(q, k, v, cross=True)[0], scaled_dot_product_attention(q, k, v), atol=1e-3)
 
 
 def test_size_switched_light_form() -> None:
     q, k, v = qkv(20, 40)
     mask = torch.rand(2, 40) > 0.4
-    out, weights = made("size_switched")(q, k, v, mask=mask, need_weights=True)
+    out, weights = made("size_switched")(q, k, v, cross=True, mask=mask, need_weights=True)
     of_k = k.masked_fill(~mask[:, None, :, None], float("-inf")).softmax(2)
     assert torch.allclose(out, q.softmax(-1) @ (of_k.mT @ v.masked_fill(~mask[:, None, :, None], 0)), atol=1e-12)
     assert torch.allclose(weights.sum(-1), torch.ones(2, 2, 20, dtype=torch.float64))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, mse_loss
+from torch.utils.checkpoint import checkpoint
 
 from petground.models import build
 from petground.models.blocks.attention import sparsifiner as sparsifiner_module
@@ -90,15 +91,51 @@ def test_routing_centroids_follow_in_training_only() -> None:
         module = block("routing", clusters=5, local_heads=0, decay=decay).train(training)
         before = module.centroids.clone()
         module(q, k, v, mask=mask)
+        assert torch.equal(module.centroids, before)  # one forward, and its second run, sees one set
+        module(q, k, v, mask=mask)
         assert torch.allclose(module.centroids, before, atol=1e-12) != moves
         assert torch.allclose(module.centroids.norm(dim=-1), torch.ones(HEADS, 5).double())
         assert "centroids" in module.state_dict()
     module = block("routing", clusters=5, local_heads=0, decay=0.9).train()
     other = block("routing", clusters=5, local_heads=0, decay=0.9).train()
     module(q, k, v, mask=mask)
+    start = module.centroids.clone()
+    module(q, k, v, mask=mask)
     loud = [torch.where(mask[:, None, :, None], one, 7.0 * one + 3.0) for one in (q, k, v)]
-    other(*loud, mask=mask)
+    for _ in range(2):
+        other(*loud, mask=mask)
     assert torch.allclose(module.centroids, other.centroids)  # padding moves nothing
+    assert not torch.allclose(module.centroids, start)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_routing_under_checkpointing_takes_the_same_steps(reentrant: bool) -> None:
+    """Three steps: gradients, parameters and centroids as without it."""
+    found = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        module, layer = block("routing", clusters=5, local_heads=0, decay=0.3).train(), nn.Linear(DIM, DIM).double()
+        descent = torch.optim.SGD(layer.parameters(), lr=0.5)
+        for _ in range(3):
+            q, k, v = qkv()
+
+            def run(*heads: torch.Tensor) -> torch.Tensor:
+                return module(*(layer(one) for one in heads))[0]  # noqa: B023
+
+            given = q.requires_grad_(), k, v
+            out = checkpoint(run, *given, use_reentrant=reentrant) if again else run(*given)
+            loss = out.square().mean()
+            if not reentrant:  # a network may call it twice before it goes backward
+                loss = loss + (checkpoint(run, *given, use_reentrant=False) if again else run(*given)).mean()
+            loss.backward()
+            found.append([q.grad.clone(), layer.weight.grad.clone(), module.centroids.clone()])
+            descent.step()
+            descent.zero_grad()
+    for plain, checkpointed in zip(found[:3], found[3:], strict=True):
+        for one, other in zip(plain, checkpointed, strict=True):
+            assert torch.allclose(one, other, atol=1e-12)
+    assert not torch.allclose(found[0][2], found[1][2])
+    assert not torch.allclose(found[1][2], found[2][2])
 
 
 def test_routing_learns_clusters_of_like_content() -> None:

@@ -89,10 +89,10 @@ def test_softplus_written_out() -> None:
     scores = math.log(4) * count.log() * (q @ k.mT) / 2.0
     plain = softplus(scores) * mask[:, None, None]
     plain = plain / plain.sum(-1, keepdim=True)
-    _, weights = made("softplus_reweight", power=1.0, offset=0.0)(q, k, v, mask=mask, need_weights=True)
+    _, weights = made("softplus_reweight", power=1.0, offset=0.0)(q, k, v, cross=True, mask=mask, need_weights=True)
     assert torch.allclose(weights, plain, atol=1e-12)
     sharp = (count * plain - 1.0).relu() ** 3
-    _, weights = made("softplus_reweight", power=3.0, offset=1.0)(q, k, v, mask=mask, need_weights=True)
+    _, weights = made("softplus_reweight", power=3.0, offset=1.0)(q, k, v, cross=True, mask=mask, need_weights=True)
     assert torch.allclose(weights, sharp / sharp.sum(-1, keepdim=True), atol=1e-12)
 
 
@@ -131,7 +131,9 @@ def test_softplus_of_ten_thousand_is_finite_and_sums_to_one(dtype: torch.dtype, 
 def test_softplus_block_with_logits_of_ten_thousand(dtype: torch.dtype, level: float) -> None:
     q = torch.full((1, 2, 5, 4), level / 200, dtype=dtype)
     k = torch.full((1, 2, 70, 4), 100.0, dtype=dtype)
-    out, _ = build("attention", "softplus_reweight", channels=8, num_heads=2).to(dtype)(q, k, torch.ones_like(k))
+    out, _ = build("attention", "softplus_reweight", channels=8, num_heads=2).to(dtype)(
+        q, k, torch.ones_like(k), cross=True
+    )
     assert torch.allclose(out.float(), torch.ones(1, 2, 5, 4), atol=2e-2)
 
 
@@ -150,7 +152,7 @@ def test_softplus_shares_are_exact_on_both_sides_of_the_shift(top: float) -> Non
 def test_nobody_to_look_at_is_zero() -> None:
     q, k, v = qkv()
     for key in KEYS:
-        out, weights = made(key)(q, k, v, mask=torch.zeros(2, 14, dtype=torch.bool), need_weights=True)
+        out, weights = made(key)(q, k, v, cross=True, mask=torch.zeros(2, 14, dtype=torch.bool), need_weights=True)
         assert torch.equal(out, torch.zeros_like(out))
         assert torch.equal(weights, torch.zeros_like(weights))
 
@@ -168,7 +170,7 @@ def test_selective_without_its_terms_is_softmax_attention() -> None:
     q, k, v = qkv()
     mask = half_masked()
     truth = scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
-    assert torch.allclose(selective()(q, k, v, mask=mask)[0], truth, atol=1e-12)
+    assert torch.allclose(selective()(q, k, v, cross=True, mask=mask)[0], truth, atol=1e-12)
 
 
 def test_selective_keeps_order_and_its_entropy_falls_with_tau() -> None:
@@ -179,7 +181,7 @@ def test_selective_keeps_order_and_its_entropy_falls_with_tau() -> None:
         module = selective()
         with torch.no_grad():
             module.selective.shift[0] = shift
-        _, weights = module(q, k, v, need_weights=True)
+        _, weights = module(q, k, v, cross=True, need_weights=True)
         assert torch.equal(weights.argsort(-1), plain.argsort(-1))
         entropy = -(weights * weights.log()).sum(-1)
         assert (entropy < before).all()
@@ -204,13 +206,15 @@ def test_selective_position_term_counts_the_keys_that_a_row_sees() -> None:
 def test_selective_gates_values() -> None:
     q, k, v = qkv()
     gated = v * (1.0 + torch.tanh(0.7 * v.sum(-1, keepdim=True)))
-    assert torch.allclose(selective(gate=0.7)(q, k, v)[0], scaled_dot_product_attention(q, k, gated), atol=1e-12)
+    assert torch.allclose(
+        selective(gate=0.7)(q, k, v, cross=True)[0], scaled_dot_product_attention(q, k, gated), atol=1e-12
+    )
 
 
 def test_pointer_is_additive_and_follows_its_candidates() -> None:
     q, k, v = qkv()
     module = made("pointer")
-    _, map_ = module(q, k, v, need_weights=True)
+    _, map_ = module(q, k, v, cross=True, need_weights=True)
     part = module.additive
     for head in range(2):
         for i, j in ((0, 0), (3, 11), (8, 4)):
@@ -220,13 +224,15 @@ def test_pointer_is_additive_and_follows_its_candidates() -> None:
             ]
             assert torch.allclose(torch.stack(u).softmax(0)[j], map_[1, head, i, j], atol=1e-12)
     order = torch.randperm(14)
-    _, turned = module(q, k[:, :, order], v[:, :, order], need_weights=True)
+    _, turned = module(q, k[:, :, order], v[:, :, order], cross=True, need_weights=True)
     assert torch.allclose(turned, map_[..., order], atol=1e-12)
     for keys in (1, 3, 50):
-        _, some = module(*qkv(9, keys), need_weights=True)
+        _, some = module(*qkv(9, keys), cross=True, need_weights=True)
         assert some.shape == (2, 2, 9, keys)
         assert torch.allclose(some.sum(-1), torch.ones(2, 2, 9, dtype=torch.float64))
-    assert torch.equal(module(*qkv(9, 1), need_weights=True)[1], torch.ones(2, 2, 9, 1, dtype=torch.float64))
+    assert torch.equal(
+        module(*qkv(9, 1), cross=True, need_weights=True)[1], torch.ones(2, 2, 9, 1, dtype=torch.float64)
+    )
 
 
 def test_pointer_learns_to_point_at_the_largest() -> None:
@@ -238,7 +244,7 @@ def test_pointer_learns_to_point_at_the_largest() -> None:
     for step in range(121):
         keys = 8 if step < 120 else 40
         k = torch.randn(64, 1, keys, 4)
-        _, p = module(torch.ones(64, 1, 1, 4), k, k, need_weights=True)
+        _, p = module(torch.ones(64, 1, 1, 4), k, k, cross=True, need_weights=True)
         wanted = k[:, 0, :, 0].argmax(-1)
         hit = (p[:, 0, 0].argmax(-1) == wanted).float().mean().item()
         loss = -p[:, 0, 0].gather(1, wanted[:, None]).clamp(min=1e-9).log().mean()

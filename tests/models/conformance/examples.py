@@ -19,6 +19,7 @@ ATTENTION: dict[str, dict[str, Any]] = {
     "core_context": {"block": [1, 2, 2], "block_tokens": 3, "near": [1, 0, 1], "near_tokens": 3},
     "landmark": {"block": [2, 2, 2], "block_tokens": 3, "top_k": 2},
     "routing": {"clusters": 3, "local_heads": 1, "radius": [1, 1, 1]},
+    "size_switched": {"width": 2},
     "sparsifiner": {"keep": 5, "n_down": 4, "lattice_zyx": [2, 3, 3]},
 }
 TOKEN_REDUCTION: dict[str, dict[str, Any]] = {

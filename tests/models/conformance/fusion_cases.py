@@ -21,16 +21,16 @@ def serving(what: str) -> list[Any]:
     return [p for p in ALL if what in p.values[0].serves]
 
 
-def built(block: Block, **options: Any) -> nn.Module:
+def built(block: Block, seed: int = 0, **options: Any) -> nn.Module:
     """As it starts."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     given = {**EXAMPLES.get(block.key, {}), **options}
     return build("fusion", block.key, channels=CHANNELS, text_channels=TEXT, **given)
 
 
-def made(block: Block, dtype: torch.dtype = torch.float64, **options: Any) -> nn.Module:
+def made(block: Block, dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any) -> nn.Module:
     """In evaluation mode, its parameters random (what starts at zero would hide mistakes)."""
-    module = built(block, **options)
+    module = built(block, seed, **options)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

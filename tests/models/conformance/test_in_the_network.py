@@ -25,7 +25,12 @@ def _answer(config: NetConfig) -> torch.Tensor:
     out = net(image, tokens, torch.ones(1, 2, 5, dtype=torch.bool))
     out.square().mean().backward()
     assert torch.isfinite(out).all()
+    assert not _idle(net) or config.idle  # training on several devices has to know
     return out.detach()
+
+
+def _idle(net: nn.Module) -> list[str]:
+    return [name for name, parameter in net.named_parameters() if parameter.grad is None]
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -82,6 +87,71 @@ def test_fusion_at_a_stage(key: str, stage: int) -> None:
     again.square().mean().backward()
 
 
+IDLE = [  # with what it shows
+    *(("fusion", key, {}) for key, block in BLOCKS["fusion"].items() if "tokens" in block.serves),
+    ("attention", "aaren", {}),
+    ("attention", "agent", {}),
+    ("attention", "landmark", {"block": [0, 0, 0], "block_tokens": 96}),
+    ("attention", "sparsifiner", {}),
+    ("token_reduction", "evit_fuse", {"keep": 1.0}),
+    ("token_reduction", "cls_topk", {"query": "text"}),
+    ("token_reduction", "cls_topk_ensemble", {"query": "text"}),
+    ("token_reduction", "flowcut", {"query": "text"}),
+    *(
+        ("token_reduction", key, {})
+        for key in ("gsearch_psigmoid", "token_transition", "aim_merge_prune", "recoverable_compression")
+    ),
+    ("token_reduction", "dyn_perceiver", {}),
+    ("token_reduction", "dyvte_exit", {}),
+    ("token_reduction", "sparseformer_roi", {}),  # in a stage without text
+]
+SHARED: dict[str, Any] = {**SMALL, "fusion_stages": [1], "coarse_heads": True, "shared_stages": 1}
+
+
+@pytest.mark.parametrize(("slot", "key", "options"), IDLE, ids=[key for _, key, _ in IDLE])
+def test_parameters_without_a_gradient_are_declared(slot: str, key: str, options: dict[str, Any]) -> None:
+    """The other way round, `_answer` asks of all blocks."""
+    block = {"name": key, **getattr(examples, slot.upper()).get(key, {}), **options}
+    blocks = {"attention": {"name": "softmax", "num_heads": 2, "stages": [1]}, slot: block}
+    if slot == "attention":
+        blocks = {"attention": {**block, "num_heads": 2, "stages": [1]}, "token_reduction": {"name": "none"}}
+    small = SMALL
+    if key == "sparseformer_roi":
+        small, blocks["attention"]["stages"] = SHARED, [0]
+    torch.manual_seed(0)
+    net = GroundingNet(NetConfig(**small, **blocks), text_channels=6)
+    net(torch.rand(1, 2, 4, 8, 12), torch.randn(1, 2, 5, 6), torch.ones(1, 2, 5, dtype=torch.bool)).sum().backward()
+    assert _idle(net)
+    assert [one for one in net.config.idle if one.startswith(f"{key}: ")]
+
+
+def test_every_declaration_is_shown() -> None:
+    declared = {key for blocks in BLOCKS.values() for key, block in blocks.items() if block.idle}
+    assert declared == {key for _, key, _ in IDLE}
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("key", list(BLOCKS["token_reduction"]))
+def test_stages_without_text_take_what_needs_none(key: str, stage: int) -> None:
+    """Every stage runs once per exam, too: nothing there asks the sentence; the finest has no parameters for it."""
+    reduction = {"name": key, **examples.TOKEN_REDUCTION.get(key, {})}
+    blocks = {"attention": {"name": "softmax", "num_heads": 2, "stages": [stage]}, "token_reduction": reduction}
+    if key in ("evit_fuse", "gsearch_psigmoid", "ia_red2", "dyvte_exit", "mue_exit"):
+        with pytest.raises(BlockError, match=f"'{key}' asks the sentence.*shared_stages 1"):
+            NetConfig(**SHARED, **blocks)
+        return
+    config = NetConfig(**SHARED, **blocks)
+    assert _answer(config).shape == (1, 2, 4, 8, 12)
+    if stage == 0:
+        assert GroundingNet(config, text_channels=6).decoder.stages[1].voxels.text is None
+
+
+def test_a_reduction_told_not_to_ask_may_stand_in_a_stage_without_text() -> None:
+    attention = {"name": "softmax", "num_heads": 2, "stages": [0]}
+    for reduction in ({"name": "evit_fuse", "query": "mean"}, {"name": "ia_red2", "policy": "learned"}):
+        _answer(NetConfig(**SHARED, attention=attention, token_reduction=reduction))
+
+
 def test_finer_stages_read_the_tokens_as_coarser_ones_left_them() -> None:
     """Per sentence, with the mask as it came; the attention's reduction reads the same tokens."""
 
@@ -106,16 +176,19 @@ def test_finer_stages_read_the_tokens_as_coarser_ones_left_them() -> None:
         assert torch.equal(read_mask, mask[0])
 
 
-def test_fusions_that_read_the_skip_get_the_encoders_features() -> None:
-    fusion = {"name": "vision_remember", **examples.FUSION["vision_remember"]}
+@pytest.mark.parametrize("key", [key for key, block in BLOCKS["fusion"].items() if "skip" in block.serves])
+def test_fusions_that_read_the_skip_get_the_encoders_features(key: str) -> None:
+    """As the encoder gives them, not convolved; the convolution of the skip still reaches the stage."""
+    fusion = {"name": key, **examples.FUSION[key]}
     net = GroundingNet(NetConfig(**SMALL, fusion=fusion), text_channels=6).eval()
     read = []
     net.decoder.stages[1].fusion.register_forward_pre_hook(lambda _, __, given: read.append(given), with_kwargs=True)
     image, tokens = torch.rand(2, 2, 4, 8, 12), torch.randn(2, 3, 5, 6)
     with torch.no_grad():
-        shared = net.encode(image)
-        net.decode(shared, tokens, torch.ones(2, 3, 5, dtype=torch.bool))
-    assert torch.equal(read[0]["skip"], shared[2])  # once per exam, not once per sentence
+        out = net(image, tokens, torch.ones(2, 3, 5, dtype=torch.bool))
+        assert torch.equal(read[0]["skip"], net.encoder(image)[0])  # once per exam, not once per sentence
+        net.decoder.stages[1].from_skip.weight.zero_()
+        assert not torch.allclose(net(image, tokens, torch.ones(2, 3, 5, dtype=torch.bool)), out, atol=1e-4)
 
 
 def test_voxel_attention_starts_as_the_identity() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -16,8 +14,8 @@ CHANNELS = 8
 ALL = [pytest.param(block, id=key) for key, block in BLOCKS.get("mixer", {}).items()]
 
 
-def made(block: Block) -> nn.Module:
-    torch.manual_seed(0)
+def made(block: Block, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
     module = build("mixer", block.key, channels=CHANNELS, **EXAMPLES.get(block.key, {}))
     with torch.no_grad():
         for parameter in module.parameters():
@@ -51,10 +49,7 @@ def test_gradients(block: Block) -> None:
 
 @pytest.mark.parametrize("block", ALL)
 def test_state_survives_a_round_trip(block: Block) -> None:
-    module = made(block)
-    other = copy.deepcopy(module)
-    for parameter in other.parameters():
-        nn.init.normal_(parameter)
+    module, other = made(block), made(block, seed=1)
     other.load_state_dict(module.state_dict())
     x = torch.randn(1, CHANNELS, 3, 4, 5, dtype=torch.float64)
     with torch.no_grad():
@@ -66,3 +61,15 @@ def test_wrong_inputs_are_named(block: Block) -> None:
     for shape in ((2, CHANNELS + 1, 3, 4, 5), (CHANNELS, 3, 4, 5), (1, CHANNELS, 0, 2, 2)):
         with pytest.raises(BlockInputError, match=f"^{block.key}: x"):
             made(block)(torch.zeros(shape, dtype=torch.float64))
+    with pytest.raises(BlockInputError, match=f"^{block.key}: x is on meta"):
+        made(block)(torch.zeros(1, CHANNELS, 2, 2, 2, dtype=torch.float64, device="meta"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", ALL)
+def test_compiles_as_one_graph(block: Block) -> None:
+    module, x = made(block), torch.randn(2, CHANNELS, 3, 4, 5, dtype=torch.float64)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")(x)
+        assert torch.allclose(compiled, module(x), atol=1e-9)

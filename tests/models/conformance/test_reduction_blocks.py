@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -14,13 +13,14 @@ from petground.models.registry import BLOCKS, build
 from tests.models.conformance.examples import TOKEN_REDUCTION as EXAMPLES
 
 CHANNELS = 8
-GRIDS = {"odd": (3, 5, 7), "one voxel": (1, 1, 1), "thin": (1, 6, 4)}
+GRIDS = {"odd": (7, 9, 11), "one voxel": (1, 1, 1), "thin": (1, 6, 4)}
 ALL = [pytest.param(block, id=key) for key, block in BLOCKS["token_reduction"].items()]
 
 
-def made(block: Block, dtype: torch.dtype = torch.float64) -> nn.Module:
-    torch.manual_seed(0)
-    module = build("token_reduction", block.key, channels=CHANNELS, **EXAMPLES.get(block.key, {}))
+def made(block: Block, dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any) -> nn.Module:
+    torch.manual_seed(seed)
+    given = {**EXAMPLES.get(block.key, {}), **options}
+    module = build("token_reduction", block.key, channels=CHANNELS, **given)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -136,6 +136,84 @@ def test_gradients_reach_the_tokens(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", ALL)
+def test_gradients_are_those_of_finite_differences(block: Block) -> None:
+    if block.key == "ia_red2":
+        pytest.skip("straight-through: the gradient is not that of what it gives")
+    tokens, given = asked((2, 3, 2))
+    module = made(block)
+    part = {k: v[:1] if isinstance(v, Tensor) else v for k, v in given.items()}
+
+    def there_and_back(x: Tensor) -> tuple[Tensor, Tensor]:
+        reduced = module(x, **part)
+        return reduced.unmerge(reduced.tokens), torch.ones(()) if reduced.gain is None else reduced.gain
+
+    leaf = tokens[:1].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: there_and_back(x)[0], (leaf,), atol=1e-5, rtol=1e-3, fast_mode=True)
+    if module(leaf, **part).gain is not None:
+        assert torch.autograd.gradcheck(lambda x: there_and_back(x)[1], (leaf,), atol=1e-5, rtol=1e-3, fast_mode=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("block", ALL)
+def test_other_types_stay_theirs(block: Block, dtype: torch.dtype) -> None:
+    tokens, given = asked()
+    cast = {k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in given.items()}
+    leaf = tokens.to(dtype).requires_grad_()
+    reduced = made(block, dtype)(leaf, **cast)
+    back = reduced.unmerge(reduced.tokens)
+    back.float().square().sum().backward()
+    assert reduced.tokens.dtype == back.dtype == dtype
+    assert torch.isfinite(back).all()
+    assert torch.isfinite(leaf.grad).all()
+    if dtype == torch.float32:
+        with torch.no_grad():
+            exact = made(block)(tokens, **given)
+        assert torch.equal(exact.kept, reduced.kept)
+        assert torch.allclose(exact.unmerge(exact.tokens), back.double(), atol=1e-3)
+
+
+@pytest.mark.parametrize("block", ALL)
+def test_the_text_is_read_where_the_block_says_so(block: Block) -> None:
+    """By its `text_use`, which the network goes by: "needs" is refused in stages without text."""
+    tokens, given = asked()
+    del given["scores"]  # they may take the text's place
+    module = made(block)
+    with torch.no_grad():
+        first = module(tokens, **given)
+        changes = False
+        for seed in range(6):
+            torch.manual_seed(seed)
+            reduced = module(tokens, **{**given, "text": torch.randn(2, 5, CHANNELS, dtype=torch.float64)})
+            changes |= not torch.equal(reduced.kept, first.kept) or not torch.allclose(
+                reduced.unmerge(reduced.tokens), first.unmerge(first.tokens), atol=1e-9
+            )
+    assert changes == (module.text_use != "ignores")
+    if "text" in block.serves:
+        assert module.text_use == "needs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+@pytest.mark.parametrize("block", ALL)
+def test_compiles_as_one_graph(block: Block, padded: bool) -> None:
+    tokens, given = asked((2, 3, 4))
+    mask = torch.ones(2, 24, dtype=torch.bool)
+    mask[0, 17:] = False
+    module = made(block)
+    given = {**given, "mask": mask if padded else None}
+
+    def there_and_back(x: Tensor) -> Tensor:
+        reduced = module(x, **given)
+        back = reduced.unmerge(reduced.tokens if reduced.gain is None else reduced.tokens * reduced.gain[..., None])
+        return back if reduced.carry is None else back + reduced.carry[..., None]
+
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(there_and_back, fullgraph=True, backend="aot_eager")(tokens)
+        assert torch.allclose(compiled, there_and_back(tokens), atol=1e-9)
+
+
+@pytest.mark.parametrize("block", ALL)
 def test_equal_tokens_and_scores_do_not_crash(block: Block) -> None:
     _, given = asked()
     tokens = torch.ones(2, 105, CHANNELS, dtype=torch.float64)
@@ -160,10 +238,7 @@ def test_without_text_or_scores_it_works_or_declares_its_need(block: Block) -> N
 @pytest.mark.parametrize("block", ALL)
 def test_state_survives_a_round_trip(block: Block) -> None:
     tokens, given = asked((2, 3, 4))
-    module = made(block)
-    other = copy.deepcopy(module)
-    for parameter in other.parameters():
-        nn.init.normal_(parameter)
+    module, other = made(block), made(block, seed=1)  # a buffer that is not saved would differ, too
     other.load_state_dict(module.state_dict())
     with torch.no_grad():
         same(module(tokens, **given), other(tokens, **given), atol=0)
@@ -187,6 +262,10 @@ def test_wrong_inputs_name_block_argument_and_remedy(block: Block) -> None:
         ("text_mask", tokens, {**given, "text_mask": torch.ones(2, 4, dtype=torch.bool)}),
         ("text_mask", tokens, {**given, "text_mask": torch.ones(2, 5)}),
         ("text_mask", tokens, {**given, "text": None}),
+        ("mask", tokens, {**given, "mask": torch.ones(2, 24, dtype=torch.bool, device="meta")}),
+        ("scores", tokens, {**given, "scores": given["scores"].to("meta")}),
+        ("text", tokens, {**given, "text": given["text"].to("meta")}),
+        ("text_mask", tokens, {**given, "text_mask": given["text_mask"].to("meta")}),
     ]
     for argument, values, keywords in wrong:
         with pytest.raises(BlockInputError) as caught:

@@ -1,0 +1,47 @@
+"""PyTorch's fused softmax attention, with what it leaves open settled: rows without keys, widths, strides."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+__all__ = ["masked_sdpa"]
+
+
+def masked_sdpa(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keep: Tensor | None = None,
+    *,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """softmax(scale q k^T + bias) v over the keys that `keep` (True) allows; a row without keys is zero.
+
+    Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], keep (bool) and bias broadcastable to [B, H, N, M] -> [B, H, N, E].
+    scale None is 1 / sqrt(D). Causal: a token sees none after it. Nothing of N x M is held but keep and bias as they
+    were given, and the bits of causal with padding; on CPUs a bias with a gradient takes PyTorch's written-out way.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    # PyTorch's fused kernels want the channels side by side and, on CPUs, one width for all: they silently hold N x M
+    # where it is not so. Values wider than there are keys (asked for maps) would cost more widened than N x M does.
+    width, wide = v.shape[-1], max(q.shape[-1], v.shape[-1])
+    if q.shape[-1] != width and wide <= k.shape[2]:
+        q, k, v = (one if one.shape[-1] == wide else pad(one, (0, wide - one.shape[-1])) for one in (q, k, v))
+    q, k, v = (one if one.stride(-1) == 1 else one.contiguous() for one in (q, k, v))
+    if causal and keep is None and bias is None:
+        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)[..., :width]
+    if causal:
+        before = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        keep = before if keep is None else keep & before
+    if keep is None:
+        return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[..., :width]
+    has_key = keep.any(dim=-1, keepdim=True)
+    # a row without keys is undefined across PyTorch's backends: it attends to everything, then becomes zero
+    allowed = keep | ~has_key
+    mask = allowed if bias is None else bias.masked_fill(~allowed, float("-inf"))
+    out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)[..., :width]
+    return out * has_key.to(out.dtype)

@@ -1,0 +1,55 @@
+"""PyTorch's fused attention behind one door: with any width, stride, mask and bias the written form, no N x M held."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from petground.kernels.sdpa import masked_sdpa
+from tests.models.conformance.memory import largest_tensor
+
+
+def draw(*shape: int, permuted: bool = False) -> Tensor:
+    torch.manual_seed(sum(shape))
+    one = torch.randn(*shape[:2], *(shape[:1:-1] if permuted else shape[2:]), dtype=torch.float64)
+    return (one.transpose(2, 3) if permuted else one).requires_grad_()
+
+
+def written(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, bias: Tensor | None, causal: bool) -> Tensor:
+    scores = q @ k.transpose(-1, -2) * 0.4
+    scores = scores if bias is None else scores + bias
+    seen = torch.ones(scores.shape, dtype=torch.bool) if keep is None else keep.expand(scores.shape)
+    seen = seen.tril() if causal else seen
+    return scores.masked_fill(~seen, -1e30).softmax(-1).masked_fill(~seen, 0.0) @ v
+
+
+@pytest.mark.parametrize(("width", "wide"), [(4, 4), (3, 8), (8, 3), (2, 40)])
+@pytest.mark.parametrize("permuted", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", ["no", "keys", "pairs"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_is_the_written_form(width: int, wide: int, permuted: bool, causal: bool, masked: str, biased: bool) -> None:
+    q, k = (draw(2, 3, n, width, permuted=permuted) for n in (11, 11))
+    v, bias = draw(2, 3, 11, wide, permuted=permuted), draw(1, 3, 11, 11) if biased else None
+    keep = None if masked == "no" else torch.rand(2, 1, 1 if masked == "keys" else 11, 11) > 0.4
+    if keep is not None:
+        keep[1] = False  # rows without keys
+    out, truth = masked_sdpa(q, k, v, keep, bias=bias, scale=0.4, causal=causal), written(q, k, v, keep, bias, causal)
+    assert torch.allclose(out, truth, atol=1e-12)
+    leaves = [q, k, v] if bias is None else [q, k, v, bias]
+    push = torch.randn_like(out)
+    for one, other in zip(
+        torch.autograd.grad(out, leaves, push), torch.autograd.grad(truth, leaves, push), strict=True
+    ):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+@pytest.mark.parametrize(("width", "wide"), [(8, 8), (4, 16), (16, 4)])
+@pytest.mark.parametrize("permuted", [False, True])
+def test_pairs_are_never_held(width: int, wide: int, permuted: bool) -> None:
+    q, k, v = (draw(1, 2, 2048, n, permuted=permuted) for n in (width, width, wide))
+    keep = torch.rand(1, 1, 1, 2048) > 0.3
+    with largest_tensor() as made:
+        masked_sdpa(q, k, v, keep).sum().backward()
+    assert made.numbers <= 2 * 2048 * 16, made.shape
