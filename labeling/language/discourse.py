@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +33,7 @@ LOOK_BACK = 3
 LOOK_AHEAD = 1
 """Sentences after a value that may tell its slice."""
 _FRAME_ITEMS = 10
+_DIGIT = re.compile(r"\d")
 
 
 @dataclass
@@ -73,10 +75,9 @@ def _read(cuts: Cuts, sentences: list[Sentence], mentions: list[list[Mention] | 
     readings: dict[int, Reading] = {}
     earlier, interim = earlier_titles(cuts.text, sentences), interim_is_now(cuts.text)
     asking = [n for n, found in enumerate(mentions) if found and any(m.kind == "suv" for m in found)]
-    with_value = frozenset(asking)
     while asking:
         n = asking.pop()
-        if n in readings or not 0 <= n < len(sentences):
+        if n in readings:
             continue
         sentence = sentences[n]
         words = cuts.within(sentence.start, sentence.end)
@@ -85,11 +86,22 @@ def _read(cuts: Cuts, sentences: list[Sentence], mentions: list[list[Mention] | 
             found = scan_sentence(words, words.at(sentence.start), words.at(sentence.end)).mentions
         heading = heading_kinds(cuts.text, sentence, earlier, interim=interim)
         reading = readings[n] = read_sentence(words, sentence, found, heading)
-        if _asks_back(reading):
-            asking.extend(range(max(0, n - LOOK_BACK), n))
-        if n in with_value and any(told.reason == "no_slice" for told in reading.told):
-            asking.append(n + LOOK_AHEAD)
+        behind = range(max(0, n - LOOK_BACK), n)
+        waits = any(told.reason == "no_slice" for told in reading.told)
+        if _asks_back(reading) or (waits and any(_may_place(cuts.text, sentences[k], mentions[k]) for k in behind)):
+            asking.extend(behind)
+        ahead = n + LOOK_AHEAD
+        if waits and ahead < len(sentences) and _may_place(cuts.text, sentences[ahead], mentions[ahead]):
+            asking.append(ahead)
     return dict(sorted(readings.items()))
+
+
+def _may_place(text: str, sentence: Sentence, found: list[Mention] | None) -> bool:
+    """Whether a sentence can tell the slice of a value beside it: it tells one, and no value of its own."""
+    if found is None:
+        return _DIGIT.search(text, sentence.start, sentence.end) is not None
+    kinds = {mention.kind for mention in found}
+    return "slice" in kinds and "suv" not in kinds
 
 
 def _asks_back(reading: Reading) -> bool:
@@ -99,8 +111,9 @@ def _asks_back(reading: Reading) -> bool:
         return True
     if not reading.told:
         return _refers_back(row, None)
-    if any(told.reason == "no_slice" or _refers_back(row, told) for told in reading.told):
-        return True
+    for told in reading.told:
+        if _refers_back(row, told) or (told.reason == "no_slice" and (told.site is None or not row.lacks("same"))):
+            return True
     return any(told.side is None for told in reading.told) and not row.lacks("ipsi", "contralateral")
 
 

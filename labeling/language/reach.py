@@ -21,6 +21,7 @@ _SHORT = 6  # words between blanks; no sentence of more of them is short by its 
 
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"[^\W\d_]+")
+_NO_LETTERS = {code: " " for code in range(128) if not chr(code).isalpha()}
 _SPELT = re.compile(r"s(?:\.\s?u\.\s?v|ub\s+max)")
 _VALUE_WORDS = ("value", "values", "val", "unit", "units")
 """Words of the long forms ("standardized uptake value") by which they are noticed; "uptake" alone is everywhere."""
@@ -34,10 +35,15 @@ def trigger_words() -> frozenset[str]:
     return frozenset(words | {wrong for wrong, word in corrections().items() if word in words})
 
 
+def _words(plain: str) -> list[str]:
+    """Runs of letters; of ASCII text by the fast ways of `str`."""
+    return plain.translate(_NO_LETTERS).split() if plain.isascii() else _WORD.findall(plain)
+
+
 def has_suv_words(text: str) -> bool:
     """Whether there may be an SUV word at all: without one a text has no findings."""
     plain = (text if text.isascii() else normalize("NFKC", text)).lower()
-    return "suv" in plain or not trigger_words().isdisjoint(_WORD.findall(plain)) or _SPELT.search(plain) is not None
+    return "suv" in plain or not trigger_words().isdisjoint(_words(plain)) or _SPELT.search(plain) is not None
 
 
 def _places(text: str) -> list[int]:
@@ -46,7 +52,7 @@ def _places(text: str) -> list[int]:
     if len(plain) != len(text):  # a letter that has two in lower case
         plain = "".join(c if len(c.lower()) > 1 else c.lower() for c in text)
     places = [m.start() for m in _SPELT.finditer(plain)]
-    for word in trigger_words().intersection(_WORD.findall(plain)):
+    for word in trigger_words().intersection(_words(plain)):
         at = plain.find(word)
         while at >= 0:
             end = at + len(word)

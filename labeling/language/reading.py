@@ -147,7 +147,7 @@ def _tell(reading: Reading, group: Group, scope: Scope, tense: Tense, members: l
         about = [i for i in items if i >= about[0]] or about
     mention = row[v].mention
     assert mention is not None
-    kinds = {kind for i in items for kind in row[i].kinds}
+    kinds = row.kinds if len(items) == len(row) else {kind for i in items for kind in row[i].kinds}
     told = Told(
         mention,
         None,

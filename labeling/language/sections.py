@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from spacy.tokens import Doc
 
@@ -130,6 +130,7 @@ def _set_apart(text: str, start: int) -> bool:
     return start - lead >= 2 or text[lead - 1 : lead] in tuple(".;!?\n)")
 
 
+@lru_cache(4096)  # titles recur from report to report
 def _compound(title: str) -> str | None:
     """Reads "FDG PET/CT FINDINGS", "Clinical history and indication": the last known word of a short title counts."""
     words = re.split(r"[ /&,]+", title.lower().strip())

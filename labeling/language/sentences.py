@@ -44,7 +44,8 @@ _MAY_HAVE_ITEMS = re.compile(r"[.;•▪‣◦](?:(?<=[.;])\s{1,3}\(?\d|(?<=[•
 _DOTTED = re.compile(r"(?:^|\.)[a-z]\.[a-z]$")
 _STROKES = re.compile(r" [/|] [^/|\n]+ [/|] ")  # "2R / 9 mm / 4.2 / 80": a row of its own
 _SUV_ENDS = re.compile(r"suv[ -]?(?:max(?:imum)?|bw|mean|peak)?$", re.I)
-_WORD_BEFORE = re.compile(r"[A-Za-z./]{1,12}$")
+_IN_ABBREVIATION = string.ascii_letters + "./"
+_ABBREVIATION = 12  # characters
 _CONTINUES = re.compile(
     r"[ \t]*(?:[a-z(\[,;%)&=~/]|\d|(?i:suv|sul\b|max\b|slice|slc|im\b|ima|img|series|axial|coronal|maximum|standardi))"
 )
@@ -227,13 +228,14 @@ def _trimmed(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _is_abbreviation(before: str, after: str) -> bool:
-    match = _WORD_BEFORE.search(before)
-    if match is None:
+    before = before.removesuffix("\n")
+    written = before[len(before.rstrip(_IN_ABBREVIATION)) :][-_ABBREVIATION:]
+    if not written:
         return False
-    word = match.group().lower().strip("/")
-    if _DOTTED.search(word):
+    word = written.lower().strip("/")
+    if "." in word and _DOTTED.search(word):
         return not after[:1].isupper() or len(word) < 4  # s.u.v. max, a.p. window
-    if len(word) == 1 and word.isalpha() and match.group().isupper():
+    if len(word) == 1 and word.isalpha() and written.isupper():
         return len(before) > 1 and after[:1].isalpha() and after[:1].isupper()  # initials, "L. hilar"
     if word not in _ALWAYS_JOIN:
         return False

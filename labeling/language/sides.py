@@ -164,13 +164,13 @@ def find_site(row: list[Item], indices: list[int], value: int, text: str, words:
     return " ".join(text[start:end].lower().replace("(", " ").replace(")", " ").split()) or None
 
 
-_PLACE = ("site", "sided", "ref", "phys", "midline", "lesion")
+_PLACE = frozenset(("site", "sided", "ref", "phys", "midline", "lesion"))
 
 
 def _runs(row: list[Item], indices: list[int]) -> list[list[int]]:
     """Neighbouring anatomy items, brackets and hyphens between them included."""
     runs: list[list[int]] = []
-    for i in [i for i in indices if (own := row[i].kinds) and not own.keys().isdisjoint(_PLACE)]:
+    for i in [i for i in indices if (own := row[i].kinds) and not _PLACE.isdisjoint(own)]:
         if runs and (
             i - runs[-1][-1] == 1 or (i - runs[-1][-1] == 2 and row[i - 1].text in ("(", ")", "-", "of", "/"))
         ):

@@ -213,7 +213,7 @@ def _halves(inside: str, place: int, role: str) -> list[Cell]:
 def _inline(text: str, start: int, end: int) -> list[Row]:
     """Rows of a line that begins with its header and a colon; rows are parted by semicolons."""
     match = _INLINE.match(text, start, end)
-    if match is None:
+    if match is None or "," not in match.group():
         return []
     split = partial(_spans, _COMMA)
     names = [match.group()[a:b] for a, b in split(match.group()[:-1])]

@@ -97,7 +97,7 @@ _LATER = re.compile(
 
 def interim_is_now(text: str) -> bool:
     """Whether "Interim PET: ..." is the exam reported: it stands as a title only, and no later exam is named."""
-    if _INTERIM.search(text) is None or _LATER.search(text) is not None:
+    if "interim" not in text.lower() or _INTERIM.search(text) is None or _LATER.search(text) is not None:
         return False
     titles = "".join(match.group() for match in _INTERIM_TITLE.finditer(text))
     return len(_INTERIM.findall(text)) == len(_INTERIM.findall(titles))
