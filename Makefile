@@ -4,14 +4,15 @@ PYTHON ?= python3
 export VENV PYTHON
 RUN := PYTHONSAFEPATH=1 $(VENV)/bin
 
-.PHONY: help demo test test-all lint wheel aot bench bench-grounding bench-blocks clean
+.PHONY: help demo test test-all lint wheel aot aot-check bench bench-gpu bench-grounding bench-blocks clean
 help:
 	@echo "make demo      phantoms -> labels -> a trained model -> grounded report -> review pages, in demo/"
 	@echo "make test      the test suite (minutes);  make test-all  with the long ones"
 	@echo "make lint      ruff, mypy, import directions;  make wheel  build it and import every package from it"
-	@echo "make bench     figures of docs/results/ (an hour); each of these takes hours and goes on where it was:"
+	@echo "make bench     the quick figures of docs/results/ (an hour); each of these takes hours and goes on where it was:"
 	@echo "make bench-grounding  all models on mirrored phantoms;  make bench-blocks  what every block costs, the best trained"
-	@echo "make aot       every Triton kernel compiled ahead of time for sm_80, sm_90 and sm_100"
+	@echo "make aot       compiles the Triton kernels that docs/results/aot.csv lacks;  make aot-check  is it of today"
+	@echo "make bench-gpu compares every kernel with float64 on an NVIDIA GPU, then times it"
 	@echo "make clean     removes the environment and what was made"
 demo:
 	@.ci/setup.sh
@@ -34,7 +35,13 @@ wheel:
 	@.ci/wheel.sh
 aot:
 	@.ci/setup.sh dev
-	@$(RUN)/python -m petground.kernels.aot
+	@$(RUN)/python -m petground.kernels.aot --proof docs/results/aot.csv
+aot-check:
+	@.ci/setup.sh dev
+	@$(RUN)/python -m petground.kernels.aot --check docs/results/aot.csv --sample 12 --jobs 2
+bench-gpu:
+	@.ci/setup.sh dev
+	@$(RUN)/python benchmarks/gpu.py
 bench:
 	@.ci/setup.sh dev
 	@$(RUN)/python benchmarks/run.py

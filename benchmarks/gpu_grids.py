@@ -1,0 +1,130 @@
+"""Operands of the GPU benchmark, and the rows over grids of voxels: windows, neighbourhoods, routed regions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from gpu_library import SDPA, Contender, flex, natten, sdpa
+from torch import Tensor
+
+from petground.kernels.routed_attention import routed_attention
+from petground.kernels.window_attention import neighbourhood_attention, window_attention
+
+__all__ = ["HEADS", "Setup", "draw", "mask", "neighbours", "routed", "voxels", "windows"]
+
+HEADS = 8
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A row's operands (by name, all with gradients unless `choice`), what runs, and the same in float64."""
+
+    tensors: dict[str, Tensor]
+    petground: Callable[..., Tensor]
+    contenders: dict[str, Contender]
+    plain: Callable[..., Tensor]
+    extra_bytes: int = 0  # read besides the operands: masks, lists
+    choice: bool = False
+    missing: dict[str, str] | None = None  # contenders that are not here, and why
+
+
+def draw(device: torch.device, rows: int, width: int, dtype: torch.dtype, batch: int, seed: int) -> Tensor:
+    made = torch.Generator(device).manual_seed(seed)
+    found = torch.randn(batch, rows, HEADS, width, generator=made, device=device, dtype=torch.float32)
+    return found.to(dtype).transpose(1, 2)
+
+
+def mask(device: torch.device, batch: int, count: int) -> Tensor:
+    mask = torch.rand(batch, count, generator=torch.Generator(device).manual_seed(9), device=device) > 0.25
+    mask[:, 0] = True
+    return mask
+
+
+def voxels(device: torch.device, side: int, batch: int = 1, width: int = 32) -> dict[str, Tensor]:
+    return {n: draw(device, side**3, width, torch.bfloat16, batch, seed) for seed, n in enumerate("qkv")}
+
+
+def _tiles(side: int, tile: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Voxels of a cube in the order of its tiles."""
+    z, y, x = tile
+    places = torch.arange(side**3, device=device).reshape(side // z, z, side // y, y, side // x, x)
+    return places.permute(0, 2, 4, 1, 3, 5).reshape(-1)
+
+
+def windows(device: torch.device, small: bool, by: str) -> Setup:
+    side = 8 if small else 48
+    tensors, order = voxels(device, side, 2), _tiles(side, (4, 4, 4), device)
+    made = torch.Generator(device).manual_seed(5)
+    tensors["bias"] = torch.randn(HEADS, 7**3, generator=made, device=device)
+    step = torch.arange(4, device=device)
+    place = torch.stack(torch.meshgrid(step, step, step, indexing="ij")).flatten(1)
+    offset = place[:, :, None] - place[:, None, :] + 3
+    entry = (offset[0] * 7 + offset[1]) * 7 + offset[2]
+    back = order.argsort()
+
+    def library(backend: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        q, k, v = (t[:, :, order].unflatten(2, (-1, 64)).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
+        found = sdpa(backend, q, k, v, bias[:, entry].to(q.dtype)[None])
+        return found.unflatten(0, (2, -1)).transpose(1, 2).flatten(2, 3)[:, :, back]
+
+    own: dict[str, Any] = {"grid": (side,) * 3, "window": (4, 4, 4)}
+    contenders = {
+        f"windows cut out, {name}": Contender(partial(library, backend), eager="math" in name)
+        for name, backend in SDPA.items()
+    }
+    plain = partial(window_attention, backend="chunked", **own)
+    return Setup(tensors, partial(window_attention, backend=by, **own), contenders, plain)
+
+
+def neighbours(device: torch.device, small: bool, by: str) -> Setup:
+    side, size = (8, 3) if small else (32, 7)
+    tensors = voxels(device, side, 1)
+
+    def sees(i: Tensor, j: Tensor) -> Tensor:
+        found = None
+        for step in (side * side, side, 1):
+            a, b = i // step % side, j // step % side
+            first = (a - size // 2).clamp(0, side - size)
+            near = (b >= first) & (b < first + size)
+            found = near if found is None else found & near
+        assert found is not None
+        return found
+
+    tile = (4, 4, 8)  # 128 voxels, a block of FlexAttention
+    contenders = {
+        "FlexAttention": flex(sees, side**3, device),
+        "FlexAttention, voxels in tiles": flex(sees, side**3, device, _tiles(side, tile, device)),
+    }
+    missing = {}
+    try:
+        contenders["natten"] = natten((side,) * 3, size)
+    except (ImportError, OSError, RuntimeError) as error:
+        missing["natten"] = str(error)
+    own: dict[str, Any] = {"grid": (side,) * 3, "size": (size,) * 3}
+    plain = partial(neighbourhood_attention, backend="chunked", **own)
+    return Setup(tensors, partial(neighbourhood_attention, backend=by, **own), contenders, plain, missing=missing)
+
+
+def routed(device: torch.device, small: bool, by: str) -> Setup:
+    side, top = (8, 3) if small else (48, 4)
+    tensors, order = voxels(device, side, 2), _tiles(side, (4, 4, 4), device)
+    regions, back = (side // 4) ** 3, order.argsort()
+    drawn = torch.rand(2, regions, regions, generator=torch.Generator(device).manual_seed(6), device=device)
+    table = drawn.topk(top, dim=-1).indices
+
+    def gathered(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (t[:, :, order].unflatten(2, (regions, 64)).transpose(1, 2) for t in (q, k, v))
+        entry = torch.arange(2, device=device)[:, None, None]
+        k, v = (t[entry, table].transpose(2, 3).flatten(3, 4) for t in (k, v))  # [B, S, H, T 64, D]
+        found = sdpa(SDPA["SDPA efficient" if device.type == "cuda" else "SDPA math"],
+                     *(t.flatten(0, 1) for t in (q, k, v)))  # fmt: skip
+        return found.unflatten(0, (2, regions)).transpose(1, 2).flatten(2, 3)[:, :, back]
+
+    own: dict[str, Any] = {"grid": (side,) * 3, "region": (4, 4, 4), "table": table}
+    plain = partial(routed_attention, backend="chunked", **own)
+    contenders = {"regions gathered, SDPA": Contender(gathered)}
+    return Setup(tensors, partial(routed_attention, backend=by, **own), contenders, plain, 8 * table.numel())
