@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cost_table", "table", "trained_table"]
+__all__ = ["cost_table", "table", "trained_table", "verdict"]
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 NOT_YET = ["Not measured yet: `make bench-blocks`."]
@@ -44,33 +44,172 @@ def cost_table(links: Links, results: Path = RESULTS) -> list[str]:
         "block's time over that of PyTorch's fused attention on the same tokens (in brackets: ms). N^x: how time grew "
         "between the two largest sizes measured. Peak: at the largest, above what was held before. Left out: too long."
     )
-    return [about, "", *table(heads, cells), "", _made(result)]
+    whole = _whole_table(links, figures["whole"]) if figures.get("whole") else []
+    return [about, "", *table(heads, cells), "", *whole, _made(result)]
+
+
+def _whole_table(links: Links, rows: list[Mapping[str, Any]]) -> list[str]:
+    """What each token reduction costs or saves the whole network, by the stage that its attention is at."""
+    stages = sorted({row["stage"] for row in rows}, reverse=True)
+    by_key: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for row in rows:
+        if ("token_reduction", row["key"]) in links:
+            by_key.setdefault(row["key"], {})[row["stage"]] = row
+    cells = []
+    for key, own in by_key.items():
+        name = links["token_reduction", key] + ("" if all(row["shared"] for row in own.values()) else " *")
+        told = [_beside(own.get(stage, {}), part) for stage in stages for part in ("step", "inference")]
+        cells.append([name, *told])
+    said = []
+    for stage in stages:
+        quicker = [
+            links["token_reduction", key] for key, own in by_key.items() if _pace(own.get(stage, {})) == "quicker"
+        ]
+        said.append(f"At stage {stage} a training step is quicker in every pair with: {', '.join(quicker) or 'none'}.")
+    about = (
+        "Token reductions in the whole network (configs/train/demo.yaml on its own grid, softmax self-attention among "
+        "the voxels of one decoder stage): time with the reduction over time with that attention alone, choosing, "
+        "merging and the way back included; median of pairs taken in turn, in brackets the least and the largest. "
+        "*: asks the sentence, so both networks run all stages per sentence."
+    )
+    heads = ["token_reduction", *(f"stage {stage}, {part}" for stage in stages for part in ("step", "answer"))]
+    return [about, "", *table(heads, cells), "", " ".join(said), ""]
+
+
+KINDS = {"gate": "{}", "fusion": "{} in place of the gate", "inside": "{} in place of the gate's softmax"}
+EQUAL, LEARNT = 0.02, 0.1  # Dice that may be lost at most, by the interval, for "equal Dice"; least to be equal in
 
 
 def trained_table(links: Links, results: Path = RESULTS) -> list[str]:
-    """F1 of each block in place of the plain gate, the best first."""
+    """F1 and Dice of each block in place of the gate, the best first; then attention with and without reductions."""
     result = _result(results / "blocks_trained.json")
     if result is None:
         return NOT_YET
     figures = result["figures"]
-    names = {key: link for (_, key), link in links.items() if key != "none"}
-    cells = []
-    for key, row in sorted(figures["blocks"].items(), key=lambda item: -float(item[1]["f1"])):
-        low, high = row["f1_range"]
-        paired = "-" if row["paired"] is None or key == "contextual_gate" else f"{row['paired']:+.3f}"
-        step = "-" if row["seconds_per_step"] is None else f"{row['seconds_per_step']:.2f}"
-        count = "-" if row["parameters"] is None else f"{row['parameters']:,}"
-        score = [f"{row['f1']:.3f}", f"{low:.3f} to {high:.3f}", paired]
-        cells.append([names.get(key, key), *score, step, count, str(len(row["f1_by_seed"]))])
-    heads = ["block", "F1", "range", "against the gate", "s per step", "parameters", "seeds"]
+    rows: list[dict[str, Any]] = sorted(figures["rows"].values(), key=lambda row: -float(row["f1"]["value"]))
     about = (
-        f"{figures['train_exams']} phantom exams to train on, {figures['test_exams']} of another seed to test on. F1: "
-        "the mean over the seeds, beside it the least and the largest; against the gate: the mean difference at the "
-        "same seeds. Intervals that overlap are not ranked."
+        f"{figures['train_exams']} phantom exams and {figures['steps']} steps to train, {figures['test_exams']} exams "
+        f"of another seed to test, seeds {', '.join(map(str, figures['seeds']))}. F1 and mean Dice: all seeds "
+        "together, with the 95 % interval over patients, and the least and the largest seed; against: the difference "
+        "at the same seeds, over the same drawings of patients. Intervals that overlap are not ranked. Step and "
+        "answer: time of the whole network over that of the one it is compared with, in turn in one process. "
+        + {
+            "costs": "What was trained was chosen by the table of costs: the cheapest that can stand there.",
+            "list": "What was trained was a list made before anything was measured.",
+        }[figures["chosen_by"]]
     )
+    lines = [about, ""]
+    scores = ["F1", "seeds", "mean Dice"]
+    gates = [row for row in rows if row["kind"] in KINDS]
+    if gates:
+        cells = [
+            [
+                KINDS[row["kind"]].format(_named(links, row)),
+                *_scores(row),
+                *(_signed(row[f"{name}_against"]) for name in ("f1", "mean_dice")),
+                *_times(row),
+                "-" if row["parameters"] is None else f"{row['parameters']:,}",
+            ]
+            for row in gates
+        ]
+        heads = ["block", *scores, "F1 against the gate", "Dice against the gate", "step", "answer", "parameters"]
+        lines += [*table(heads, cells), ""]
+    beside = [row for row in rows if row["kind"] not in KINDS]
+    if beside:
+        cells = [
+            [
+                "no reduction" if row["kind"] == "attention" else _named(links, row),
+                *_scores(row),
+                *(
+                    (_signed(row["mean_dice_against"]), *_times(row), verdict(row))
+                    if row["kind"] == "reduction"
+                    else ("-", "-", "-", "-")
+                ),
+            ]
+            for row in sorted(beside, key=lambda row: row["kind"])
+        ]
+        heads = ["token_reduction", *scores, "Dice against none", "step", "answer", "does it pay?"]
+        lines += [
+            f"The gate and softmax attention among the voxels of stage {figures['stage']}, with and without token "
+            f"reductions. Equal Dice: the interval of the difference stays above -{EQUAL}.",
+            "",
+            *table(heads, cells),
+            "",
+            *_gain_of_attention(rows),
+        ]
     missing = figures.get("not_run_yet", [])
     rest = [f"Not run yet: {', '.join(missing)}.", ""] if missing else []
-    return [about, "", *table(heads, cells), "", *rest, _made(result)]
+    return [*lines, *rest, _made(result)]
+
+
+def _gain_of_attention(rows: list[dict[str, Any]]) -> list[str]:
+    """What the attention itself brings, without which no reduction of it can pay."""
+    for row in rows:
+        if row["kind"] == "attention" and row["f1_against"] is not None:
+            told = f"F1 {_signed(row['f1_against'])}, Dice {_signed(row['mean_dice_against'])}"
+            step, answer = _times(row)
+            return [f"That attention itself against the gate alone: {told}, step {step}, answer {answer}.", ""]
+    return []
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """Whether a reduction pays: the whole network's step quicker in every pair, at equal Dice."""
+    pace, dice = _pace(row.get("cost", {})), row["mean_dice_against"]
+    if pace != "quicker":
+        return {"slower": "no: slower", "same": "no: no time gained"}.get(pace, "time not measured")
+    if dice is None or dice["low"] is None:
+        return "quicker; Dice not told"
+    if (row["mean_dice"]["value"] or 0.0) < LEARNT:
+        return "quicker; too little was learnt to compare Dice"
+    if dice["high"] < 0:
+        return "quicker, at lower Dice"
+    return "yes: quicker at equal Dice" if dice["low"] > -EQUAL else "quicker; whether Dice is equal is not told"
+
+
+def _pace(cost: Mapping[str, Any]) -> str:
+    if "step" not in cost or cost["step"]["pairs"] < 3:
+        return "unknown"
+    low, high = cost["step"]["range"]
+    return "quicker" if high < 1.0 else "slower" if low > 1.0 else "same"
+
+
+def _named(links: Links, row: Mapping[str, Any]) -> str:
+    slot = {"inside": "attention", "reduction": "token_reduction"}.get(row["kind"], "fusion")
+    return links.get((slot, row["key"]), row["key"])
+
+
+def _scores(row: Mapping[str, Any]) -> list[str]:
+    by_seed = row["f1_by_seed"].values()
+    return [
+        _interval(row["f1"]),
+        f"{min(by_seed):.2f} to {max(by_seed):.2f} ({len(by_seed)})",
+        _interval(row["mean_dice"]),
+    ]
+
+
+def _times(row: Mapping[str, Any]) -> tuple[str, str]:
+    cost = row.get("cost", {})
+    return _beside(cost, "step"), _beside(cost, "inference")
+
+
+def _beside(cost: Mapping[str, Any], part: str) -> str:
+    if "left_out" in cost:
+        return f"left out: {cost['left_out']}"
+    if part not in cost:
+        return "-"
+    low, high = cost[part]["range"]
+    return f"{cost[part]['ratio']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _interval(figure: Mapping[str, Any] | None, form: str = ".2f") -> str:
+    if figure is None or figure["value"] is None:
+        return "-"
+    value = format(figure["value"], form)
+    return value if figure["low"] is None else f"{value} ({figure['low']:{form}} to {figure['high']:{form}})"
+
+
+def _signed(figure: Mapping[str, Any] | None) -> str:
+    return _interval(figure, "+.2f")
 
 
 def _cost(cell: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ SDPA among 48^3 voxels takes longer than most blocks: above PATIENCE seconds it 
 same run ("against": "row"). A size whose time, told by the growth so far, would pass LIMIT seconds is left out with
 that time. floor_ms is a copy of the output: nothing that writes it can be quicker. peak_mib is the process's memory
 above what it held before the call (Linux).
+
+What a token reduction costs or saves the whole network is measured after that (blocks_whole.py): half an hour.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +80,10 @@ def measure() -> dict[str, Any]:
             write_bytes(path, told.stdout.encode())
         table.append(json.loads(path.read_text(encoding="utf-8")))
     _compare_with_rows(table)
-    return {"edges": EDGES, "channels": CHANNELS, "heads": HEADS, "text_tokens": TOKENS, "blocks": table}
+    whole = import_module("blocks_whole").reductions(folder)  # by name: a row's own process sees this folder not
+    return {
+        "edges": EDGES, "channels": CHANNELS, "heads": HEADS, "text_tokens": TOKENS, "blocks": table, "whole": whole,
+    }  # fmt: skip
 
 
 def _source(slot: str, key: str) -> str:

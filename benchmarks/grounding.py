@@ -35,6 +35,7 @@ COPIED = (
     "presence_auroc",
     "false_positives_per_absent_sentence",
     "false_positives_per_swapped_sentence",
+    "false_positives_per_denied_sentence",
 )
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -134,13 +134,18 @@ class Steps:
         self.run(f"label_{part}", "label", f"--reports={made}/reports.csv", f"--exams={made}/exams", f"--out={work}",
                  after=(f"phantom_{part}",), made=lambda: _labels(work))  # fmt: skip
 
-    def train_and_evaluate(self, name: str, *settings: str, checkpoint: str = "last", run: bool = True) -> None:
-        """Trains on work_train into folder/NAME and evaluates on work_test against the truth of folder/test."""
+    def train_and_evaluate(
+        self, name: str, *settings: str, checkpoint: str = "last", asked: Sequence[str] = (), run: bool = True
+    ) -> None:
+        """Trains on work_train into folder/NAME and evaluates on work_test against the truth of folder/test.
+
+        asked: further options of `petground evaluate`.
+        """
         at = self.folder / name
         self.run(f"fit_{name}", "train", "fit", *settings, f"--data.work={self.folder}/work_train", f"--run_dir={at}",
                  "--ckpt_path=last", after=("label_train",), begins_in=at, run=run)  # fmt: skip
         self.run(f"evaluate_{name}", "evaluate", f"--labels={self.folder}/work_test", f"--truth={self.folder}/test",
-                 f"--checkpoint={at}/checkpoints/{checkpoint}.ckpt", f"--out={at}/evaluation",
+                 f"--checkpoint={at}/checkpoints/{checkpoint}.ckpt", f"--out={at}/evaluation", *asked,
                  after=(f"fit_{name}", "phantom_test", "label_test"), run=run)  # fmt: skip
 
     def metrics(self, name: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from petground.models.registry import BlockError, build, check_options, find
+from petground.models.registry import BlockError, build, check_options, find, held
 from petground.models.rival_configs import LLMSegConfig, ProjectionsConfig
 
 __all__ = ["NetConfig"]
@@ -33,6 +33,7 @@ class NetConfig:
         kernel_sizes: of each stage's convolutions, [z, y, x] each, odd; 3 by default.
         decoder_convs: convolutions in each decoder stage.
         fusion: the block that fuses text, by name, and its options, e.g. {name: contextual_gate, num_heads: 4}.
+            An option can be a block, too: {name: contextual_gate, attention: {name: agent}}.
         fusion_stages: stages whose decoder has the block; 0 is full resolution, the last stage has no decoder.
         attention: self-attention among the voxels of decoder stages, after their convolutions: a block by name, its
             options, `num_heads`, and `stages` (those of `fusion_stages` by default), e.g.
@@ -194,8 +195,11 @@ class NetConfig:
         """Parameters that may get no gradient in a training step, and when: see `Block.idle`."""
         if self.architecture == "llmseg":
             return []
-        named = {slot: getattr(self, slot) for slot in ("fusion", "attention", "token_reduction", "mixer")}
-        blocks = [find(slot, block["name"]) for slot, block in named.items() if block and self.stages_of(slot)]
+        blocks = []
+        for slot in ("fusion", "attention", "token_reduction", "mixer"):
+            if self.stages_of(slot) and (named := getattr(self, slot)):
+                block = find(slot, named["name"])
+                blocks += [block, *(inner for inner, _ in held(block, named).values())]
         return [f"{block.key}: {block.idle}" for block in blocks if block.idle]
 
     @property

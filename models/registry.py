@@ -17,7 +17,7 @@ from petground.models.blocks.mixer import BLOCKS as MIXER
 from petground.models.blocks.operators import backends_of, operators_of
 from petground.models.blocks.token_reduction import BLOCKS as TOKEN_REDUCTION
 
-__all__ = ["BLOCKS", "Block", "BlockError", "build", "check_options", "find", "index", "list_blocks", "nearest"]
+__all__ = ["BLOCKS", "Block", "BlockError", "build", "check_options", "find", "held", "index", "list_blocks", "nearest"]
 
 GIVEN = ("channels", "text_channels", "num_heads")  # what the network tells a block, besides its options
 
@@ -36,6 +36,8 @@ def build(slot: str, name: str, **options: Any) -> nn.Module:
     heads, channels = options.get("num_heads", 1), options["channels"]
     if heads < 1 or channels % heads:
         raise BlockError(f"{slot} '{name}': num_heads={heads} does not divide channels={channels}; give 1 or a divisor")
+    for option, (inner, its) in held(block, options).items():
+        options[option] = build(inner.slot, inner.key, channels=channels, num_heads=heads, **its)
     try:
         return block.cls(**options, **block.preset)
     except (TypeError, ValueError) as error:
@@ -72,7 +74,7 @@ def list_blocks(slot: str | None = None) -> list[dict[str, Any]]:
                     "module": f"{block.cls.__module__}:{block.cls.__qualname__}",
                     "preset": {key: _plain(value) for key, value in block.preset.items() if key not in ("key", "name")},
                     "options": options,
-                    "choices": {key: words for key, words in _choices(block.cls).items() if key in options},
+                    "choices": {key: words for key, words in _choices(block).items() if key in options},
                     "equation": _described(block.cls)[0],
                     "meanings": {key: text for key, text in _described(block.cls)[1].items() if key in options},
                     "operators": {name: _backends(name) for name in operators_of(block.cls)},
@@ -95,6 +97,7 @@ def check_options(slot: str, name: str, options: Mapping[str, Any], *, complete:
             wanted = hints[key]
             words = ", ".join(map(str, get_args(wanted))) if get_origin(wanted) is Literal else wanted.__name__
             raise BlockError(f"{slot} '{name}': {key} is {value!r}, expected {words}")
+    held(block, options)
     missing = [k for k, p in parameters.items() if p.default is inspect.Parameter.empty and k not in options]
     if complete and missing:
         raise BlockError(f"{slot} '{name}' needs {', '.join(missing)}")
@@ -109,10 +112,43 @@ def find(slot: str, name: str) -> Block:
     return BLOCKS[slot][name]
 
 
-def _choices(cls: type[nn.Module]) -> dict[str, list[Any]]:
-    """Words of each option that is one of some, null among them where it may be."""
+def held(block: Block, options: Mapping[str, Any]) -> dict[str, tuple[Block, dict[str, Any]]]:
+    """Option -> the attention block that it names, see `Block.holds`, and that block's own options.
+
+    Raises BlockError as `check_options`, and when the block does not serve the pattern.
+    """
     found = {}
-    for key, hint in get_type_hints(cls.__init__).items():
+    for option, pattern in block.holds.items():
+        given = options.get(option)
+        if given is None:
+            continue
+        where = f"{block.slot} '{block.key}': {option}"
+        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+            raise BlockError(f"{where} is {given!r}; name a block and its options, as in {{name: softmax}}")
+        its = {key: value for key, value in given.items() if key != "name"}
+        for key in GIVEN:
+            if key in its:
+                raise BlockError(f"{where} has no {key} of its own; those of the {block.slot} hold")
+        try:
+            inner = find("attention", given["name"])
+            check_options(inner.slot, inner.key, its)
+        except BlockError as error:
+            raise BlockError(f"{where}: {error}") from error
+        if pattern not in inner.patterns:
+            serving = ", ".join(_serving(pattern))
+            raise BlockError(f"{where}: '{inner.key}' does not serve the {pattern} pattern; these do: {serving}")
+        found[option] = inner, its
+    return found
+
+
+def _serving(pattern: str) -> list[str]:
+    return [key for key, block in BLOCKS["attention"].items() if pattern in block.patterns]
+
+
+def _choices(block: Block) -> dict[str, list[Any]]:
+    """Words of each option that is one of some, null among them where it may be; of what it holds, the names."""
+    found = {option: [*_serving(pattern), None] for option, pattern in block.holds.items()}
+    for key, hint in get_type_hints(block.cls.__init__).items():
         parts = [hint, *get_args(hint)] if get_origin(hint) is not Literal else [hint]
         words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
         if words:

@@ -26,19 +26,26 @@ class Question(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """asked: run -> what each reference is asked, None where it has no sentence. nowhere: of the runs "shuffled" and
-    "swapped" the references whose question is about nothing there."""
+    """asked: run -> what each reference is asked, None where it has no sentence. nowhere: of the runs "shuffled",
+    "swapped" and "denied" the references whose question is about nothing there."""
 
     asked: dict[str, list[Question | None]]
     nowhere: dict[str, list[int]]
 
 
 def questions(
-    references: Sequence[Reference], here: Mapping[str, Collection[Place]], *, controls: bool = True, seed: int = 0
+    references: Sequence[Reference],
+    here: Mapping[str, Collection[Place]],
+    denied: Mapping[str, Sequence[str]] | None = None,
+    *,
+    controls: bool = True,
+    seed: int = 0,
 ) -> Questions:
-    """The right sentences; with controls also another exam's, the other side's and an empty one.
+    """The right sentences; with controls also another exam's, the other side's, denied ones and an empty one.
 
-    here: by exam every place at which there may be a lesion (`references.places_here`).
+    here: by exam every place at which there may be a lesion (`references.places_here`). denied: by exam sentences of
+    its report that say of another place that nothing is there (`work.denied_sentences`); each is asked once, at most
+    as many as the exam has references.
     """
     right = [None if r.prompt is None else Question(r.prompt, r.slice, r.series) for r in references]
     asked: dict[str, list[Question | None]] = {"right": right}
@@ -58,6 +65,9 @@ def questions(
         q and q._replace(prompt=other) if other else None for q, other in zip(right, swapped, strict=True)
     ]
     nowhere["swapped"] = [i for i, question in enumerate(asked["swapped"]) if question is not None]
+    left = {exam_id: list(sentences) for exam_id, sentences in (denied or {}).items()}
+    asked["denied"] = [Question(left[r.exam_id].pop(0)) if left.get(r.exam_id) else None for r in references]
+    nowhere["denied"] = [i for i, question in enumerate(asked["denied"]) if question is not None]
     asked["empty"] = [None if question is None else Question("") for question in right]
     return Questions(asked, nowhere)
 

@@ -32,6 +32,7 @@ from petground.training.metrics import RULES, Component, Score, missed, score_co
 from petground.training.pages import SAYS_NO, cell, write_evaluation
 from petground.training.plots import logs_of_run, plot_dice, plot_precision_recall, plot_training
 from petground.training.references import Reference, from_labels, from_truth, places_here
+from petground.training.work import denied_sentences
 
 __all__ = ["evaluate"]
 
@@ -66,7 +67,8 @@ def evaluate(
         out: Folder for figures, plots and the table.
         truth: Folder of `petground phantom`: measure against its true masks instead of the weak labels.
         split: Which exams: train or val of the run, test (those that the run never saw), or all.
-        controls: Also run with sentences shuffled among exams, about the other side, and with an empty sentence.
+        controls: Also run with sentences shuffled among exams, about the other side, with those by
+            which the report denies a lesion, and with an empty sentence.
         device: auto, cpu, cuda, mps.
         seed: Of the shuffling and of the intervals' drawings.
         peer: Measure this model instead of a checkpoint (docs/peers.md).
@@ -94,7 +96,9 @@ def evaluate(
             f"no {'reported lesion' if truth else 'label'} among the exams of split '{split}'",
             fix="try --split all, or look into summary.json of the labelling run",
         )
-    asked = questions(references, places_here(labels, references, truth), controls=controls, seed=seed)
+    here = places_here(labels, references, truth)
+    denied = denied_sentences(read_table(labels / "findings.parquet", "findings"), by.reads, here)
+    asked = questions(references, here, denied, controls=controls, seed=seed)
     answers = _answer_all(by, labels, references, asked.asked, console)
     figures = {
         "checkpoint": None if checkpoint is None else {"file": checkpoint.name, "sha256": by.facts["sha256"]},

@@ -30,10 +30,10 @@ def figures_of(
 ) -> dict[str, Any]:
     """All figures of an evaluation as JSON.
 
-    answers: "right" and, with controls, "shuffled", "swapped" and "empty"; nowhere: of shuffled and swapped the
-    references whose sentence is about nothing there (`controls.questions`); presence: whether a presence is told. `f1`
-    and `f1_overlap` (by overlap alone), counts, medians and average_precision are plain numbers, everything else is an
-    estimate {value, low, high, n}: 95 % bootstrap interval over patients, n references. presence_auroc and
+    answers: "right" and, with controls, "shuffled", "swapped", "denied" and "empty"; nowhere: of shuffled, swapped and
+    denied the references whose sentence is about nothing there (`controls.questions`); presence: whether a presence is
+    told. `f1` and `f1_overlap` (by overlap alone), counts, medians and average_precision are plain numbers, everything
+    else is an estimate {value, low, high, n}: 95 % bootstrap interval over patients, n references. presence_auroc and
     presence_calibration compare right sentences with those about nothing there.
     """
     patients = [r.patient_id for r in references]
@@ -42,7 +42,9 @@ def figures_of(
         return _run_figures([answers[run][i] for i in members], [patients[i] for i in members])
 
     everything = range(len(references))
-    runs = {run: of(everything, run) for run in answers if run != "swapped"}  # those have nothing to hit
+    runs = {
+        run: of(everything, run) for run in answers if run not in ("swapped", "denied")
+    }  # those have nothing to hit
     groups: dict[str, Callable[[Reference], str]] = {
         "tracer": lambda r: r.tracer,
         "size": lambda r: size_class(r.volume_ml),
@@ -67,7 +69,7 @@ def figures_of(
         figures["right_minus_shuffled"] = {
             rule: _difference(answers["right"], answers["shuffled"], patients, rule) for rule in RULES
         }
-    for run, name in (("shuffled", "absent"), ("swapped", "swapped")):
+    for run, name in (("shuffled", "absent"), ("swapped", "swapped"), ("denied", "denied")):
         if run in answers:
             figures[f"false_positives_per_{name}_sentence"] = _answered(answers[run], patients, nowhere[run])
             said += [(answers[run][i].presence, False, patients[i]) for i in nowhere[run]]

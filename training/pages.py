@@ -23,6 +23,7 @@ SAYS_NO = {
     "left_right_confusion": "answers on the other side than said",
     "false_positives_per_absent_sentence": "false alarms: answers to another exam's sentences, nothing there",
     "false_positives_per_swapped_sentence": "false alarms: answers about the other side, nothing there",
+    "false_positives_per_denied_sentence": "false alarms: answers to what the report itself denies, nothing there",
     "false_positives_per_empty_sentence": "answers to empty sentences",
     "presence_auroc": "presence AUROC",
 }

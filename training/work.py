@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,10 +15,11 @@ from petground.labeling.errors import InputError, SchemaError
 from petground.pipeline.edited import read_labels
 from petground.pipeline.prompts import PromptMode, has_words, leaks, with_values
 from petground.pipeline.schemas import read_table
-from petground.training.places import Place
+from petground.training.places import Place, may_be_here
 
 __all__ = [
-    "Exam", "Example", "has_words", "leaks", "names_one_side", "places_told", "read_exams", "rejected", "swap_sides",
+    "Exam", "Example", "denied_sentences", "has_words", "leaks", "names_one_side", "places_told", "read_exams",
+    "rejected", "swap_sides",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = 
     """
     exams = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
     findings = read_table(work / "findings.parquet", "findings")
-    told, negated = places_told(findings), _negated(findings, prompt)
+    told, negated = places_told(findings), denied_sentences(findings, prompt)
     refused = rejected(work)
     labels: dict[str, list[dict[str, Any]]] = {}
     dropped = wordless = 0
@@ -174,11 +175,19 @@ def places_told(findings: Iterable[dict[str, Any]]) -> dict[str, tuple[Place, ..
     return {exam_id: tuple(places) for exam_id, places in told.items()}
 
 
-def _negated(findings: Iterable[dict[str, Any]], mode: PromptMode) -> dict[str, tuple[str, ...]]:
-    """Sentences by exam that say that a place has no lesion ("a 6 mm left hilar node is not avid")."""
+def denied_sentences(
+    findings: Iterable[dict[str, Any]], mode: PromptMode, here: Mapping[str, Collection[Place]] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Sentences by exam that say that a place has no lesion ("a 6 mm left hilar node is not avid").
+
+    here: by exam every place at which there may be a lesion; sentences of such places are left out.
+    """
     found: dict[str, dict[str, None]] = {}
     for row in findings:
         prompt = row["prompt"]
+        place = (row["site"] or "").lower(), row["laterality"] or ""
+        if here is not None and may_be_here(place, here.get(row["exam_id"], ())):
+            continue
         if row["reason"] == "negated" and prompt and has_words(prompt) and not leaks(prompt):
             found.setdefault(row["exam_id"], {})[with_values(prompt, mode, row["suv"], row["slice"])] = None
     return {exam_id: tuple(sentences) for exam_id, sentences in found.items()}

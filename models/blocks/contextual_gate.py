@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from petground.kernels.cross_attention import cross_attention, fold_output
-from petground.models.blocks.contract import check_fusion
+from petground.models.blocks.backend import tells_backend
+from petground.models.blocks.contract import Grid, check_fusion
 
 __all__ = ["ContextualGate", "NoFusion", "voxel_places"]
 
@@ -34,6 +35,9 @@ class ContextualGate(nn.Module):
     The defaults are the published block: one head, no residual, no norm, no position. One thing differs and is no
     option: the padding mask is always passed (the published code lets voxels attend to padding).
 
+    With `attention` another block of the registry stands in for the softmax, between the same linear layers: its
+    queries are the voxels, on their grid, its keys the tokens. What such a block has for self-attention alone is idle.
+
     Args:
         channels: features of the voxels.
         text_channels: features of the tokens.
@@ -45,7 +49,9 @@ class ContextualGate(nn.Module):
         form: "gate" is `x * tanh(A)`; "residual_gate" is `x * (1 + tanh(A)) + A`, with the output projection
             starting at zero, so that it is the identity at the start.
         dropout: on A.
-        backend: of the cross-attention.
+        backend: of the softmax cross-attention; `attention` has its own options.
+        attention: null: softmax, in a kernel that gates. Or an attention block that serves the cross pattern, by name
+            and with its options, as in {name: agent, pool: [2, 2, 2]}; its heads are `num_heads`.
     """
 
     def __init__(
@@ -58,15 +64,19 @@ class ContextualGate(nn.Module):
         form: Literal["gate", "residual_gate"] = "gate",
         dropout: float = 0.0,
         backend: Literal["auto", "chunked", "reference", "sdpa", "triton"] = "auto",
+        attention: nn.Module | None = None,
     ):
         super().__init__()
         if channels % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide channels={channels}")
+        if attention is not None and backend != "auto":
+            raise ValueError(f"backend={backend} is of the gate's own softmax; leave it out, attention has its options")
         self.channels, self.text_channels = channels, text_channels
         self.num_heads = num_heads
         self.form = form
         self.coordinates = coordinates
         self.backend = backend
+        self.attention = attention
         self.text = nn.Linear(text_channels, channels)
         self.norm = nn.LayerNorm(channels) if norm else nn.Identity()
         self.position = nn.Linear(3 if coordinates == "linear" else 21, channels) if coordinates != "none" else None
@@ -79,6 +89,7 @@ class ContextualGate(nn.Module):
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
+    @tells_backend("contextual_gate")
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool (True = a real token) -> x, gated, and the tokens.
 
@@ -97,9 +108,12 @@ class ContextualGate(nn.Module):
             queries = (queries.unflatten(0, (exams, -1)) + places.reshape(exams, 1, -1, channels)).flatten(0, 1)
         text = self.text(tokens)
         heads = [self._split(layer(h)) for layer, h in ((self.query, queries), (self.key, text), (self.value, text))]
-        if self.num_heads == 1 and not (self.training and self.dropout.p):
+        if self.attention is not None:
+            attended, _ = self.attention(*heads, mask=mask, grid=Grid((grid[0], grid[1], grid[2])), cross=True)
+        elif self.num_heads == 1 and not (self.training and self.dropout.p):
             return self._fused(x, heads, mask), tokens
-        attended = cross_attention(heads[0], heads[1], heads[2], mask=mask, backend=self.backend)
+        else:
+            attended = cross_attention(heads[0], heads[1], heads[2], mask=mask, backend=self.backend)
         attended = attended.transpose(1, 2).reshape(batch, -1, channels)
         answer = self.dropout(self.out(attended)).transpose(1, 2).reshape(x.shape)
         if self.form == "gate":

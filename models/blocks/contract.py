@@ -66,6 +66,8 @@ class Block:
             features of its stage), "tokens" (gives back changed tokens), "identity" (starts as the identity).
         idle: parameters that may get no gradient in a training step of the network, and when; "" where all get one.
             Training on several devices has to look for them (DDP's find_unused_parameters).
+        holds: options that name an attention block, `{name: ...}` with its options, and the pattern it has to serve.
+            The class gets it built, for its own channels and heads.
         form: which published form was built, where sources differ or the equation was taken from memory.
         property: what holds of it whatever its weights, as its tests assert.
     """
@@ -80,6 +82,7 @@ class Block:
     cost: str = ""
     serves: frozenset[str] = frozenset()
     idle: str = ""
+    holds: Mapping[str, Pattern] = field(default_factory=dict)
     form: str = ""
     property: str = ""
 

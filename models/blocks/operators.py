@@ -60,6 +60,7 @@ def _named(thing: Any) -> Iterator[Any]:
     if inspect.isclass(thing):
         yield from thing.__bases__
         members = [getattr(part, "__func__", getattr(part, "fget", part)) for part in vars(thing).values()]
+        members = [inspect.unwrap(one) if callable(one) else one for one in members]
     else:
         members = [inspect.unwrap(thing)] if callable(thing) else []
     for member in members:

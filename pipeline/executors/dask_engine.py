@@ -59,7 +59,7 @@ def dask(
             # The cases' memory lies in the children; the workers themselves hold next to nothing.
             with _interrupts_kept_from_workers():
                 local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0)
-            place = stack.enter_context(local)
+                place = stack.enter_context(local)  # before a Ctrl-C that came meanwhile: what was started is ended
         client = stack.enter_context(_connected(place))
         claim = stack.enter_context(claimed(folders))
         _check_workers(client, claim)
@@ -74,14 +74,23 @@ def _interrupts_kept_from_workers() -> Iterator[None]:
     """What is started within never sees Ctrl-C, which reaches every process of a terminal's group: this process alone
     decides what ends, and workers do not die with a traceback each. A Ctrl-C that comes meanwhile is answered after.
 
-    Blocked, not ignored: threads and processes inherit it, so workers that replace a lost one have it too.
+    Blocked, not ignored: threads and processes inherit it, so workers that replace a lost one have it too. Threads of
+    before (of a numerical library, say) may take it nevertheless: a cluster whose start is broken off never ends, so the
+    handler only remembers it.
     """
     resource_tracker.ensure_running()  # started later, it would unblock the signal in its thread
+    came: list[int] = []
+    main = threading.current_thread() is threading.main_thread()  # handlers can be set there only
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if main else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # one that waited comes now
+        if main:
+            signal.signal(signal.SIGINT, handler)
+    if came and handler is not signal.SIG_IGN:
+        raise KeyboardInterrupt
 
 
 @contextmanager

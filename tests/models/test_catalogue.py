@@ -67,19 +67,79 @@ def test_figures_become_tables(catalogue: ModuleType, tmp_path: Path) -> None:
     lines = tables.cost_table(links, tmp_path)
     assert "| [agent](#attention-agent) self | 0.51 (12.3) | (99) | left out | 1.0 | 41 | 1,234 |" in lines
     assert not any("gone" in line for line in lines)
-    one = {"f1": 0.61, "f1_range": [0.5, 0.7], "f1_by_seed": {"0": 0.5, "1": 0.7}, "paired": 0.02}
-    trained = {
-        "train_exams": 100,
-        "test_exams": 40,
-        "not_run_yet": ["agent_2"],
-        "blocks": {
-            "contextual_gate": {**one, "f1": 0.59, "paired": 0.0, "seconds_per_step": None, "parameters": None},
-            "agent": {**one, "seconds_per_step": 1.234, "parameters": 1000},
+    step = {"ratio": 0.8, "range": [0.7, 0.9], "pairs": 5}
+    slower = {"step": {**step, "range": [0.9, 1.1]}, "inference": step}
+    whole = [{"stage": 2, "key": "lookup", "shared": True, "step": step, "inference": step},
+             {"stage": 1, "key": "lookup", "shared": True, **slower},
+             {"stage": 1, "key": "mue_exit", "shared": False, "left_out": "more than 600 s"}]  # fmt: skip
+    (tmp_path / "blocks.json").write_text(json.dumps({**head, "figures": {**cost, "whole": whole}}))
+    links |= {("token_reduction", key): f"[{key}](#x)" for key in ("lookup", "mue_exit")}
+    lines = tables.cost_table(links, tmp_path)
+    quick = "0.80 (0.70 to 0.90)"
+    assert f"| [lookup](#x) | {quick} | {quick} | 0.80 (0.90 to 1.10) | {quick} |" in lines
+    assert any(line.startswith("| [mue_exit](#x) * | - | - | left out: more than 600 s") for line in lines)
+    assert (
+        "At stage 2 a training step is quicker in every pair with: [lookup](#x). "
+        "At stage 1 a training step is quicker in every pair with: none."
+    ) in lines
+
+
+def test_what_was_trained_is_told_as_what_it_was(catalogue: ModuleType, tmp_path: Path) -> None:
+    tables = importlib.import_module("block_tables")
+    links = {("attention", "agent"): "[agent](#attention-agent)", ("token_reduction", "lookup"): "[lookup](#x)"}
+
+    def est(value: float) -> dict[str, float | int]:
+        return {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 9}
+
+    one = {"f1_by_seed": {"0": 0.5, "1": 0.7}, "mean_dice": est(0.4), "parameters": 1000}
+    step = {"ratio": 0.8, "range": [0.7, 0.9], "pairs": 5}
+    cost = {"cost": {"step": step, "inference": step}}
+    figures = {
+        "train_exams": 80, "test_exams": 20, "steps": 216, "seeds": [0, 1, 2], "stage": 2, "chosen_by": "costs",
+        "not_run_yet": ["attention_2"],
+        "rows": {
+            "contextual_gate": {
+                **one, "kind": "gate", "key": "contextual_gate", "f1": est(0.59), "f1_against": None,
+                "mean_dice_against": None,
+            },
+            "gate_agent": {
+                **one, **cost, "kind": "inside", "key": "agent", "f1": est(0.61), "f1_against": est(0.02),
+                "mean_dice_against": est(-0.1),
+            },
+            "attention_lookup": {
+                **one, **cost, "kind": "reduction", "key": "lookup", "f1": est(0.61), "f1_against": est(0.0),
+                "mean_dice_against": est(0.0),
+            },
         },
-    }
-    (tmp_path / "blocks_trained.json").write_text(json.dumps({**head, "figures": trained}))
+    }  # fmt: skip
+    head = {"command": "python benchmarks/run.py x", "machine": "m", "libraries": {"torch": "2.13"}}
+    (tmp_path / "blocks_trained.json").write_text(json.dumps({**head, "figures": figures}))
     lines = tables.trained_table(links, tmp_path)
-    rows = [line for line in lines if line.startswith("| [agent]") or line.startswith("| contextual")]
-    assert rows[0] == "| [agent](#attention-agent) | 0.610 | 0.500 to 0.700 | +0.020 | 1.23 | 1,000 | 2 |"  # best first
-    assert rows[1] == "| contextual_gate | 0.590 | 0.500 to 0.700 | - | - | - | 2 |"
-    assert "Not run yet: agent_2." in lines
+    rows = [line for line in lines if line.startswith(("| [", "| contextual"))]
+    assert rows[0] == (  # best first
+        "| [agent](#attention-agent) in place of the gate's softmax | 0.61 (0.60 to 0.62) | 0.50 to 0.70 (2) "
+        "| 0.40 (0.39 to 0.41) | +0.02 (+0.01 to +0.03) | -0.10 (-0.11 to -0.09) | 0.80 (0.70 to 0.90) "
+        "| 0.80 (0.70 to 0.90) | 1,000 |"
+    )
+    assert rows[1].startswith("| contextual_gate | 0.59 (0.58 to 0.60)")
+    assert rows[2].endswith("| +0.00 (-0.01 to +0.01) | 0.80 (0.70 to 0.90) | 0.80 (0.70 to 0.90) "
+                            "| yes: quicker at equal Dice |")  # fmt: skip
+    assert "Not run yet: attention_2." in lines
+
+
+def test_a_reduction_pays_only_when_it_is_quicker_at_equal_dice(catalogue: ModuleType) -> None:
+    tables = importlib.import_module("block_tables")
+
+    def said(fastest: float, slowest: float, low: float, high: float, pairs: int = 5, dice: float = 0.4) -> str:
+        cost = {"step": {"ratio": 1.0, "range": [fastest, slowest], "pairs": pairs}}
+        less = {"value": 0.0, "low": low, "high": high}
+        word: str = tables.verdict({"cost": cost, "mean_dice": {"value": dice}, "mean_dice_against": less})
+        return word
+
+    assert said(0.7, 0.9, -0.01, 0.03) == "yes: quicker at equal Dice"
+    assert said(0.7, 0.9, -0.05, 0.03) == "quicker; whether Dice is equal is not told"
+    assert said(0.7, 0.9, -0.05, -0.03) == "quicker, at lower Dice"
+    assert said(0.7, 0.9, -0.01, 0.03, dice=0.01) == "quicker; too little was learnt to compare Dice"
+    assert said(0.9, 1.1, 0.01, 0.03) == "no: no time gained"
+    assert said(1.1, 1.3, 0.01, 0.03) == "no: slower"
+    assert said(0.7, 0.9, 0.01, 0.03, pairs=1) == "time not measured"

@@ -187,3 +187,154 @@ def test_every_part_of_the_cost_works_in_the_same_precision(bench: Any, monkeypa
     tokens, mask = torch.randn(1, 3, cost.TEXT), torch.ones(1, 3, dtype=torch.bool)
     cost._slide(plain, image[0].numpy(), tokens, mask)
     assert kinds == [torch.bfloat16] * 2
+
+
+def test_the_cheapest_blocks_that_can_stand_in_the_gates_place_are_trained(bench: Any) -> None:
+    trained = bench("blocks_trained")
+    blocks = [("attention", "agent", "cross", 3), ("attention", "hedgehog", "cross", 1), ("fusion", "v2v_t2v", "", 4),
+              ("attention", "pointer", "cross", 2), ("attention", "halo", "self", 0.1), ("fusion", "loopback", "", 2),
+              ("fusion", "contextual_gate", "", 0), ("fusion", "deepstack", "", 1), ("fusion", "lxmert_cross", "", 9),
+              ("fusion", "gone", "", 0.1)]  # fmt: skip
+    costs = {
+        "blocks": [{"slot": s, "key": k, "pattern": p, "sizes": {trained.SIZE: {"ratio": r}}} for s, k, p, r in blocks],
+        "whole": [
+            {"stage": stage, "key": key, "step": {"ratio": ratio}}
+            for stage, key, ratio in ((2, "flowcut", 0.9), (2, "cls_topk", 0.95), (1, "fopru", 0.1), (2, "lookup", 2.0))
+        ],
+    }
+    found = trained.chosen(costs)
+    assert found == {
+        "fusion": ["deepstack", "loopback", "v2v_t2v"], "inside": ["hedgehog", "pointer"],
+        "reductions": ["flowcut", "lookup"], "by": "costs",
+    }  # fmt: skip
+    own = trained.variants(found)
+    assert [v.kind for v in own.values()] == ["gate", *["fusion"] * 3, *["inside"] * 2, "attention", *["reduction"] * 2]
+    gate = trained.blocks_whole.DEMO["net"]["fusion"]
+    inside = trained.blocks_whole.config(own["gate_hedgehog"].net)
+    assert inside.fusion == {**gate, "attention": {"name": "hedgehog"}}
+    assert inside.attention is None, "beside the gate is not in its place"
+    assert own["attention_lookup"].against == "attention"
+    alone = trained.blocks_whole.config(own["attention"].net)
+    reduced = trained.blocks_whole.config(own["attention_lookup"].net)
+    assert replace(reduced, token_reduction=None) == alone
+    assert json.loads(trained.settings(own["attention"])[0].split("=", 1)[1]) == alone.attention
+    ours = trained.variants(trained.chosen(None))
+    assert len(ours) == 10
+    assert all(trained._stands(variant.net) for variant in ours.values())
+    everything = {key for keys in trained.FAMILIES.values() for key in keys}
+    assert all(trained._stands(trained._reduced(key)) for key in everything)
+
+
+def test_what_was_chosen_stays_until_costs_are_known_or_a_block_is_gone(bench: Any, tmp_path: Path) -> None:
+    trained = bench("blocks_trained")
+    path, results = tmp_path / "chosen.json", tmp_path / "blocks.json"
+    assert trained.kept_choice(path, results)["by"] == "list"
+    row = {"slot": "fusion", "key": "deepstack", "pattern": "", "sizes": {trained.SIZE: {"ratio": 2.0}}}
+    results.write_text(json.dumps({"figures": {"blocks": [row]}}))
+    first = trained.kept_choice(path, results)
+    assert (first["by"], first["fusion"]) == ("costs", ["deepstack"])
+    results.write_text(json.dumps({"figures": {"blocks": [{**row, "key": "loopback"}]}}))
+    assert trained.kept_choice(path, results) == first, "a timing that differs begins other trainings"
+    path.write_text(json.dumps({**first, "fusion": ["gone"]}))
+    assert trained.kept_choice(path, results)["fusion"] == ["loopback"]
+
+
+def test_figures_of_all_seeds_together_have_intervals_over_patients(bench: Any, tmp_path: Path) -> None:
+    trained = bench("blocks_trained")
+
+    def answers(name: str, dices: list[float]) -> Any:
+        lines = ["exam_id,key,patient_id,right_answered,right_dice,right_hit_paper"]
+        lines += [f"e{n},l,p{n},{dice > 0},{dice},{dice > 0.5}" for n, dice in enumerate(dices)]
+        path = tmp_path / name
+        path.write_text("\n".join(lines))
+        return trained.read_answers(path)
+
+    variant = trained.Variant("reduction", "lookup", {}, "attention")
+    mine = {"0": answers("a", [0.8, 0.0, 0.4, 0.9]), "1": answers("b", [0.8, 0.9, 0.4, 0.9])}
+    row = trained.row_of(variant, mine, {"1": answers("c", [0.7, 0.8, 0.3, 0.8])})
+    # seed 0: 2 hits, 1 wrong answer, 2 missed; seed 1: 3 hits, 1 wrong answer, 1 missed
+    assert row["f1"]["value"] == pytest.approx(2 * 5 / (2 * 5 + 2 + 3), abs=1e-3)
+    assert row["f1"]["low"] < row["f1"]["value"] < row["f1"]["high"]
+    assert row["f1_by_seed"] == {"0": pytest.approx(4 / 7, abs=1e-3), "1": 0.75}
+    assert row["mean_dice"]["value"] == pytest.approx(5.1 / 8, abs=1e-3)
+    assert row["mean_dice_against"] == {"value": 0.1, "low": 0.1, "high": 0.1, "n": 4}, "not paired at the same seed"
+    assert row["f1_against"]["value"] == 0.0
+    assert trained.row_of(variant, {}, mine) is None
+    assert trained.row_of(variant, mine, {})["f1_against"] is None
+
+
+def test_every_variant_is_trained_and_told_beside_what_it_changes(
+    bench: Any, small: _Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = bench("blocks_trained")
+    monkeypatch.setenv("PETGROUND_BENCH_FOLDER", str(tmp_path / "bench"))
+    monkeypatch.setattr(trained, "ROOT", tmp_path)  # where no costs are known
+    monkeypatch.setattr(trained, "SEEDS", (0, 1))
+    asked: list[Any] = []
+    monkeypatch.setattr(trained.blocks_whole, "kept", lambda folder, *nets, run: asked.append((*nets, run)) or {})
+    answers = "exam_id,key,patient_id,right_answered,right_dice,right_hit_paper\\ne0,l,p0,True,0.5,True\\n"
+    script = f"""
+import sys
+from pathlib import Path
+word = dict(one.split("=", 1) for one in sys.argv if one.startswith("--") and "=" in one)
+if sys.argv[1] == "evaluate":
+    assert word["--controls"] == "false"
+    Path(word["--out"]).mkdir(parents=True)
+    (Path(word["--out"]) / "predictions.csv").write_text("{answers}")
+"""
+    monkeypatch.setattr(small.module, "COMMAND", (sys.executable, "-c", script))
+    found = trained.measure()
+    assert found["not_run_yet"] == []
+    assert [row["kind"] for row in found["rows"].values()].count("reduction") == len(trained.FAMILIES)
+    assert found["rows"]["attention_lookup"]["against"] == "attention"
+    assert found["rows"]["attention_lookup"]["mean_dice_against"]["value"] == 0.0
+    assert all(row["f1"] == {"value": 1.0, "low": None, "high": None, "n": 2} for row in found["rows"].values())
+    alone = trained.blocks_whole.attention(trained.STAGE)
+    assert ({**alone, "token_reduction": {"name": "lookup"}}, alone, True) in asked
+    assert len(asked) == len(found["rows"]) - 1
+    told = {"command": "x", "machine": "m", "libraries": {"torch": "2"}, "figures": found}
+    (tmp_path / "blocks_trained.json").write_text(json.dumps(told))
+    lines = bench("block_tables").trained_table({}, tmp_path)
+    assert next(line for line in lines if line.startswith("| lookup |")).endswith("| time not measured |")
+    assert any(line.startswith("| agent in place of the gate's softmax |") for line in lines)
+    monkeypatch.setenv("PETGROUND_BENCH_MINUTES", "0")
+    asked.clear()
+    assert trained.measure()["rows"].keys() == found["rows"].keys()
+    assert not any(run for *_, run in asked), "it goes on after its time"
+
+
+def test_a_reduction_is_timed_with_the_whole_network_around_it(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bench("blocks_whole")
+    plain, reduced = whole.pair(2, {"name": "lookup"})
+    assert "shared_stages" not in plain
+    asks, with_it = whole.pair(2, {"name": "mue_exit"})
+    assert asks["shared_stages"] == with_it["shared_stages"] == 0, "the two differ in more than the reduction"
+    told = whole.compare(reduced, plain, (24, 8, 8), budget=0.0)
+    assert told["parameters"][0] > told["parameters"][1]
+    for part in ("step", "inference"):
+        assert told[part]["pairs"] == whole.LEAST
+        assert told[part]["seconds"] > 0 < told[part]["against_seconds"]
+    clock = iter([0.0, 9.0, 9.0, 10.0, *(t for n in range(3) for t in (20.0 * n, 20.0 * n + 3, 50, 52))])
+    monkeypatch.setattr(whole.time, "perf_counter", lambda: next(clock))
+    turns: list[str] = []
+    timed = whole._in_turn(lambda: turns.append("a"), lambda: turns.append("b"), budget=16.0)
+    assert turns == ["a", "b"] * 4, "not in turn, or the first call counts"
+    assert (timed["ratio"], timed["pairs"]) == (1.5, 3)
+
+
+def test_a_comparison_is_made_once_and_one_that_fails_is_told(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = bench("blocks_whole")
+    calls: list[Any] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        calls.append(json.loads(command[-1]))
+        return type("Told", (), {"returncode": len(calls) - 2, "stdout": json.dumps({"step": {}})})()
+
+    monkeypatch.setattr(whole.subprocess, "run", run)
+    plain, reduced = whole.pair(2, {"name": "lookup"})
+    assert "left_out" in whole.kept(tmp_path, reduced, plain)
+    assert whole.kept(tmp_path, reduced, plain) == {"step": {}}, "a failure is kept"
+    assert whole.kept(tmp_path, reduced, plain) == {"step": {}}
+    assert calls == [[reduced, plain]] * 2

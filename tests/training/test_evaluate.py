@@ -21,6 +21,7 @@ from petground.training.evaluate import evaluate
 from petground.training.grid import GridSpec, model_template
 from petground.training.inference import Prediction
 from petground.training.references import Reference, from_labels, from_truth, link_truth, places_here
+from petground.training.work import denied_sentences
 
 DRAW = command._draw
 SIDES = ("left", "right")
@@ -289,6 +290,49 @@ def test_the_other_side_is_asked_only_where_the_report_tells_of_nothing_there() 
     assert asked["swapped"][0].prompt == "An avid right axillary node."
     for told in (("axilla", "right"), ("axilla", "")):
         assert questions(references, {**here, "a": {references[0].place, told}}).nowhere["swapped"] == []
+
+
+def test_what_the_report_denies_is_asked_where_nothing_else_may_be(
+    work: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """The stand-in answers any sentence with the lesion on its side: each denied one asked is a false alarm."""
+    for name in ("labels", "findings"):
+        table = read_table(work / f"{name}.parquet", name)
+        write_table(work / f"{name}.parquet", name, [{**row, "site": "axilla"} for row in table])
+    rows = read_table(work / "findings.parquet", "findings")
+    here = {"exam0": {("axilla", "left"), ("axilla", "right")}, "exam1": {("node", "left")}}
+    said = [  # exam, side, site, sentence
+        ("exam0", "right", "liver", "no avid right liver lesion"),
+        ("exam0", None, None, "no avid lesion there"),  # of an unknown place: there may be one
+        ("exam0", "left", "axillary node", "a small left axillary node is not avid"),  # another lesion is there
+        ("exam1", "right", "rib", "the right rib is not avid"),
+        ("exam1", "left", "kidney", "no left kidney lesion"),  # there is a node somewhere on the left
+        ("exam1", "right", "kidney", "SUVmax 2.0"),  # no words
+        ("exam1", "right", "adrenal", "no right adrenal uptake"),
+        ("exam1", "right", "lung", "the right lung is not avid"),  # a third one in an exam of two references
+    ]
+    more = [
+        {**rows[0], "exam_id": exam, "laterality": side, "site": site, "prompt": sentence, "reason": "negated",
+         "stage": "extract", "finding_id": f"n{n}"}
+        for n, (exam, side, site, sentence) in enumerate(said)
+    ]  # fmt: skip
+    found = denied_sentences([*rows, *more], "words", here)
+    assert found == {
+        "exam0": ("no avid right liver lesion",),
+        "exam1": ("the right rib is not avid", "no right adrenal uptake", "the right lung is not avid"),
+    }
+    references = [reference("exam1", "node", "left"), reference("exam0", "node", "left"), reference("exam1", "x", None)]
+    asked, nowhere = questions(references, here, found)
+    assert [q and q.prompt for q in asked["denied"]] == [
+        "the right rib is not avid", "no avid right liver lesion", "no right adrenal uptake",
+    ]  # fmt: skip
+    assert nowhere["denied"] == [0, 1, 2]
+    write_table(work / "findings.parquet", "findings", [*rows, *more])
+    evaluate(work, checkpoint, tmp_path / "out", split="all")
+    told = figures(tmp_path / "out")
+    assert told["false_positives_per_denied_sentence"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 3}
+    assert "denied" not in told["runs"], "there is nothing to hit"
+    assert "what the report itself denies" in (tmp_path / "out" / "evaluation.html").read_text()
 
 
 def test_places_are_those_of_the_report_and_of_a_phantoms_untold_lesions(work: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from petground.kernels.split_attention import prefix_attention
 from petground.kernels.text_to_voxel import text_to_voxel
 from petground.models.blocks.attention.head_gates import check_heads
+from petground.models.blocks.backend import tells_backend
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["Aaren"]
@@ -38,6 +39,7 @@ class Aaren(nn.Module):
         self.backend = backend
         self.query = nn.Parameter(torch.randn(num_heads, channels // num_heads))
 
+    @tells_backend("aaren")
     def forward(
         self,
         q: Tensor,

@@ -13,6 +13,7 @@ from petground.kernels.agent_attention import agent_attention, agent_maps
 from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.pooling import bin_shares, grid_sum, linear_resize
 from petground.models.blocks.attention.windows import triple
+from petground.models.blocks.backend import tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, check_attention
 
 __all__ = ["AgentAttention"]
@@ -58,6 +59,7 @@ class AgentAttention(nn.Module):
             for _ in range(2)
         )
 
+    @tells_backend("agent")
     def forward(
         self,
         q: Tensor,

@@ -12,6 +12,7 @@ from petground.kernels.routed_attention import routed_attention
 from petground.models.blocks.attention.window_attention import window_mask
 from petground.models.blocks.attention.windows import Cut, cut, join, split, triple
 from petground.models.blocks.attention.within import BUDGET, attend
+from petground.models.blocks.backend import tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, check_attention
 
 __all__ = ["BilevelRouting"]
@@ -82,6 +83,7 @@ class BilevelRouting(nn.Module):
             alike = alike.masked_fill(empty[:, None, :], float("-inf"))
             return torch.topk(alike, min(self.topk, regions.count), dim=-1)[1]
 
+    @tells_backend("bilevel_routing")
     def forward(
         self,
         q: Tensor,

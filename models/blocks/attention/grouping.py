@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,11 +16,22 @@ from torch.utils.checkpoint import checkpoint
 
 from petground.kernels.sdpa import masked_sdpa
 from petground.kernels.window_attention import neighbourhood_attention
-from petground.models.blocks.contract import Grid
+from petground.models.blocks.contract import BlockInputError, Grid
 
-__all__ = ["Lattice", "Tiles", "box_attention", "box_by_kernel", "in_chunks", "lattice", "near_places", "tile"]
+__all__ = [
+    "BoxBackend",
+    "Lattice",
+    "Tiles",
+    "box_attention",
+    "box_by_kernel",
+    "in_chunks",
+    "lattice",
+    "near_places",
+    "tile",
+]
 
 Lattice = tuple[int, int, int]
+BoxBackend = Literal["auto", "chunked", "reference", "triton"]
 
 AT_ONCE = 1 << 25  # numbers: 128 MiB in single precision
 LINE_TILE, VOLUME_TILE = 256, 8  # tokens a side: bounds the table of who is near whom inside a tile
@@ -131,21 +143,27 @@ def box_attention(
     mask: Tensor | None = None,
     sinks: int = 0,
     causal: bool = False,
+    block: str = "box",
+    backend: BoxBackend = "auto",
 ) -> Tensor:
     """Softmax attention of each token to the tokens of the box around it, and to the first `sinks` tokens.
 
     The box reaches `radius` tokens to either side along each axis, cut at the lattice's ends; causal (a line only): to
     the token itself and `radius` tokens before it, and to the sinks before it. Q, k [B, H, N, D], v [B, H, N, E],
     mask [B, N] bool -> [B, H, N, E]. Looks at N (tile + 2 radius)^3 pairs, tiles about as long as the radius: not at
-    N x N unless the boxes cover the lattice; and holds some tiles at a time.
+    N x N unless the boxes cover the lattice; and holds some tiles at a time. backend: of `box_by_kernel`, which knows
+    no sinks and no order: with those one by name is refused, and `block` is who asked. "auto" takes tiles on the CPU.
     """
     count = q.shape[2]
     sinks = min(sinks, count)
     reach = tuple(min(r, n - 1) for r, n in zip(radius, shape, strict=True))
-    if all(r == n - 1 for r, n in zip(reach, shape, strict=True)):
+    if backend != "auto" and (sinks or causal):
+        what = f"is {backend}, but the kernels have no sinks and no order"
+        raise BlockInputError(block, "backend", what, "leave it at auto, or give sinks: 0 and no causal pattern")
+    if backend == "auto" and all(r == n - 1 for r, n in zip(reach, shape, strict=True)):
         return masked_sdpa(q, k, v, None if mask is None else mask[:, None, None, :], causal=causal)
-    if q.device.type != "cpu" and not sinks and not causal:
-        return box_by_kernel(q, k, v, shape, (reach[0], reach[1], reach[2]), mask)
+    if backend != "auto" or (q.device.type != "cpu" and not sinks and not causal):
+        return box_by_kernel(q, k, v, shape, (reach[0], reach[1], reach[2]), mask, backend)
     longest = LINE_TILE if shape[0] == shape[1] == 1 else VOLUME_TILE
     z, y, x = (min(max(r, 1), longest) for r in reach)
     size, low = (z, y, x), (reach[0], reach[1], reach[2])
@@ -170,9 +188,13 @@ def box_attention(
     return queries.join(in_chunks(some, count, each))
 
 
-def box_by_kernel(q: Tensor, k: Tensor, v: Tensor, shape: Lattice, reach: Lattice, mask: Tensor | None) -> Tensor:
+def box_by_kernel(
+    q: Tensor, k: Tensor, v: Tensor, shape: Lattice, reach: Lattice, mask: Tensor | None, backend: BoxBackend = "auto"
+) -> Tensor:
     """`box_attention` without sinks and order by the kernels, which copy nothing into tiles."""
-    return neighbourhood_attention(q, k, v, grid=shape, size=[2 * r + 1 for r in reach], edges="cut", mask=mask)
+    return neighbourhood_attention(
+        q, k, v, grid=shape, size=[2 * r + 1 for r in reach], edges="cut", mask=mask, backend=backend
+    )
 
 
 def _as_batch(x: Tensor) -> Tensor:

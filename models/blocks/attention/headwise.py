@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from petground.kernels.sdpa import masked_sdpa
-from petground.models.blocks.attention.grouping import Lattice, box_attention, lattice
+from petground.models.blocks.attention.grouping import BoxBackend, Lattice, box_attention, lattice
 from petground.models.blocks.attention.head_gates import HeadGates, check_heads, per_head
+from petground.models.blocks.backend import tells_backend
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["HeadwiseAttention", "radii"]
@@ -45,6 +46,7 @@ class HeadwiseAttention(nn.Module):
         shared_heads: "gated" only: heads that every token uses; a quarter by default.
         active_heads: "gated" only: heads in use of a token, shared ones included; three quarters by default.
         rescale: "gated" only: gates of about one, see `HeadGates`.
+        backend: of the spans' kernel, which has no sinks and no order: needs `sinks: 0`; "auto" takes what serves.
     """
 
     def __init__(
@@ -64,14 +66,15 @@ class HeadwiseAttention(nn.Module):
         shared_heads: int | None = None,
         active_heads: int | None = None,
         rescale: bool = False,
+        backend: BoxBackend = "auto",
     ):
         super().__init__()
         if sinks < 0:
             raise ValueError(f"sinks={sinks} is negative")
         if full_heads is not None and any(head not in range(num_heads) for head in full_heads):
             raise ValueError(f"full_heads={full_heads} not all in 0..{num_heads - 1}")
-        self.name, self.reach, self.num_heads, self.head_channels = name, reach, num_heads, channels // num_heads
-        self.sinks, self.unit = sinks, unit
+        self.key, self.reach, self.num_heads, self.head_channels = name, reach, num_heads, channels // num_heads
+        self.sinks, self.unit, self.backend = sinks, unit, backend
         self.span, self.radius, self.growth = (
             per_head(value, num_heads, word) for value, word in ((span, "span"), (radius, "radius"), (growth, "growth"))
         )
@@ -83,6 +86,7 @@ class HeadwiseAttention(nn.Module):
             active = max(-(-3 * num_heads // 4), shared) if active_heads is None else active_heads
             self.gates = HeadGates(channels, num_heads, shared, active - shared, rescale=rescale)
 
+    @tells_backend()
     def forward(
         self,
         q: Tensor,
@@ -102,7 +106,7 @@ class HeadwiseAttention(nn.Module):
         """
         dense = self.reach == "full"
         check_attention(
-            self.name,
+            self.key,
             q,
             k,
             v,
@@ -114,7 +118,7 @@ class HeadwiseAttention(nn.Module):
             patterns=("self", "cross", "causal") if dense else ("self", "causal"),
             takes_bias=dense,
         )
-        check_heads(self.name, q, self.num_heads, None if self.gates is None else self.head_channels)
+        check_heads(self.key, q, self.num_heads, None if self.gates is None else self.head_channels)
         out = self._out(q, k, v, mask, bias, grid, causal)
         if not need_weights:
             return out, None
@@ -180,7 +184,10 @@ class HeadwiseAttention(nn.Module):
         parts, order = [], []
         for reach, group in alike.items():
             some = _of(q, group), _of(k, group), _of(v, group)
-            parts.append(box_attention(*some, shape, reach, mask=mask, sinks=self.sinks, causal=causal))
+            near = box_attention(
+                *some, shape, reach, mask=mask, sinks=self.sinks, causal=causal, block=self.key, backend=self.backend
+            )
+            parts.append(near)
             order += group
         return _of(torch.cat(parts, dim=1), [order.index(head) for head in heads])
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from petground.kernels.linear_attention import linear_attention
 from petground.models.blocks.attention.feature_maps import NON_NEGATIVE, FeatureMap, make_features
 from petground.models.blocks.attention.head_gates import check_heads
+from petground.models.blocks.backend import tells_backend
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["LinearAttention", "attention_distillation", "log_decays", "rms_norm"]
@@ -69,6 +70,7 @@ class LinearAttention(nn.Module):
         rates = None if decay == "none" else log_decays(num_heads, decay) * decay_scale
         self.register_buffer("log_decay", rates, persistent=False)
 
+    @tells_backend()
     def forward(
         self,
         q: Tensor,

@@ -41,7 +41,7 @@ LINEAR_FAMILY = (
         patterns=_BOTH,
         cost="(N + M) n d, n agents",
         serves=frozenset({"weights"}),
-        idle="Biases and convolution, behind a token_reduction: they need the grid.",
+        idle="Biases and convolution, in a gate and behind a token_reduction: they need the keys' grid.",
         form="The released code's, in 3D: biases on a coarse grid, interpolated, without the row and column biases "
         "of a fixed size; 4 x 4 x 4 agents for 7 x 7.",
         property="The map through n agents is not negative, its rows sum to one and its rank is at most n; one "
@@ -58,6 +58,7 @@ LINEAR_FAMILY = (
         serves=frozenset({"bias", "weights"}),
         form="The k-means update without the residual, which the caller adds, on each head; q and k get their "
         "gradient from `scores`, supervised as masks.",
+        idle="What makes q and k, where they share no layer with v (a gate's): the assignment has no gradient.",
         property="Each key's value goes whole to one query, so that the outputs sum to the sum of all values; "
         "only the order of a key's scores matters, and queries taken out receive nothing.",
     ),

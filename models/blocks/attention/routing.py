@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, normalize
 
-from petground.models.blocks.attention.grouping import box_attention, lattice
+from petground.models.blocks.attention.grouping import BoxBackend, box_attention, lattice
 from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.softmax import masked_softmax
 from petground.models.blocks.attention.windows import triple
+from petground.models.blocks.backend import tells_backend
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["RoutingAttention"]
@@ -41,6 +42,7 @@ class RoutingAttention(nn.Module):
         local_heads: heads that are local; half of them by default.
         radius: of the local heads' box, voxels along z, y, x.
         span: of the local heads in an order without a grid.
+        backend: of the local heads' kernel; "auto" takes PyTorch's attention on copied tiles on the CPU.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class RoutingAttention(nn.Module):
         local_heads: int | None = None,
         radius: Sequence[int] = (4, 4, 4),
         span: int = 128,
+        backend: BoxBackend = "auto",
     ):
         super().__init__()
         local = num_heads // 2 if local_heads is None else local_heads
@@ -64,8 +67,10 @@ class RoutingAttention(nn.Module):
         means = torch.randn(num_heads - local, clusters, channels // num_heads)
         self.register_buffer("centroids", normalize(means, dim=-1))
         self.aim: Tensor | None = None
+        self.backend = backend
         self.free = False
 
+    @tells_backend("routing")
     def forward(
         self,
         q: Tensor,
@@ -114,7 +119,9 @@ class RoutingAttention(nn.Module):
         if self.local:
             shape, radius = lattice(q.shape[2], grid), (0, 0, self.span) if grid is None else self.radius
             near = slice(self.local)
-            parts.append(box_attention(q[:, near], k[:, near], v[:, near], shape, radius, mask=mask))
+            local = q[:, near], k[:, near], v[:, near]
+            out = box_attention(*local, shape, radius, mask=mask, block="routing", backend=self.backend)
+            parts.append(out)
         if self.local < self.num_heads:
             q, k = _plain_norm(q[:, self.local :]), _plain_norm(k[:, self.local :])
             parts.append(self._routed(q, k, v[:, self.local :], mask))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from petground.kernels.linear_attention import linear_attention
 from petground.models.blocks.attention.softmax import SoftmaxAttention, masked_softmax
+from petground.models.blocks.backend import tells_backend
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["SizeSwitchedAttention"]
@@ -41,6 +42,7 @@ class SizeSwitchedAttention(nn.Module):
         self.width, self.backend = width or channels, backend
         self.exact = SoftmaxAttention(channels, num_heads)
 
+    @tells_backend("size_switched")
     def forward(
         self,
         q: Tensor,

@@ -14,7 +14,7 @@ __all__ = ["SPARSE"]
 SELF, WEIGHTS = frozenset({"self"}), frozenset({"weights"})
 SELF_CAUSAL = frozenset({"self", "causal"})
 NO_GATES = {"gated": False, "shared_heads": None, "active_heads": None, "rescale": False}
-NO_SPANS = {"sinks": 0, "span": 0, "radius": 0, "growth": 0.0, "unit": "voxel", "full_heads": None}
+NO_SPANS = {"sinks": 0, "span": 0, "radius": 0, "growth": 0.0, "unit": "voxel", "full_heads": None, "backend": "auto"}
 
 SPARSE = (
     Block(

@@ -24,6 +24,7 @@ from petground.models.blocks.attention.windows import (
     triple,
 )
 from petground.models.blocks.attention.within import attend
+from petground.models.blocks.backend import tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, check_attention
 
 __all__ = ["WindowAttention", "fused", "unit", "window_mask"]
@@ -123,6 +124,7 @@ class WindowAttention(nn.Module):
             for shifted, far in self.passes
         ]
 
+    @tells_backend()
     def forward(
         self,
         q: Tensor,

@@ -26,6 +26,7 @@ BLOCKS = (
         "Voxels query the sentence's tokens; tanh of the answer gates the features.",
         cost="N P d",
         serves=frozenset({"box"}),
+        holds={"attention": "cross"},
         property="The gate never makes a feature larger; a zero output projection gives zero, or the identity in "
         "the residual form; order and padding of the words change nothing.",
     ),

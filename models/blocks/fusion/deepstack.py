@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import check_fusion
 from petground.models.blocks.fusion.cells import cell_grid, stacked, unstacked
 from petground.models.blocks.fusion.parts import Coordinates, Places, TransformerLayer, updated, zeroed
@@ -31,6 +32,7 @@ class DeepStack(nn.Module):
         interval: layers from one group to the next.
         ratio: width of the layers' feed-forward over the channels.
         coordinates: places added to the coarse tokens.
+        backend: of the attention's kernels.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class DeepStack(nn.Module):
         interval: int = 1,
         ratio: int = 2,
         coordinates: Coordinates = "none",
+        backend: Backend = "auto",
     ):
         super().__init__()
         if stride < 1 or start < 0 or interval < 1 or ratio < 1:
@@ -60,7 +63,9 @@ class DeepStack(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(channels, num_heads, ratio) for _ in range(count))
         self.norm = nn.LayerNorm(channels)
         self.out = zeroed(nn.Linear(channels, self.groups * channels))
+        served_by(backend, self)
 
+    @tells_backend("deepstack")
     def forward(
         self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None, *, skip: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from petground.kernels.cross_attention import cross_attention
 from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import check_fusion
 from petground.models.blocks.fusion.cells import coarser, pooled, spread
 from petground.models.blocks.fusion.parts import Attend, Coordinates, FeedForward, Places, dense, flat, updated, zeroed
@@ -29,7 +30,7 @@ def rollout(weights: list[Tensor], start: Tensor) -> Tensor:
 
 
 def glca(
-    q: Tensor, k: Tensor, v: Tensor, scores: Tensor, share: float, mask: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, scores: Tensor, share: float, mask: Tensor | None = None, backend: Backend = "auto"
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention of the queries with the highest scores alone: softmax(q_top k^T / sqrt(d)) v.
 
@@ -39,7 +40,7 @@ def glca(
     keep = min(scores.shape[1], max(1, math.ceil(share * scores.shape[1])))
     top = scores.topk(keep, dim=1).indices
     chosen = q.gather(2, top[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3]))
-    return cross_attention(chosen, k, v, mask=mask), top
+    return cross_attention(chosen, k, v, mask=mask, backend=backend), top
 
 
 class GlcaPwca(nn.Module):
@@ -65,6 +66,7 @@ class GlcaPwca(nn.Module):
         share: R, 0.1 for fine-grained recognition and 0.3 for re-identification in the paper.
         pair: how often a sentence is distracted in training.
         coordinates: places added to the cells.
+        backend: of the kernel by which the chosen cells look once more; the layers before hold their maps.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class GlcaPwca(nn.Module):
         share: float = 0.3,
         pair: float = 0.5,
         coordinates: Coordinates = "none",
+        backend: Backend = "auto",
     ):
         super().__init__()
         if cells < 1 or layers < 1 or not 0 < share <= 1 or not 0 <= pair <= 1:
@@ -91,7 +94,9 @@ class GlcaPwca(nn.Module):
         self.local = Attend(channels, num_heads)
         self.think = FeedForward(channels)
         self.out = zeroed(nn.Linear(channels, channels))
+        served_by(backend, self)
 
+    @tells_backend("glca_pwca")
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool, box [E, 2, 3] -> both streams, of the same shapes."""
         check_fusion("glca_pwca", x, tokens, mask, box, channels=self.channels, text_channels=self.text_channels)
@@ -123,7 +128,7 @@ class GlcaPwca(nn.Module):
         cells = states[:, -scores.shape[1] :]
         q = self.local.heads(self.local.query(normed[:, -scores.shape[1] :]))
         k, v = self.local.keys(normed, normed)
-        answer, top = glca(q, k, v, scores, self.share, real)
+        answer, top = glca(q, k, v, scores, self.share, real, self.local.backend)
         places = top[..., None].expand(-1, -1, cells.shape[2])
         chosen = cells.gather(1, places)
         chosen = chosen + self.local.out(answer.transpose(1, 2).flatten(2)).to(chosen.dtype)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from petground.kernels.sdpa import masked_sdpa
+from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import check_fusion
 from petground.models.blocks.fusion.parts import (
     Attend,
@@ -65,6 +66,7 @@ class Loopback(nn.Module):
         rounds: K.
         threshold: of the existence's probability, in evaluation.
         coordinates: places added to the voxels' keys.
+        backend: of the attention's kernels; attention within masks is PyTorch's own.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Loopback(nn.Module):
         rounds: int = 3,
         threshold: float = 0.5,
         coordinates: Coordinates = "none",
+        backend: Backend = "auto",
     ):
         super().__init__()
         if queries < 1 or rounds < 1 or not 0 <= threshold <= 1:
@@ -92,7 +95,9 @@ class Loopback(nn.Module):
         self.refer = nn.Linear(channels, 1)
         self.exists = nn.Linear(2 * channels, 1)
         self.out = zeroed(nn.Linear(channels, channels, bias=False))
+        served_by(backend, self)
 
+    @tells_backend("loopback")
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool, box [E, 2, 3] -> both streams, of the same shapes."""
         check_fusion("loopback", x, tokens, mask, box, channels=self.channels, text_channels=self.text_channels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import check_fusion
 from petground.models.blocks.fusion.cells import cell_grid, pooled, spread
 from petground.models.blocks.fusion.parts import Attend, Coordinates, FeedForward, Places, dense, flat, updated
@@ -31,6 +32,7 @@ class LxmertCross(nn.Module):
         pool: voxel tokens are means over cells of pool^3 voxels, and what is added is spread back; the self-attention
             among N voxel tokens costs N^2, so fine stages want more than 1.
         coordinates: places added to the voxel tokens where they are looked at; the paper adds the boxes of objects.
+        backend: of the attention's kernels.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class LxmertCross(nn.Module):
         shared_cross: bool = True,
         pool: int = 1,
         coordinates: Coordinates = "none",
+        backend: Backend = "auto",
     ):
         super().__init__()
         if layers < 1 or pool < 1:
@@ -51,7 +54,9 @@ class LxmertCross(nn.Module):
         self.back = nn.Linear(channels, text_channels, bias=False)
         self.places = Places(channels, coordinates)
         self.layers = nn.ModuleList(CrossModalityLayer(channels, num_heads, shared_cross) for _ in range(layers))
+        served_by(backend, self)
 
+    @tells_backend("lxmert_cross")
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool, box [E, 2, 3] -> both streams, of the same shapes."""
         check_fusion("lxmert_cross", x, tokens, mask, box, channels=self.channels, text_channels=self.text_channels)

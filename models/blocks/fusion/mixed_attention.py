@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import BlockInputError, check_fusion
 from petground.models.blocks.fusion.parts import Attend, Coordinates, FeedForward, Places, dense, flat, updated
 from petground.models.blocks.fusion.score_prediction import ScorePrediction
@@ -35,6 +36,7 @@ class MixedAttention(nn.Module):
         full_width: see above.
         score_prediction: a head that says how far a region can be relied on, see `score`; trained on its own.
         coordinates: places added to the voxels before the convolutions.
+        backend: of the attention's kernels.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class MixedAttention(nn.Module):
         full_width: bool = True,
         score_prediction: bool = False,
         coordinates: Coordinates = "none",
+        backend: Backend = "auto",
     ):
         super().__init__()
         if kv_stride < 1:
@@ -65,7 +68,9 @@ class MixedAttention(nn.Module):
         self.attend = Attend(channels, num_heads, zero=True, full_width=full_width)
         self.think = FeedForward(channels, zero=True)
         self.judge = ScorePrediction(channels, num_heads) if score_prediction else None
+        served_by(backend, self)
 
+    @tells_backend("mixed_attention")
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool, box [E, 2, 3] -> both streams, of the same shapes."""
         check_fusion("mixed_attention", x, tokens, mask, box, channels=self.channels, text_channels=self.text_channels)
@@ -86,11 +91,13 @@ class MixedAttention(nn.Module):
         states = self.norm(self.text(tokens))
         return self.attend.keys(states, states)
 
+    @tells_backend("mixed_attention")
     def search(self, x: Tensor, k_t: Tensor, v_t: Tensor, mask: Tensor, box: Tensor | None = None) -> Tensor:
         """X [B, C, Z, Y, X] with keys and values that `templates` gave before, mask [B, P] bool -> x, changed."""
         q_s, k_s, v_s = self._search(x, box)
         return self._answer(x, self._mixed(q_s, (k_t, v_t), (k_s, v_s), mask))
 
+    @tells_backend("mixed_attention")
     def score(self, x: Tensor, tokens: Tensor, mask: Tensor, region: Tensor) -> Tensor:
         """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P], region [B, 2, 3] in -1..1 of x's grid -> [B] in (0, 1).
 

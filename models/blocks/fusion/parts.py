@@ -7,11 +7,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import Backend
 from petground.models.blocks.between import attend_between
 from petground.models.blocks.contextual_gate import voxel_places
 from petground.models.blocks.fusion.cells import pooled
 
-__all__ = ["Attend", "Coordinates", "FeedForward", "Places", "TransformerLayer", "dense", "flat", "updated", "zeroed"]
+__all__ = [
+    "Attend",
+    "Coordinates",
+    "FeedForward",
+    "Places",
+    "TransformerLayer",
+    "dense",
+    "flat",
+    "updated",
+    "zeroed",
+]
 
 Coordinates = Literal["none", "linear", "fourier"]
 
@@ -47,7 +58,11 @@ class Attend(nn.Module):
         num_heads: must divide channels.
         zero: the output projection starts at zero.
         full_width: divides by sqrt(channels) in place of sqrt(d).
+
+    `backend` of its kernels is "auto"; `served_by` sets that of all in a block.
     """
+
+    backend: Backend = "auto"
 
     def __init__(self, channels: int, num_heads: int, *, zero: bool = False, full_width: bool = False):
         super().__init__()
@@ -76,7 +91,7 @@ class Attend(nn.Module):
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Q [B, H, N, C/H], k and v [B, H, M, C/H], mask [B, M] bool -> [B, N, C]."""
-        out: Tensor = self.out(attend_between(q * self.shrink, k, v, mask).transpose(1, 2).flatten(2))
+        out: Tensor = self.out(attend_between(q * self.shrink, k, v, mask, self.backend).transpose(1, 2).flatten(2))
         return out
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contextual_gate import voxel_places
 from petground.models.blocks.contract import check_fusion
 from petground.models.blocks.fusion.cells import cell_grid, pooled
@@ -100,6 +101,7 @@ class SimilarityAsPoints(nn.Module):
         positive: threshold from which a point is positive.
         negative: threshold up to which a point is negative.
         smooth: points are chosen on a grid so many times coarser.
+        backend: of the attention's kernels.
     """
 
     frequencies: Tensor
@@ -113,6 +115,7 @@ class SimilarityAsPoints(nn.Module):
         positive: float = 0.8,
         negative: float = 0.2,
         smooth: int = 2,
+        backend: Backend = "auto",
     ):
         super().__init__()
         if points < 1 or smooth < 1 or not 0 <= negative < positive <= 1:
@@ -129,7 +132,9 @@ class SimilarityAsPoints(nn.Module):
         self.place = nn.Linear(32, channels)
         self.label = nn.Embedding(3, channels)
         self.attend = Attend(channels, num_heads, zero=True)
+        served_by(backend, self)
 
+    @tells_backend("similarity_as_points")
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool, box [E, 2, 3] -> x, gated, and the tokens."""
         check_fusion(

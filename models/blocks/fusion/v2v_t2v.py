@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import check_fusion
 from petground.models.blocks.fusion.cells import coarser, pooled, spread
 from petground.models.blocks.fusion.parts import Attend, Coordinates, Places, dense, flat, updated, zeroed
@@ -32,6 +33,7 @@ class V2VT2V(nn.Module):
         cells: pooled tokens per axis at the most: the cost of the self-attention does not grow with the grid.
         layers: such layers, each reading the same V_o.
         coordinates: places added to V and V_o where they are looked at.
+        backend: of the attention's kernels.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class V2VT2V(nn.Module):
         cells: int = 6,
         layers: int = 1,
         coordinates: Coordinates = "none",
+        backend: Backend = "auto",
     ):
         super().__init__()
         if layers < 1 or cells < 1:
@@ -53,7 +56,9 @@ class V2VT2V(nn.Module):
         self.places = Places(channels, coordinates)
         self.layers = nn.ModuleList(DualCrossLayer(channels, num_heads) for _ in range(layers))
         self.out = zeroed(nn.Linear(channels, channels))
+        served_by(backend, self)
 
+    @tells_backend("v2v_t2v")
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool, box [E, 2, 3] -> both streams, of the same shapes."""
         check_fusion("v2v_t2v", x, tokens, mask, box, channels=self.channels, text_channels=self.text_channels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import check_fusion
 from petground.models.blocks.fusion.cells import cell_grid, stacked, unstacked
 from petground.models.blocks.fusion.parts import Attend, Coordinates, Places, zeroed
@@ -30,6 +31,7 @@ class VisionRemember(nn.Module):
         num_heads: must divide channels.
         stride: r, edge of a cell in voxels; 1 makes the second line a pointwise projection.
         coordinates: places added to the coarse tokens where they ask the text.
+        backend: of the attention's kernels.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class VisionRemember(nn.Module):
         num_heads: int = 1,
         stride: int = 2,
         coordinates: Coordinates = "none",
+        backend: Backend = "auto",
     ):
         super().__init__()
         if stride < 1:
@@ -54,7 +57,9 @@ class VisionRemember(nn.Module):
         self.keys = nn.ModuleDict({level: nn.Linear(channels, channels) for level in ("x", "skip")})
         self.values = nn.ModuleDict({level: nn.Linear(channels, channels) for level in ("x", "skip")})
         self.out = zeroed(nn.Linear(channels, channels))
+        served_by(backend, self)
 
+    @tells_backend("vision_remember")
     def forward(
         self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None, *, skip: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from petground.kernels.token_merge import gather_tokens, merge_tokens, unmerge_tokens
 from petground.kernels.topk import topk_mask
+from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.bipartite import grid_targets, match, page_rank, places_of, softmax_rows
 from petground.models.blocks.token_reduction.choose import real_voxels
@@ -53,6 +54,7 @@ class MergePrune(nn.Module):
         slope: what the retain rate loses per layer.
         temperature, iterations: of the graph.
         heads: of the graph; must divide channels.
+        backend: of the kernels that choose and gather tokens.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class MergePrune(nn.Module):
         temperature: float = 0.1,
         iterations: int = 5,
         heads: int = 1,
+        backend: TokenBackend = "auto",
     ):
         super().__init__()
         split_heads(KEY, channels, heads)
@@ -88,7 +91,9 @@ class MergePrune(nn.Module):
         self.temperature = temperature
         self.iterations = iterations
         self.heads = heads
+        self.backend = backend
 
+    @tells_backend(KEY)
     def forward(
         self,
         tokens: Tensor,
@@ -105,23 +110,26 @@ class MergePrune(nn.Module):
             raise BlockInputError(KEY, "grid", "is missing", "give it, or use split: parity")
         words = sentence(KEY, tokens, text, text_mask)
         real = real_voxels(tokens, mask)
-        own = places_of(real, tokens.shape[1] if mask is None else None)
+        own = places_of(real, tokens.shape[1] if mask is None else None, self.backend)
         assignment = (real.cumsum(1) - 1).masked_fill(~real, -1)
-        sizes, short = (own >= 0).to(tokens.dtype), gather_tokens(tokens, own)
+        sizes, short = (own >= 0).to(tokens.dtype), gather_tokens(tokens, own, backend=self.backend)
         for step in range(self.merges):
             there, count = sizes > 0, sizes.shape[1]
             most = ((count + 1) // 2, max(1, count // 2)) if self.stride_zyx is None else None
-            place = match(short, there, self._targets(step, own, there, grid), self._leaving(there), most)
-            short, sizes = merge_tokens(short, place, sizes if self.sizes else None, self._length(place))
+            targets = self._targets(step, own, there, grid)
+            place = match(short, there, targets, self._leaving(there), most, self.backend)
+            weights = sizes if self.sizes else None
+            short, sizes = merge_tokens(short, place, weights, self._length(place), backend=self.backend)
             assignment = _follow(assignment, place)
         kept = _single(assignment, sizes.shape[1], tokens.shape[1])
         stay = self._prune(short, sizes > 0, words)
-        places = places_of(stay, max(1, math.floor(self.retain * stay.shape[1] + 1e-6)))
+        places = places_of(stay, max(1, math.floor(self.retain * stay.shape[1] + 1e-6)), self.backend)
         slot = (stay.cumsum(1) - 1).masked_fill(~stay, -1)
         back = _follow(assignment, slot)
         here = places >= 0
         voxel = kept.gather(1, places.clamp(min=0)).masked_fill(~here, -1)
-        return Reduced(gather_tokens(short, places), here, voxel, lambda values: unmerge_tokens(values, back))
+        short = gather_tokens(short, places, backend=self.backend)
+        return Reduced(short, here, voxel, lambda values: unmerge_tokens(values, back, backend=self.backend))
 
     def _leaving(self, real: Tensor) -> Tensor:
         there = real.sum(1)
@@ -152,7 +160,7 @@ class MergePrune(nn.Module):
         rows = softmax_rows(every, there, self.heads, self.temperature)
         rank = page_rank(rows, there, self.heads, self.iterations)[:, : real.shape[1]]
         count = (self.retain * real.sum(1).double() + 1e-6).floor().long()
-        return topk_mask(rank, count, real)
+        return topk_mask(rank, count, real, backend=self.backend)
 
 
 def _follow(assignment: Tensor, place: Tensor) -> Tensor:

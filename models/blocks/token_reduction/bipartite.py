@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from petground.kernels.token_merge import gather_tokens
 from petground.kernels.topk import topk_indices, topk_mask
+from petground.models.blocks.backend import TokenBackend
 from petground.models.blocks.contract import Grid
 from petground.models.blocks.token_reduction.rest import width_of
 
@@ -19,12 +20,12 @@ CHUNK = 1024  # rows of similarities at a time
 WHOLE = 2**24  # numbers of a graph that is held as a whole; a larger one is worked out again in each iteration
 
 
-def places_of(mask: Tensor, size: int | None = None) -> Tensor:
+def places_of(mask: Tensor, size: int | None = None, backend: TokenBackend = "auto") -> Tensor:
     """Where a mask [B, N] is True, ascending: [B, size], -1 at the end. size: at least the most of any row, which is
     looked up where it is not known beforehand."""
     size = width_of(mask) if size is None else size
     flat = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
-    return topk_indices(flat, size, mask, size=size)
+    return topk_indices(flat, size, mask, size=size, backend=backend)
 
 
 def grid_targets(grid: Grid, stride_zyx: Sequence[int], device: torch.device) -> Tensor:
@@ -52,7 +53,14 @@ def best_partner(sources: Tensor, targets: Tensor, target_mask: Tensor) -> tuple
 
 
 @torch.no_grad()
-def match(metric: Tensor, real: Tensor, target: Tensor, count: Tensor, most: tuple[int, int] | None = None) -> Tensor:
+def match(
+    metric: Tensor,
+    real: Tensor,
+    target: Tensor,
+    count: Tensor,
+    most: tuple[int, int] | None = None,
+    backend: TokenBackend = "auto",
+) -> Tensor:
     """One step of bipartite soft matching (ToMe, arXiv 2210.09461, section 3.2).
 
     The `count` sources (real, not target) that are most like some target join it; the others stay. Equal similarity:
@@ -64,15 +72,17 @@ def match(metric: Tensor, real: Tensor, target: Tensor, count: Tensor, most: tup
         target: [B, K] bool, which tokens may be joined.
         count: [B], how many sources leave; at most all of them.
         most: sources and targets that a row can have, where that is known beforehand.
+        backend: of the kernels.
 
     Returns the new place of each token in the shorter list, which keeps the old order: [B, K] long, -1 for padding.
     """
     unit = normalize(metric, dim=-1)
     sizes = most or (None, None)
-    sources, targets = places_of(real & ~target, sizes[0]), places_of(real & target, sizes[1])
-    best, where = best_partner(gather_tokens(unit, sources), gather_tokens(unit, targets), targets >= 0)
+    sources, targets = places_of(real & ~target, sizes[0], backend), places_of(real & target, sizes[1], backend)
+    short = [gather_tokens(unit, places, backend=backend) for places in (sources, targets)]
+    best, where = best_partner(short[0], short[1], targets >= 0)
     possible = (sources >= 0) & (targets[:, :1] >= 0)
-    leaves = topk_mask(best, count, possible)
+    leaves = topk_mask(best, count, possible, backend=backend)
     left = torch.zeros(real.shape[0], real.shape[1] + 1, dtype=torch.bool, device=real.device)
     left = left.scatter(1, sources.masked_fill(~leaves, -1) + 1, True)[:, 1:]
     place = ((real & ~left).cumsum(1) - 1).masked_fill(~real, -1)

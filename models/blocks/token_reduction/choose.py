@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from petground.kernels.topk import topk_mask
+from petground.models.blocks.backend import TokenBackend
 from petground.models.blocks.contract import Grid
 
 __all__ = ["budget", "check_keep", "keep_hierarchy", "keep_planes", "most", "neighbours", "real_voxels"]
@@ -37,13 +38,16 @@ def real_voxels(tokens: Tensor, mask: Tensor | None) -> Tensor:
     return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask
 
 
-def keep_planes(scores: Tensor, real: Tensor, grid: Grid, keep: float, plane: str) -> Tensor:
+def keep_planes(
+    scores: Tensor, real: Tensor, grid: Grid, keep: float, plane: str, backend: TokenBackend = "auto"
+) -> Tensor:
     """Whole rows (along x) or whole axial slices, those of the greatest sums of scores (FoPru's row strategy)."""
     length = grid.shape_zyx[2] if plane == "row" else grid.shape_zyx[1] * grid.shape_zyx[2]
     sums = scores.masked_fill(~real, 0.0).reshape(len(real), -1, length)
     sums = sums.sum(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
     there = real.reshape(len(real), -1, length).any(dim=-1)
-    return topk_mask(sums, budget(keep, there), there).repeat_interleave(length, dim=1) & real
+    chosen = topk_mask(sums, budget(keep, there), there, backend=backend)
+    return chosen.repeat_interleave(length, dim=1) & real
 
 
 def neighbours(chosen: Tensor, grid: Grid) -> Tensor:
@@ -57,12 +61,20 @@ def neighbours(chosen: Tensor, grid: Grid) -> Tensor:
     return around.flatten(1)
 
 
-def keep_hierarchy(middle: Tensor, deep: Tensor, real: Tensor, grid: Grid, wanted: Tensor, alpha: float) -> Tensor:
+def keep_hierarchy(
+    middle: Tensor,
+    deep: Tensor,
+    real: Tensor,
+    grid: Grid,
+    wanted: Tensor,
+    alpha: float,
+    backend: TokenBackend = "auto",
+) -> Tensor:
     """Anchors by the middle layer, buffers around them, registers by the deep layer up to `wanted` [B] (HiPrune).
 
     An anchor and its six neighbours are seven voxels: round(wanted * alpha / 7) anchors, at most wanted // 7, so that
     there is room for every neighbour.
     """
     anchors = torch.minimum((wanted * (alpha / 7)).round().long(), wanted // 7)
-    near = neighbours(topk_mask(middle, anchors, real), grid) & real
-    return near | topk_mask(deep, wanted - near.sum(dim=1), real & ~near)
+    near = neighbours(topk_mask(middle, anchors, real, backend=backend), grid) & real
+    return near | topk_mask(deep, wanted - near.sum(dim=1), real & ~near, backend=backend)

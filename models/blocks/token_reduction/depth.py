@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from petground.kernels.token_merge import gather_tokens, scatter_tokens
 from petground.kernels.topk import topk_indices
+from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 
@@ -62,6 +63,7 @@ class MixtureOfDepths(nn.Module):
         layer, layers: place in the network, with the cosine schedule.
         lowest, dense_above: bounds of the cosine schedule.
         scale: of the tanh.
+        backend: of the kernels that choose and gather tokens.
     """
 
     text_use: TextUse = "ignores"
@@ -78,6 +80,7 @@ class MixtureOfDepths(nn.Module):
         lowest: float = 0.15,
         dense_above: float = 0.85,
         scale: float = 0.2,
+        backend: TokenBackend = "auto",
     ):
         super().__init__()
         if not (0.0 < capacity <= 1.0 and 0.0 < lowest <= 1.0):
@@ -94,7 +97,9 @@ class MixtureOfDepths(nn.Module):
         if weight == "tanh" and self.router is not None:
             nn.init.zeros_(self.router.weight)
             nn.init.zeros_(self.router.bias)
+        self.backend = backend
 
+    @tells_backend()
     def forward(
         self,
         tokens: Tensor,
@@ -119,15 +124,21 @@ class MixtureOfDepths(nn.Module):
         wanted = routed_count(self.share, real, up=self.schedule == "constant")
         exact = self.share * count  # of an exam without padding, the most that any routes
         most = math.ceil(exact - 1e-6) if self.schedule == "constant" else math.floor(exact + 1e-6)
-        places = topk_indices(score.detach(), wanted, real, size=max(1, most))
+        places = topk_indices(score.detach(), wanted, real, size=max(1, most), backend=self.backend)
         routed = places >= 0
-        gain = None if weight is None else gather_tokens(weight[..., None], places)[..., 0]
+        gain = None if weight is None else gather_tokens(weight[..., None], places, backend=self.backend)[..., 0]
         carry = None
         if self.weight == "tanh" and weight is not None:
-            inside = scatter_tokens(routed[..., None].to(weight.dtype), places, count)[..., 0] > 0
+            ones = routed[..., None].to(weight.dtype)
+            inside = scatter_tokens(ones, places, count, backend=self.backend)[..., 0] > 0
             carry = weight.masked_fill(inside | ~real, 1.0)
         return Reduced(
-            gather_tokens(tokens, places), routed, places, lambda v: scatter_tokens(v, places, count), gain, carry
+            gather_tokens(tokens, places, backend=self.backend),
+            routed,
+            places,
+            lambda v: scatter_tokens(v, places, count, backend=self.backend),
+            gain,
+            carry,
         )
 
     def _route(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:

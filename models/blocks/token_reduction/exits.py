@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.latents import Mlp, Read, sentence
@@ -97,6 +98,7 @@ class EarlyExit(nn.Module):
         heads: must divide channels.
         latents: of the learnt code.
         hidden: width of the routers.
+        backend: of the attention's kernels.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class EarlyExit(nn.Module):
         heads: int = 1,
         latents: int = 16,
         hidden: int = 64,
+        backend: Backend = "auto",
     ):
         super().__init__()
         if not 1 <= least <= layers or latents < 1 or hidden < 1:
@@ -128,7 +131,9 @@ class EarlyExit(nn.Module):
         self.judges = nn.ModuleList(
             [] if criterion == "saturation" else [_judge(channels, criterion, hidden) for _ in range(layers)]
         )
+        served_by(backend, self)
 
+    @tells_backend()
     def forward(
         self,
         tokens: Tensor,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from petground.kernels.topk import topk_mask
 from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.choose import budget, check_keep, real_voxels
 from petground.models.blocks.token_reduction.maps import (
@@ -26,7 +27,13 @@ __all__ = ["FlowCut", "flow_chain"]
 
 
 def flow_chain(
-    layers: Tensor, semantic: Tensor, values: Tensor, real: Tensor, target: Tensor, every: int = 2
+    layers: Tensor,
+    semantic: Tensor,
+    values: Tensor,
+    real: Tensor,
+    target: Tensor,
+    every: int = 2,
+    backend: TokenBackend = "auto",
 ) -> list[Tensor]:
     """The kept sets after each pruning step, each within the one before: bool [B, N] each.
 
@@ -51,7 +58,8 @@ def flow_chain(
         spread = torch.where(attention.sum(dim=1) > 0, spread.clamp(0, 1), 1.0)  # an empty map says nothing
         left = len(steps) - len(chain)
         cut = ((n - target).to(wide.dtype) * left**-0.5 * (1 - spread.square())).round().long()
-        kept = topk_mask(flow, torch.maximum(n - cut.clamp(min=0), torch.minimum(target, n)), kept)
+        stay = torch.maximum(n - cut.clamp(min=0), torch.minimum(target, n))
+        kept = topk_mask(flow, stay, kept, backend=backend)
         chain.append(kept)
     return chain
 
@@ -73,6 +81,7 @@ class FlowCut(nn.Module):
         levels: cubes of 1, 2, 4 ... voxels.
         every: a pruning step at every so many layers.
         heads: of the attention; must divide channels.
+        backend: of the kernels that choose and gather tokens.
     """
 
     key = "flowcut"
@@ -85,6 +94,7 @@ class FlowCut(nn.Module):
         levels: int = 4,
         every: int = 2,
         heads: int = 1,
+        backend: TokenBackend = "auto",
     ):
         super().__init__()
         split_heads(self.key, channels, heads)
@@ -96,7 +106,9 @@ class FlowCut(nn.Module):
         self.levels = levels
         self.every = every
         self.heads = heads
+        self.backend = backend
 
+    @tells_backend()
     def forward(
         self,
         tokens: Tensor,
@@ -114,11 +126,11 @@ class FlowCut(nn.Module):
             query = global_query(tokens, mask, text, text_mask, self.query)
             if layers is None:
                 maps = [
-                    on_voxels(class_attention(query, means, there, self.heads), cells, mask)
-                    for means, there, cells in coarse_layers(tokens, mask, grid, self.levels)
+                    on_voxels(class_attention(query, means, there, self.heads), cells, mask, self.backend)
+                    for means, there, cells in coarse_layers(tokens, mask, grid, self.levels, self.backend)
                 ]
                 layers = torch.stack(maps, dim=1)
             semantic = masked_softmax((tokens @ query[..., None])[..., 0], mask)
             every = min(self.every, layers.shape[1])
-            chain = flow_chain(layers, semantic, tokens, real, budget(self.keep, real), every)
-        return keep_and_drop(tokens, chain[-1], width_of(chain[-1]))
+            chain = flow_chain(layers, semantic, tokens, real, budget(self.keep, real), every, self.backend)
+        return keep_and_drop(tokens, chain[-1], width_of(chain[-1]), self.backend)

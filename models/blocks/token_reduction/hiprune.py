@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.choose import budget, check_keep, keep_hierarchy, most, real_voxels
 from petground.models.blocks.token_reduction.maps import (
@@ -38,12 +39,21 @@ class HiPrune(nn.Module):
         alpha: of these, the share of anchors with their buffers, 0..1. 0: the registers alone.
         heads: of the attention; must divide channels.
         sample: ask only about so many voxels, evenly apart, for the received attention; 0: all, as in the paper.
+        backend: of the kernels that choose and gather tokens.
     """
 
     key = "hiprune"
     text_use: TextUse = "ignores"
 
-    def __init__(self, channels: int, keep: float = 1 / 3, alpha: float = 0.1, heads: int = 1, sample: int = 0):
+    def __init__(
+        self,
+        channels: int,
+        keep: float = 1 / 3,
+        alpha: float = 0.1,
+        heads: int = 1,
+        sample: int = 0,
+        backend: TokenBackend = "auto",
+    ):
         super().__init__()
         split_heads(self.key, channels, heads)
         if not 0 <= alpha <= 1:
@@ -52,7 +62,9 @@ class HiPrune(nn.Module):
         self.alpha = alpha
         self.heads = heads
         self.sample = check_sample(self.key, sample)
+        self.backend = backend
 
+    @tells_backend()
     def forward(
         self,
         tokens: Tensor,
@@ -70,11 +82,11 @@ class HiPrune(nn.Module):
         real = real_voxels(tokens, mask)
         with torch.no_grad():
             if layers is None:
-                levels = coarse_layers(tokens, mask, grid, 2)
+                levels = coarse_layers(tokens, mask, grid, 2, self.backend)
                 middle, deep = (
                     received_attention(level[0], level[1], self.heads, sample=self.sample) for level in levels
                 )
-                layers = torch.stack([middle, on_voxels(deep, levels[1][2], mask)], dim=1)
+                layers = torch.stack([middle, on_voxels(deep, levels[1][2], mask, self.backend)], dim=1)
             wanted = budget(self.keep, real)
-            chosen = keep_hierarchy(layers[:, 0], layers[:, -1], real, grid, wanted, self.alpha)
-        return keep_and_drop(tokens, chosen, most(self.keep, tokens.shape[1]))
+            chosen = keep_hierarchy(layers[:, 0], layers[:, -1], real, grid, wanted, self.alpha, self.backend)
+        return keep_and_drop(tokens, chosen, most(self.keep, tokens.shape[1]), self.backend)

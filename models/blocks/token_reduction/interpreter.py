@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.maps import masked_mean, split_heads
@@ -53,6 +54,7 @@ class Interpreter(nn.Module):
         policy: "text": the sentence; "learned": one token for all.
         estimator: how the policy is trained.
         heads: of the interpreter; must divide channels.
+        backend: of the kernels that choose and gather tokens.
     """
 
     key = "ia_red2"
@@ -64,6 +66,7 @@ class Interpreter(nn.Module):
         policy: Literal["text", "learned"] = "text",
         estimator: Literal["straight_through", "reinforce"] = "straight_through",
         heads: int = 1,
+        backend: TokenBackend = "auto",
     ):
         super().__init__()
         split_heads(self.key, channels, heads)
@@ -81,6 +84,7 @@ class Interpreter(nn.Module):
         self.policy_token = nn.Parameter(0.02 * torch.randn(channels))
         self.log_prob: Tensor | None = None
         self.kept: Tensor | None = None
+        self.backend = backend
 
     def probability(self, tokens: Tensor, text: Tensor | None, text_mask: Tensor | None) -> Tensor:
         """I [B, N]: tokens [B, N, C], text [B, P, C]."""
@@ -92,6 +96,7 @@ class Interpreter(nn.Module):
         k = self.asked(pooled).unflatten(-1, (self.heads, -1))
         return (q * k[:, None]).sum(dim=-1).sigmoid().mean(dim=-1)
 
+    @tells_backend()
     def forward(
         self,
         tokens: Tensor,
@@ -109,10 +114,10 @@ class Interpreter(nn.Module):
         if self.training and self.estimator == "reinforce":
             keep = torch.bernoulli(probability.detach()).bool() & real
             self.log_prob, self.kept = action_log_prob(probability, keep, real), keep
-            return keep_and_drop(tokens, keep, width_of(keep))
+            return keep_and_drop(tokens, keep, width_of(keep), self.backend)
         keep = (probability.detach() >= self.threshold) & real
         through = tokens * (1 + (probability - probability.detach()))[..., None]
-        return keep_and_drop(through, keep, width_of(keep))
+        return keep_and_drop(through, keep, width_of(keep), self.backend)
 
 
 def keep_map(reduced: Reduced, count: int) -> Tensor:

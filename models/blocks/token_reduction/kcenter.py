@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import budget, check_keep, most, real_voxels
 from petground.models.blocks.token_reduction.maps import masked_mean
@@ -57,16 +58,25 @@ class KCenterDiversity(nn.Module):
         channels: of the tokens.
         keep: share of the real voxels that stays, above 0, at most 1.
         criterion: "radius" (v1) or "sum" (v2).
+        backend: of the kernels that choose and gather tokens.
     """
 
     key = "kcenter_diversity"
     text_use: TextUse = "ignores"
 
-    def __init__(self, channels: int, keep: float = 0.1, criterion: Literal["radius", "sum"] = "radius"):
+    def __init__(
+        self,
+        channels: int,
+        keep: float = 0.1,
+        criterion: Literal["radius", "sum"] = "radius",
+        backend: TokenBackend = "auto",
+    ):
         super().__init__()
         self.keep = check_keep(self.key, keep)
         self.criterion = criterion
+        self.backend = backend
 
+    @tells_backend()
     def forward(
         self,
         tokens: Tensor,
@@ -90,4 +100,4 @@ class KCenterDiversity(nn.Module):
             beyond = torch.arange(size, device=tokens.device) >= budget(self.keep, real)[:, None]
             column = places.masked_fill(beyond, -1) + 1  # column 0 takes what is not chosen
             kept = torch.zeros(batch, count + 1, dtype=torch.bool, device=tokens.device).scatter(1, column, True)[:, 1:]
-        return keep_and_drop(tokens, kept, size)
+        return keep_and_drop(tokens, kept, size, self.backend)

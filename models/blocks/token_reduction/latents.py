@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import Backend
 from petground.models.blocks.between import attend_between
 from petground.models.blocks.contract import check_text
 from petground.models.blocks.token_reduction.choose import real_voxels
@@ -32,7 +33,11 @@ class Read(nn.Module):
         channels: of both.
         heads: must divide channels.
         zero: the last layer starts at zero, so that nothing is added at first.
+
+    `backend` of its kernels is "auto"; `served_by` sets it.
     """
+
+    backend: Backend = "auto"
 
     def __init__(self, channels: int, heads: int, *, zero: bool = False):
         super().__init__()
@@ -54,7 +59,8 @@ class Read(nn.Module):
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         """X [B, Q, C], y [B, M, C], mask [B, M] bool of y -> [B, Q, C]; memory linear in Q and M."""
         key, value = self.key_value(self.norm_y(y)).chunk(2, -1)
-        read = attend_between(self.heads(self.query(self.norm_x(x))), self.heads(key), self.heads(value), mask)
+        query = self.heads(self.query(self.norm_x(x)))
+        read = attend_between(query, self.heads(key), self.heads(value), mask, self.backend)
         added: Tensor = self.out(read.transpose(1, 2).flatten(2))
         return added
 

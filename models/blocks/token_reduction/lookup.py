@@ -11,6 +11,7 @@ from torch.nn.functional import adaptive_avg_pool3d
 
 from petground.kernels.cross_attention import cross_attention
 from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.backend import Backend, tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.maps import split_heads
@@ -46,6 +47,7 @@ class Lookup(nn.Module):
         coarse_zyx: the compressed grid; an axis with fewer voxels keeps its own number.
         heads: must divide channels.
         back: see above.
+        backend: of the kernel behind `back: softmax`.
     """
 
     text_use: TextUse = "ignores"
@@ -56,11 +58,14 @@ class Lookup(nn.Module):
         coarse_zyx: Sequence[int] = (5, 5, 5),
         heads: int = 1,
         back: Literal["transposed", "softmax"] = "transposed",
+        backend: Backend = "auto",
     ):
         super().__init__()
         split_heads(KEY, channels, heads)
         if len(coarse_zyx) != 3 or min(coarse_zyx) < 1:
             raise ValueError(f"coarse_zyx={list(coarse_zyx)}: three numbers of one or more")
+        if backend != "auto" and back == "transposed":
+            raise ValueError(f"backend={backend} is of the kernel behind back: softmax; leave one of them out")
         self.coarse_zyx = tuple(coarse_zyx)
         self.heads = heads
         self.back = back
@@ -70,7 +75,9 @@ class Lookup(nn.Module):
         self.out = nn.Linear(channels, channels)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self.backend = backend
 
+    @tells_backend(KEY)
     def forward(
         self,
         tokens: Tensor,
@@ -101,7 +108,8 @@ class Lookup(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
 
+    @tells_backend(KEY)
     def _normalised(self, k: Tensor, q: Tensor, values: Tensor, there: Tensor, real: Tensor) -> Tensor:
         spread = values.to(k.dtype)[:, None].expand(-1, self.heads, -1, -1)
-        mine = cross_attention(k, q, spread, mask=there)
+        mine = cross_attention(k, q, spread, mask=there, backend=self.backend)
         return mine.mean(1).to(values.dtype).masked_fill(~real[..., None], 0.0)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from petground.kernels.token_merge import merge_tokens, unmerge_tokens
 from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.backend import TokenBackend
 from petground.models.blocks.contract import BlockInputError, Grid, check_tokens
 
 __all__ = [
@@ -133,7 +134,9 @@ def normalised(scores: Tensor, mask: Tensor | None) -> Tensor:
     return (real / torch.where(total > 0, total, 1.0)).to(real.dtype)
 
 
-def coarse_layers(tokens: Tensor, mask: Tensor | None, grid: Grid | None, levels: int) -> list[tuple[Tensor, ...]]:
+def coarse_layers(
+    tokens: Tensor, mask: Tensor | None, grid: Grid | None, levels: int, backend: TokenBackend = "auto"
+) -> list[tuple[Tensor, ...]]:
     """The voxels at several resolutions, standing for an encoder's layers: level l averages cubes of 2^l voxels.
 
     Returns for each level its tokens [B, M, C], their mask [B, M] and each voxel's cell [B, N] (-1: padding). Without a
@@ -146,14 +149,14 @@ def coarse_layers(tokens: Tensor, mask: Tensor | None, grid: Grid | None, levels
     for level in range(1, 1 if grid is None else levels):
         cells, number = _cells(grid, 2**level, tokens.device) if grid is not None else (own, count)
         cells = cells.expand(batch, -1).masked_fill(~real, -1)
-        means, sizes = merge_tokens(tokens, cells, None, number)
+        means, sizes = merge_tokens(tokens, cells, None, number, backend=backend)
         layers.append((means, sizes > 0, cells))
     return layers
 
 
-def on_voxels(level_map: Tensor, cells: Tensor, mask: Tensor | None) -> Tensor:
+def on_voxels(level_map: Tensor, cells: Tensor, mask: Tensor | None, backend: TokenBackend = "auto") -> Tensor:
     """A coarse level's map [B, M] on the voxels [B, N], summing to one again."""
-    return normalised(unmerge_tokens(level_map[..., None], cells)[..., 0], mask)
+    return normalised(unmerge_tokens(level_map[..., None], cells, backend=backend)[..., 0], mask)
 
 
 def _cells(grid: Grid, factor: int, device: torch.device) -> tuple[Tensor, int]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from petground.kernels.topk import topk_mask
+from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.choose import budget, check_keep, keep_planes, most, real_voxels
 from petground.models.blocks.token_reduction.maps import (
@@ -53,6 +54,7 @@ class RankedReduction(nn.Module):
         levels: of the ensemble: cubes of 1, 2, 4 ... voxels stand for an encoder's layers; null: `paper_levels`.
         strategy: "rank": the best voxels anywhere; "row": whole rows along x; "slice": whole axial slices.
         sample: ask only about so many voxels, evenly apart, for the received attention; 0: all, as in the paper.
+        backend: of the kernels that choose and gather tokens.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class RankedReduction(nn.Module):
         levels: int | None = None,
         strategy: Literal["rank", "row", "slice"] = "rank",
         sample: int = 0,
+        backend: TokenBackend = "auto",
     ):
         super().__init__()
         split_heads(key, channels, heads)
@@ -85,7 +88,9 @@ class RankedReduction(nn.Module):
         self.levels = paper_levels if levels is None else levels
         self.strategy = strategy
         self.sample = check_sample(key, sample)
+        self.backend = backend
 
+    @tells_backend()
     def forward(
         self,
         tokens: Tensor,
@@ -106,22 +111,24 @@ class RankedReduction(nn.Module):
             rank = layers.sum(dim=1)
         real = real_voxels(tokens, mask)
         if self.strategy == "rank" or grid is None:
-            chosen = topk_mask(rank.detach(), budget(self.keep, real), mask)
+            chosen = topk_mask(rank.detach(), budget(self.keep, real), mask, backend=self.backend)
             size = most(self.keep, tokens.shape[1])
         else:
-            chosen = keep_planes(rank.detach(), real, grid, self.keep, self.strategy)
+            chosen = keep_planes(rank.detach(), real, grid, self.keep, self.strategy, self.backend)
             size = width_of(chosen)
         if self.rest == "drop" or self.keep == 1.0:
-            return keep_and_drop(tokens, chosen, size)
+            return keep_and_drop(tokens, chosen, size, self.backend)
         group = torch.where(real & ~chosen, 0, -1)
-        return keep_and_merge(tokens, chosen, size, group, 1, rank.clamp(min=0), total=True)
+        weights = rank.clamp(min=0)
+        return keep_and_merge(tokens, chosen, size, group, 1, weights, total=True, backend=self.backend)
 
     def _layers(self, tokens: Tensor, mask: Tensor | None, grid: Grid | None, query: Tensor) -> Tensor:
         """Maps [B, L, N] of the tokens."""
         if self.score == "received":
             return received_attention(tokens, mask, self.heads, sample=self.sample)[:, None]
         maps = []
-        for level, (means, real, cells) in enumerate(coarse_layers(tokens, mask, grid, self.levels)):
+        coarse = coarse_layers(tokens, mask, grid, self.levels, self.backend)
+        for level, (means, real, cells) in enumerate(coarse):
             found = class_attention(query, means, real, self.heads)
-            maps.append(found if level == 0 else on_voxels(found, cells, mask))
+            maps.append(found if level == 0 else on_voxels(found, cells, mask, self.backend))
         return torch.stack(maps, dim=1)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from petground.kernels.token_merge import gather_tokens
+from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.bipartite import places_of
 from petground.models.blocks.token_reduction.choose import real_voxels
@@ -44,6 +45,7 @@ class RecoverableCompression(nn.Module):
         certain: cosine to the sentence from which a voxel is recovered whatever the other voxels' are.
         sample: centres are sought among at most so many voxels, evenly taken (the paper's images have 576); every
             voxel then joins the nearest.
+        backend: of the kernels that choose and gather tokens.
     """
 
     text_use: TextUse = "reads"
@@ -57,6 +59,7 @@ class RecoverableCompression(nn.Module):
         density_neighbours: int = 5,
         certain: float = 0.999,
         sample: int = 2048,
+        backend: TokenBackend = "auto",
     ):
         super().__init__()
         if min(clusters, neighbours, density_neighbours, sample) < 1:
@@ -67,7 +70,9 @@ class RecoverableCompression(nn.Module):
         self.density_neighbours = density_neighbours
         self.certain = certain
         self.sample = sample
+        self.backend = backend
 
+    @tells_backend(KEY)
     def forward(
         self,
         tokens: Tensor,
@@ -88,7 +93,8 @@ class RecoverableCompression(nn.Module):
         rest = real & ~stays
         group, number = self._cluster(clear, rest)
         one = torch.ones_like(tokens[..., 0])
-        return keep_and_merge(clear, stays, width_of(stays), group.masked_fill(~rest, -1), number, one, total=False)
+        group, size = group.masked_fill(~rest, -1), width_of(stays)
+        return keep_and_merge(clear, stays, size, group, number, one, total=False, backend=self.backend)
 
     @torch.no_grad()
     def choose(
@@ -108,10 +114,10 @@ class RecoverableCompression(nn.Module):
     @torch.no_grad()
     def _cluster(self, tokens: Tensor, rest: Tensor) -> tuple[Tensor, int]:
         """Cluster of each voxel of the remainder [B, N], and how many there can be."""
-        places = places_of(rest)
+        places = places_of(rest, backend=self.backend)
         step = -(-places.shape[1] // self.sample)
         sampled = places[:, ::step]
-        points = gather_tokens(tokens, sampled)
+        points = gather_tokens(tokens, sampled, backend=self.backend)
         centres = density_peaks(points, sampled >= 0, self.clusters, self.density_neighbours)
-        group = assign_nearest(tokens, gather_tokens(points, centres), centres >= 0)
+        group = assign_nearest(tokens, gather_tokens(points, centres, backend=self.backend), centres >= 0)
         return group, centres.shape[1]

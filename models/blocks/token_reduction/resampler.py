@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from petground.kernels.cross_attention import cross_attention
 from petground.kernels.token_merge import gather_tokens, scatter_tokens
 from petground.kernels.topk import topk_indices
+from petground.models.blocks.backend import TokenBackend, served_by, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.bipartite import CHUNK
 from petground.models.blocks.token_reduction.choose import budget, check_keep, most, real_voxels
@@ -60,6 +61,7 @@ class SimilarityResampler(nn.Module):
         against: "all", as the paper's algorithm; "later", as the released code (see `distinctness`).
         links: the shifted window attention; needs the grid.
         window_zyx: its windows; the shift is half of it.
+        backend: of the kernels, for tokens and for attention.
     """
 
     text_use: TextUse = "ignores"
@@ -72,13 +74,17 @@ class SimilarityResampler(nn.Module):
         against: Literal["all", "later"] = "all",
         links: bool = False,
         window_zyx: Sequence[int] = (4, 4, 4),
+        backend: TokenBackend = "auto",
     ):
         super().__init__()
         self.keep = check_keep(KEY, keep)
         self.against = against
         self.read = Read(channels, heads, zero=True)
         self.link = WindowLink(KEY, channels, heads, window_zyx) if links else None
+        self.backend = backend
+        served_by(backend, self)
 
+    @tells_backend(KEY)
     def forward(
         self,
         tokens: Tensor,
@@ -97,16 +103,18 @@ class SimilarityResampler(nn.Module):
             clear = clear + self.link(clear, real, grid).to(clear.dtype)
         wanted = budget(self.keep, real)
         rank = distinctness(clear, real, self.against)
-        places = topk_indices(rank, wanted, real, size=most(self.keep, tokens.shape[1]))
+        size = most(self.keep, tokens.shape[1])
+        places = topk_indices(rank, wanted, real, size=size, backend=self.backend)
         here = places >= 0
-        chosen = gather_tokens(clear, places)
+        chosen = gather_tokens(clear, places, backend=self.backend)
         resampled = (chosen + self.read(chosen, clear, real).to(chosen.dtype)).masked_fill(~here[..., None], 0.0)
 
         def unmerge(values: Tensor) -> Tensor:
             query = self.read.heads(self.read.key_value(self.read.norm_y(clear)).chunk(2, -1)[0])
             key = self.read.heads(self.read.query(self.read.norm_x(chosen)))
             spread = values.to(key.dtype)[:, None].expand(-1, key.shape[1], -1, -1)
-            around = cross_attention(query, key, spread, mask=here).mean(1).to(values.dtype)
-            return scatter_tokens(values, places, real.shape[1], around).masked_fill(~real[..., None], 0.0)
+            around = cross_attention(query, key, spread, mask=here, backend=self.backend).mean(1).to(values.dtype)
+            back = scatter_tokens(values, places, real.shape[1], around, backend=self.backend)
+            return back.masked_fill(~real[..., None], 0.0)
 
         return Reduced(resampled, here, places, unmerge)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import TokenBackend, served_by, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.ranked import RankedReduction
 from petground.models.blocks.token_reduction.schedules import fit_p_sigmoid
@@ -29,6 +30,7 @@ class ScheduledReduction(nn.Module):
         minimum: share that stays at any depth.
         rates: the layers' shares themselves, never growing, in place of the schedule; null: the schedule.
         heads: of the attention; must divide channels.
+        backend: of the kernels that choose and gather tokens.
     """
 
     key = "gsearch_psigmoid"
@@ -43,6 +45,7 @@ class ScheduledReduction(nn.Module):
         minimum: float = 0.05,
         rates: list[float] | None = None,
         heads: int = 1,
+        backend: TokenBackend = "auto",
     ):
         super().__init__()
         self.rates = fit_p_sigmoid(layers, keep, steepness, minimum) if rates is None else list(rates)
@@ -54,7 +57,9 @@ class ScheduledReduction(nn.Module):
             channels, self.key, "class", "drop", self.rates[layer], "text", keep=self.rates[layer], heads=heads
         )
         self.text_use: TextUse = self.ranked.text_use
+        served_by(backend, self)
 
+    @tells_backend()
     def forward(
         self,
         tokens: Tensor,

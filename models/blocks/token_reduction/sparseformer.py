@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from petground.kernels.cross_attention import cross_attention
+from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.latents import Mlp, Read, sentence
@@ -42,6 +43,7 @@ class SparseFormer(nn.Module):
         repeats: of the focusing layer.
         heads: must divide channels.
         out_points: points after mixing (the released code has 32).
+        backend: of the attention's kernels.
     """
 
     text_use: TextUse = "reads"
@@ -54,6 +56,7 @@ class SparseFormer(nn.Module):
         repeats: int = 4,
         heads: int = 1,
         out_points: int = 32,
+        backend: Backend = "auto",
     ):
         super().__init__()
         if min(latents, points, repeats, out_points) < 1:
@@ -73,7 +76,10 @@ class SparseFormer(nn.Module):
         self.mlp = Mlp(channels)
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
+        self.backend = backend
+        served_by(backend, self)
 
+    @tells_backend(KEY)
     def forward(
         self,
         tokens: Tensor,
@@ -102,7 +108,7 @@ class SparseFormer(nn.Module):
 
         def unmerge(values: Tensor) -> Tensor:
             one_head = (part[:, None] for part in (query, key, values.to(query.dtype)))
-            back = cross_attention(*one_head, temperature=query.shape[-1] ** -0.5)[:, 0]
+            back = cross_attention(*one_head, temperature=query.shape[-1] ** -0.5, backend=self.backend)[:, 0]
             return back.to(values.dtype).masked_fill(~real[..., None], 0.0)
 
         return Reduced(state, there, torch.full_like(there, -1, dtype=torch.long), unmerge)

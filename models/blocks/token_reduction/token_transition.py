@@ -8,6 +8,7 @@ from torch.nn.functional import cosine_similarity
 
 from petground.kernels.topk import topk_mask
 from petground.models.blocks.attention.softmax import SoftmaxAttention
+from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.choose import budget, check_keep, most, real_voxels
 from petground.models.blocks.token_reduction.maps import (
@@ -50,11 +51,19 @@ class TokenTransition(nn.Module):
         keep: share of the real voxels that stays, above 0, at most 1.
         text_weight: lambda, 0..1.
         heads: of the attention; must divide channels.
+        backend: of the kernels that choose and gather tokens.
     """
 
     key = "token_transition"
 
-    def __init__(self, channels: int, keep: float = 0.5, text_weight: float = 0.5, heads: int = 1):
+    def __init__(
+        self,
+        channels: int,
+        keep: float = 0.5,
+        text_weight: float = 0.5,
+        heads: int = 1,
+        backend: TokenBackend = "auto",
+    ):
         super().__init__()
         split_heads(self.key, channels, heads)
         if not 0 <= text_weight <= 1:
@@ -64,6 +73,7 @@ class TokenTransition(nn.Module):
         self.text_use: TextUse = "reads" if text_weight else "ignores"
         self.heads = heads
         self.attention = SoftmaxAttention(channels, heads)
+        self.backend = backend
 
     def score(
         self, tokens: Tensor, mask: Tensor | None, layers: Tensor | None, text: Tensor | None, text_mask: Tensor | None
@@ -80,6 +90,7 @@ class TokenTransition(nn.Module):
         has_word = asked.sum(dim=1, keepdim=True) > 0
         return torch.where(has_word, (1 - self.text_weight) * own + self.text_weight * asked, own)
 
+    @tells_backend()
     def forward(
         self,
         tokens: Tensor,
@@ -94,5 +105,6 @@ class TokenTransition(nn.Module):
         layers = check_layers(self.key, tokens, mask=mask, scores=scores, grid=grid, text=text, text_mask=text_mask)
         with torch.no_grad():
             rank = self.score(tokens, mask, layers, text, text_mask)
-            chosen = topk_mask(rank, budget(self.keep, real_voxels(tokens, mask)), mask)
-        return keep_and_drop(tokens, chosen, most(self.keep, tokens.shape[1]))
+            wanted = budget(self.keep, real_voxels(tokens, mask))
+            chosen = topk_mask(rank, wanted, mask, backend=self.backend)
+        return keep_and_drop(tokens, chosen, most(self.keep, tokens.shape[1]), self.backend)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.maps import masked_mean
@@ -68,6 +69,7 @@ class PerturbedTubes(nn.Module):
         samples, sigma: draws and standard deviation of the noise.
         peaks: highest peaks of the axial profile; 0: every slice.
         reach: slices to either side of a peak.
+        backend: of the kernels that choose and gather tokens.
     """
 
     text_use: TextUse = "ignores"
@@ -82,6 +84,7 @@ class PerturbedTubes(nn.Module):
         sigma: float = 0.05,
         peaks: int = 0,
         reach: int = 2,
+        backend: TokenBackend = "auto",
     ):
         super().__init__()
         if len(kernel_zyx) != 3 or len(stride_zyx) != 3 or min(*kernel_zyx, *stride_zyx) < 1:
@@ -102,7 +105,9 @@ class PerturbedTubes(nn.Module):
         half = -(-channels // 2)
         self.inward = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, 2 * half), nn.GELU())
         self.outward = nn.Sequential(nn.Linear(2 * half, half), nn.GELU(), nn.Linear(half, 1))
+        self.backend = backend
 
+    @tells_backend(KEY)
     def forward(
         self,
         tokens: Tensor,
@@ -130,7 +135,7 @@ class PerturbedTubes(nn.Module):
         inside = chosen.long().repeat_interleave(places.shape[1], 1)  # [B, T * V]
         touched = torch.zeros_like(real, dtype=torch.long).index_add(1, places.flatten(), inside)
         keep = (touched > 0) & real
-        return keep_and_drop(tokens, keep, width_of(keep))
+        return keep_and_drop(tokens, keep, width_of(keep), self.backend)
 
     def predict(self, tokens: Tensor, real: Tensor) -> Tensor:
         """Score of each voxel [B, N]."""

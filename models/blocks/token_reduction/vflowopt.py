@@ -8,6 +8,7 @@ from torch.nn.functional import cosine_similarity
 
 from petground.kernels.topk import topk_mask
 from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse
 from petground.models.blocks.token_reduction.choose import budget, check_keep, most, real_voxels
 from petground.models.blocks.token_reduction.entropy import neighbourhood_entropy
@@ -69,6 +70,7 @@ class VFlowOpt(nn.Module):
         bins: grey levels.
         heads: of the attention; must divide channels.
         sample: ask only about so many voxels, evenly apart, for the received attention; 0: all, as in the paper.
+        backend: of the kernels that choose and gather tokens.
     """
 
     key = "vflowopt"
@@ -85,6 +87,7 @@ class VFlowOpt(nn.Module):
         bins: int = 16,
         heads: int = 1,
         sample: int = 0,
+        backend: TokenBackend = "auto",
     ):
         super().__init__()
         split_heads(self.key, channels, heads)
@@ -98,6 +101,7 @@ class VFlowOpt(nn.Module):
         self.bins = bins
         self.heads = heads
         self.sample = check_sample(self.key, sample)
+        self.backend = backend
 
     def importance(self, tokens: Tensor, mask: Tensor | None, grid: Grid | None, layers: Tensor | None) -> Tensor:
         """[B, N], not negative."""
@@ -111,6 +115,7 @@ class VFlowOpt(nn.Module):
         entropy = neighbourhood_entropy(tokens, mask, grid, self.bins)
         return seen + self.alpha * masked_softmax(entropy, mask)
 
+    @tells_backend()
     def forward(
         self,
         tokens: Tensor,
@@ -130,7 +135,7 @@ class VFlowOpt(nn.Module):
             group = torch.full_like(real, -1, dtype=torch.long)
             for ratio in self.ratios:
                 share *= ratio
-                chosen = topk_mask(weight, budget(share, real), kept)
+                chosen = topk_mask(weight, budget(share, real), kept, backend=self.backend)
                 gone = kept & ~chosen
                 before, size = size, most(share, tokens.shape[1])
                 # an exam with padding may prune where a full one would not
@@ -139,5 +144,6 @@ class VFlowOpt(nn.Module):
                 group = torch.where(gone, groups + run, group) if runs else group
                 groups, kept = groups + runs, chosen
         if groups == 0:
-            return keep_and_drop(tokens, kept, size)
-        return keep_and_merge(tokens, kept, size, group, groups, weight.clamp(min=0), total=False)
+            return keep_and_drop(tokens, kept, size, self.backend)
+        weight = weight.clamp(min=0)
+        return keep_and_merge(tokens, kept, size, group, groups, weight, total=False, backend=self.backend)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from petground.kernels.cross_attention import cross_attention
+from petground.models.blocks.backend import Backend
 from petground.models.blocks.contract import BlockInputError, Grid
 from petground.models.blocks.token_reduction.maps import split_heads
 
@@ -26,7 +27,11 @@ class WindowLink(nn.Module):
         channels: of the tokens.
         heads: must divide channels.
         window_zyx: voxels of a window.
+
+    `backend` of its kernel is "auto"; `served_by` sets it.
     """
+
+    backend: Backend = "auto"
 
     def __init__(self, key: str, channels: int, heads: int, window_zyx: Sequence[int]):
         super().__init__()
@@ -49,7 +54,7 @@ class WindowLink(nn.Module):
         qkv = self._windows(self.inward(self.norm(tokens)), grid)  # [windows, V, 3 C]
         mask = self._windows(real[..., None].to(tokens.dtype), grid)[..., 0] > 0
         q, k, v = (torch.unflatten(part, -1, (self.heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))
-        mixed = cross_attention(q, k, v, mask=mask).transpose(1, 2).flatten(2)
+        mixed = cross_attention(q, k, v, mask=mask, backend=self.backend).transpose(1, 2).flatten(2)
         added: Tensor = self.out(self._grid(mixed, grid, tokens.shape[0]))
         return added
 

@@ -22,7 +22,9 @@ def test_few_queries_share_the_keys_out(layer: type, monkeypatch: pytest.MonkeyP
     for name in ways:
         other = next(each for key, each in ways.items() if key != name)
 
-        def swapped(*given: torch.Tensor, mask: torch.Tensor, name: str = name, other: object = other) -> torch.Tensor:
+        def swapped(
+            *given: torch.Tensor, mask: torch.Tensor, backend: str, name: str = name, other: object = other
+        ) -> torch.Tensor:
             taken.append(name)
             return other(*given, mask=mask, backend="chunked")  # type: ignore[operator]
 

@@ -91,6 +91,7 @@ IDLE = [  # with what it shows
     *(("fusion", key, {}) for key, block in BLOCKS["fusion"].items() if "tokens" in block.serves),
     ("attention", "aaren", {}),
     ("attention", "agent", {}),
+    ("gate", "kmeans_cross", {}),
     ("attention", "landmark", {"block": [0, 0, 0], "block_tokens": 96}),
     ("attention", "sparsifiner", {}),
     ("token_reduction", "evit_fuse", {"keep": 1.0}),
@@ -111,10 +112,12 @@ SHARED: dict[str, Any] = {**SMALL, "fusion_stages": [1], "coarse_heads": True, "
 @pytest.mark.parametrize(("slot", "key", "options"), IDLE, ids=[key for _, key, _ in IDLE])
 def test_parameters_without_a_gradient_are_declared(slot: str, key: str, options: dict[str, Any]) -> None:
     """The other way round, `_answer` asks of all blocks."""
-    block = {"name": key, **getattr(examples, slot.upper()).get(key, {}), **options}
+    block = {"name": key, **getattr(examples, slot.upper(), {}).get(key, {}), **options}
     blocks = {"attention": {"name": "softmax", "num_heads": 2, "stages": [1]}, slot: block}
     if slot == "attention":
         blocks = {"attention": {**block, "num_heads": 2, "stages": [1]}, "token_reduction": {"name": "none"}}
+    if slot == "gate":
+        blocks = {"fusion": {"name": "contextual_gate", "attention": block}}
     small = SMALL
     if key == "sparseformer_roi":
         small, blocks["attention"]["stages"] = SHARED, [0]
