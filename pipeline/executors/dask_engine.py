@@ -75,7 +75,7 @@ def _interrupts_kept_from_workers() -> Iterator[None]:
     decides what ends, and workers do not die with a traceback each. A Ctrl-C that comes meanwhile is answered after.
 
     Blocked, not ignored: threads and processes inherit it, so workers that replace a lost one have it too. Threads of
-    before (of a numerical library, say) may take it nevertheless: a cluster whose start is broken off never ends, so the
+    before (of a numerical library, say) may take it nevertheless: a start that is broken off never ends, so the
     handler only remembers it.
     """
     resource_tracker.ensure_running()  # started later, it would unblock the signal in its thread
