@@ -4,11 +4,12 @@ PYTHON ?= python3
 export VENV PYTHON
 RUN := PYTHONSAFEPATH=1 $(VENV)/bin
 
-.PHONY: help demo test test-all lint wheel aot aot-check bench bench-gpu bench-grounding bench-blocks clean
+.PHONY: help demo test test-all lint wheel compiled aot aot-check bench bench-gpu bench-grounding bench-blocks clean
 help:
 	@echo "make demo      phantoms -> labels -> a trained model -> grounded report -> review pages, in demo/"
 	@echo "make test      the test suite (minutes);  make test-all  with the long ones"
 	@echo "make lint      ruff, mypy, import directions;  make wheel  build it and import every package from it"
+	@echo "make compiled  a wheel for this machine whose report reader is compiled, in dist/compiled (needs a C compiler)"
 	@echo "make bench     the quick figures of docs/results/ (an hour); each of these takes hours and goes on where it was:"
 	@echo "make bench-grounding  all models on mirrored phantoms;  make bench-blocks  what every block costs, the best trained"
 	@echo "make aot       compiles the Triton kernels that docs/results/aot.csv lacks;  make aot-check  is it of today"
@@ -33,6 +34,9 @@ lint:
 wheel:
 	@.ci/setup.sh dev
 	@.ci/wheel.sh
+compiled:
+	@.ci/setup.sh dev
+	@PETGROUND_COMPILED=1 $(RUN)/python -m build --wheel --outdir dist/compiled .
 aot:
 	@.ci/setup.sh dev
 	@$(RUN)/python -m petground.kernels.aot --proof docs/results/aot.csv

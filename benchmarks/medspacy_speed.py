@@ -5,6 +5,11 @@ medspaCy pins an older spaCy, so it runs from an environment of its own:
     python -m venv /tmp/medspacy && /tmp/medspacy/bin/pip install medspacy
     MEDSPACY_PYTHON=/tmp/medspacy/bin/python python benchmarks/run.py medspacy_speed
 
+A third side, in the same run, is the compiled reader (`make compiled`) where PETGROUND_COMPILED_AT names its folder:
+
+    pip install --no-deps --target /tmp/compiled dist/compiled/petground-*.whl
+    PETGROUND_COMPILED_AT=/tmp/compiled MEDSPACY_PYTHON=... python benchmarks/run.py medspacy_speed
+
 What each does on every report. petground: sections, sentences, and on the sentences within reach of an SUV word
 tokens, mentions of SUV, slice, size and date, context cues, anatomy, and from these one finding per SUV with slice,
 side, place, time and fate; the sentences that tell of no SUV are split off and passed over. medspaCy: tokens, sentences
@@ -70,27 +75,38 @@ def _compare(texts: list[str], peer: str) -> dict[str, Any]:
     sentences = sum(len(find_sentences(text)) for text in texts)
     with_suv = sum(len({f.sentence_span for f in extract_findings(text)}) for text in texts)
     sides = {}
-    for name, interpreter in (("petground", sys.executable), ("medspacy", peer)):
+    compiled = os.environ.get("PETGROUND_COMPILED_AT", "")
+    runs = [("petground", sys.executable, {}), ("medspacy", peer, {})]
+    if compiled:
+        runs.insert(1, ("petground_compiled", sys.executable, {"PYTHONPATH": compiled}))
+    for name, interpreter, place in runs:
         job = json.dumps({"side": name, "texts": texts, "targets": _anatomy_phrases()})
         done = subprocess.run(
             [interpreter, __file__],
             input=job,
             capture_output=True,
             text=True,
-            env=os.environ | ENVIRONMENT,
+            env=os.environ | ENVIRONMENT | place,
             check=True,
         )
         sides[name] = json.loads(done.stdout.splitlines()[-1])
+    if compiled and not sides["petground_compiled"]["compiled"]:
+        sys.exit(
+            f"PETGROUND_COMPILED_AT: {compiled} holds no compiled reader for this interpreter; run `make compiled`"
+        )
     rate = {name: sentences / side["seconds"] for name, side in sides.items()}
-    return {
+    ratio = {name: round(value / rate["medspacy"], 1) for name, value in rate.items() if name != "medspacy"}
+    figures = {
         "reports": len(texts),
         "sentences": sentences,
         "sentences_with_suv": with_suv,
         "sentences_per_second": {name: round(value, 1) for name, value in rate.items()},
         "versions": {name: side["version"] for name, side in sides.items()},
         "found": {name: side["found"] for name, side in sides.items()},
-        "ratio": round(rate["petground"] / rate["medspacy"], 1),
+        "compiled": sides["petground"]["compiled"],
+        "ratio": ratio["petground"],
     }
+    return figures | ({"ratio_compiled": ratio["petground_compiled"]} if compiled else {})
 
 
 def _anatomy_phrases() -> list[str]:
@@ -114,9 +130,11 @@ def _petground(job: dict[str, Any]) -> dict[str, Any]:
     from importlib.metadata import version
 
     from petground.labeling.extract import extract_findings
+    from petground.labeling.language import discourse
 
     seconds, found = _best(lambda text: len(extract_findings(text)), job["texts"])
-    return {"seconds": seconds, "version": version("petground"), "found": f"{found} findings"}
+    compiled = not str(discourse.__file__).endswith(".py")
+    return {"seconds": seconds, "version": version("petground"), "found": f"{found} findings", "compiled": compiled}
 
 
 def _medspacy(job: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +158,8 @@ def _medspacy(job: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": seconds, "version": version("medspacy"), "found": f"{found} targets"}
 
 
+SIDES = {"petground": _petground, "petground_compiled": _petground, "medspacy": _medspacy}
+
 if __name__ == "__main__":
     given = json.loads(sys.stdin.read())
-    sys.stdout.write(json.dumps({"petground": _petground, "medspacy": _medspacy}[given["side"]](given)) + "\n")
+    sys.stdout.write(json.dumps(SIDES[given["side"]](given)) + "\n")

@@ -71,7 +71,7 @@ def find_indices(scan: Scan) -> None:
 @cache
 def _openers() -> frozenset[str]:
     """Words, apart from numbers, that a slice mention can begin with."""
-    return rule_words("mentions", "slice") | rule_words("mentions", "series") | PLANES.keys() | {"#", "@", "s"}
+    return rule_words("mentions", "slice") | rule_words("mentions", "series") | frozenset(PLANES) | {"#", "@", "s"}
 
 
 @cache

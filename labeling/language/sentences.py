@@ -10,6 +10,7 @@ import string
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from spacy.tokens import Doc
 
 from petground.labeling.language.lexicon import word_set
@@ -271,7 +272,7 @@ def sentences_component(doc: Doc) -> Doc:
     words = words_of(doc)
     found = find_sentences(words.text, doc._.petground_sections or None)
     doc._.petground_sentences = found
-    starts = np.zeros(len(doc), dtype=np.uint64)
+    starts: NDArray[np.uint64] = np.zeros(len(doc), dtype=np.uint64)
     for sentence in found:
         span = span_of(doc, sentence.start, sentence.end, "")
         if span is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from petground.labeling.language.context import Cue
 from petground.labeling.language.mention import Mention
@@ -43,6 +44,15 @@ class Item:
         return False
 
 
+_Class = TypeVar("_Class", bound=type)
+
+
+def _interpreted(cls: _Class) -> _Class:
+    """Marks a class that mypyc has to leave as it is: it cannot compile a list's, and compiles no decorated one."""
+    return cls
+
+
+@_interpreted
 class Row(list[Item]):
     """The items of a sentence.
 
