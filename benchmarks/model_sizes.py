@@ -37,6 +37,8 @@ def measure() -> dict[str, Any]:
     small: dict[str, GroundingModule] = {}
     for path in sorted(CONFIGS.glob("*.yaml")):
         model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+        if "net" not in model:  # a part for other configs
+            continue
         rows[path.stem] = {
             "architecture": model["net"].get("architecture", "unet"),
             "input_zyx": model["grid"].get("patch_zyx") or model["grid"]["shape_zyx"],
