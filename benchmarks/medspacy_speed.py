@@ -15,7 +15,7 @@ tokens, mentions of SUV, slice, size and date, context cues, anatomy, and from t
 side, place, time and fate; the sentences that tell of no SUV are split off and passed over. medspaCy: tokens, sentences
 (PyRuSH), target words (the same anatomy phrases and an SUV pattern, given as TargetRules), context of each target
 (ConText, its own rules), sections, everywhere; it does not tie values to slices. Its debug logging (loguru, several
-lines per target) is off. Each side runs alone, in its own process, with one thread, takes the best of five passes, and
+lines per target) is off. Each side runs alone, in processes of its own, with one thread, takes the best of three times five passes, in turn, and
 counts its CPU time over the same number of sentences: those that petground's splitter finds. Neither side keeps what it
 read of a sentence for the next time that it comes; both have read one report before the clock starts.
 
@@ -35,6 +35,7 @@ from typing import Any
 
 REPORTS = 60
 SEED = 77
+ROUNDS = 3  # processes of each side, of which the quickest counts
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -74,12 +75,12 @@ def _compare(texts: list[str], peer: str) -> dict[str, Any]:
 
     sentences = sum(len(find_sentences(text)) for text in texts)
     with_suv = sum(len({f.sentence_span for f in extract_findings(text)}) for text in texts)
-    sides = {}
+    sides: dict[str, Any] = {}
     compiled = os.environ.get("PETGROUND_COMPILED_AT", "")
     runs = [("petground", sys.executable, {}), ("medspacy", peer, {})]
     if compiled:
         runs.insert(1, ("petground_compiled", sys.executable, {"PYTHONPATH": compiled}))
-    for name, interpreter, place in runs:
+    for name, interpreter, place in runs * ROUNDS:  # in turn: a machine is not equally quick from minute to minute
         job = json.dumps({"side": name, "texts": texts, "targets": _anatomy_phrases()})
         done = subprocess.run(
             [interpreter, __file__],
@@ -89,7 +90,8 @@ def _compare(texts: list[str], peer: str) -> dict[str, Any]:
             env=os.environ | ENVIRONMENT | place,
             check=True,
         )
-        sides[name] = json.loads(done.stdout.splitlines()[-1])
+        told = json.loads(done.stdout.splitlines()[-1])
+        sides[name] = min(told, sides.get(name, told), key=lambda side: float(side["seconds"]))
     if compiled and not sides["petground_compiled"]["compiled"]:
         sys.exit(
             f"PETGROUND_COMPILED_AT: {compiled} holds no compiled reader for this interpreter; run `make compiled`"
