@@ -15,9 +15,10 @@ tokens, mentions of SUV, slice, size and date, context cues, anatomy, and from t
 side, place, time and fate; the sentences that tell of no SUV are split off and passed over. medspaCy: tokens, sentences
 (PyRuSH), target words (the same anatomy phrases and an SUV pattern, given as TargetRules), context of each target
 (ConText, its own rules), sections, everywhere; it does not tie values to slices. Its debug logging (loguru, several
-lines per target) is off. Each side runs alone, in processes of its own, with one thread, takes the best of three times five passes, in turn, and
-counts its CPU time over the same number of sentences: those that petground's splitter finds. Neither side keeps what it
-read of a sentence for the next time that it comes; both have read one report before the clock starts.
+lines per target) is off. Each side runs alone, in processes of its own that take turns, with one thread, takes the best
+of three times five passes, and counts its CPU time over the same number of sentences: those that petground's splitter
+finds. Neither side keeps what it read of a sentence for the next time that it comes; both have read one report before
+the clock starts.
 
 Two texts: phantom reports, of which a quarter of the sentences give an SUV, and the annotated reports where they are at
 hand (see `gold`), of which half do. The more sentences give one, the more petground has to do for each.
