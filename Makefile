@@ -36,6 +36,7 @@ wheel:
 	@.ci/wheel.sh
 compiled:
 	@.ci/setup.sh dev
+	@rm -rf build/lib build/bdist.*
 	@PETGROUND_COMPILED=1 $(RUN)/python -m build --wheel --outdir dist/compiled .
 aot:
 	@.ci/setup.sh dev

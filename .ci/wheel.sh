@@ -6,6 +6,7 @@ venv="$PWD/${VENV:-.venv}"
 here="$PWD/.ci"
 out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
+rm -rf build/lib build/bdist.* # modules that are gone would be packed again
 "$venv/bin/python" -m build --wheel --outdir "$out/dist" . >"$out/log" 2>&1 || { cat "$out/log"; exit 1; }
 "$venv/bin/python" -m venv "$out/clean"
 "$out/clean/bin/python" -m pip -q --disable-pip-version-check install --no-deps "$out"/dist/*.whl
