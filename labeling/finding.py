@@ -66,7 +66,7 @@ IMAGE_REASONS: dict[str, str] = {
 """Why a positive mention got no label on the image."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One SUV value of a report.
 

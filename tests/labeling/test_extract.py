@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 
 import pytest
@@ -164,17 +163,9 @@ def test_time_is_linear(unit: str) -> None:
 )
 def test_a_line_of_a_megabyte_takes_under_a_second(unit: str) -> None:
     line = unit * (1_000_000 // len(unit))
-    spent = []
-    gc.collect()
-    gc.freeze()  # what other tests left is not the line's cost
-    try:
-        for _ in range(2):
-            began = time.process_time()
-            found = extract_findings(line)
-            spent.append(time.process_time() - began)
-    finally:
-        gc.unfreeze()
-    assert min(spent) < 1.0
+    began = time.process_time()
+    found = extract_findings(line)
+    assert time.process_time() - began < 1.0
     assert all((f.status, f.reason) == ("excluded", "ambiguous") for f in found)
 
 
