@@ -22,6 +22,7 @@ SUV_MEDIAN = {"FDG": 6.8, "DOTATATE": 12.0, "DCFPyL": 8.0, "fluciclovine": 5.5}
 SUV_SPREAD, SUV_LOW, SUV_HIGH = 0.55, 2.7, 25.0
 HIGHEST_CONTRAST = 45.0  # true uptake over background; beyond it a small lesion would need impossible activity
 APART_MM = 9.0  # lesions that do not touch keep at least this distance
+OWN_SHARE = 0.15  # of a voxel in the lesion, above which it counts as one of the lesion's
 PAIRS, SINGLES, ALIKE = (0.3, 0.5, 0.2), (0.35, 0.4, 0.25), 0.06  # mirrored exams: 1..3 pairs, 0..2 more; SUV spread
 TOUCHING, TWINS = 0.22, 0.06  # share of exams with a touching pair, with two lesions of one site
 MARGIN_MM = 12.0
@@ -165,14 +166,14 @@ def _try(
     if any(_gap(blob, centre, other) < APART_MM for other in others):
         return None
     box, share, activity = coverage(blob, centre, axes_mm, MARGIN_MM)
-    if share.size == 0 or share.max() < 0.05 or (canvas.organ[box][share >= 0.3 * share.max()] == 0).mean() > 0.05:
+    if share.size == 0 or share.max() <= OWN_SHARE or (canvas.organ[box][share >= 0.3 * share.max()] == 0).mean() > 0.05:
         return None
     gain = gaussian_filter(activity, scanner.sigma_kji(site.motion), truncate=3.5, mode="constant")
     one = Placed(site, side, blob, centre, box, share, gain, 0.0, len(placed) - 1 if against else None)
     if like is None:
         amount = _amount(rng, one, image[box], SUV_MEDIAN[body.patient.tracer])
     else:
-        height = float(image[like.box][like.share > 0.15].max())
+        height = float(image[like.box][like.share > OWN_SHARE].max())
         amount = _amount(rng, one, image[box], height, spread=ALIKE, exact=True)
     if amount is None:
         return None
@@ -195,7 +196,7 @@ def _amount(
 
     exact: None, too, when the SUVmax drawn cannot be had here.
     """
-    own = one.share > 0.15
+    own = one.share > OWN_SHARE
     peak = np.unravel_index(int(np.argmax(np.where(own, one.gain, 0))), one.gain.shape)
     height = float(one.gain[peak])
     below = float(background[own].max())

@@ -11,7 +11,7 @@ from scipy.ndimage import binary_dilation
 
 from petground.pipeline.phantom.body import Body
 from petground.pipeline.phantom.canvas import Array, Canvas
-from petground.pipeline.phantom.disease import SUV_HIGH, SUV_LOW, Placed, is_peak
+from petground.pipeline.phantom.disease import OWN_SHARE, SUV_HIGH, SUV_LOW, Placed, is_peak
 from petground.pipeline.phantom.lesions import Vector, coverage
 from petground.pipeline.phantom.physics import Scanner, add_noise
 
@@ -31,7 +31,7 @@ def mask_of(one: Placed, pet: Array, taken: NDArray[np.bool_]) -> tuple[NDArray[
     mask = np.zeros(pet.shape, dtype=bool)
     part = pet[one.box]
     free = ~taken[one.box]
-    candidates = (one.share > 0.15) & free
+    candidates = (one.share > OWN_SHARE) & free
     if not candidates.any():
         return mask, (-1, -1, -1)
     peak = np.unravel_index(int(np.argmax(np.where(candidates, part, -1))), part.shape)

@@ -89,6 +89,10 @@ def test_mirrored_lesions_are_alike_on_both_sides(monkeypatch: pytest.MonkeyPatc
     assert singles >= 1
 
 
+def test_a_lesion_that_fills_no_voxel_is_drawn_anew() -> None:
+    assert len(make_exam(11, 275, mirrored=True).lesions) >= 2
+
+
 def test_grids_and_units(exams: list[PhantomExam]) -> None:
     for exam in exams[:6]:
         assert exam.pet.unit == "SUVbw"
