@@ -23,6 +23,7 @@ from petground.labeling.volume import Volume
 from petground.pipeline.files import sha256_of
 from petground.pipeline.peers.voxtell import ImageKind, VoxTell, ask, require
 from petground.pipeline.prompts import PromptMode, with_values
+from petground.pipeline.redraw import Redraw, redrawn, redraws
 
 __all__ = ["Answer", "Asked", "Grounder", "Peer", "by_checkpoint", "by_voxtell", "chosen"]
 
@@ -98,8 +99,9 @@ def chosen(
     device: str,
     slice_margin_mm: float | None,
     of_peer: tuple[Path | None, Path | None, ImageKind | None],
+    outline: Redraw = "auto",
 ) -> Grounder:
-    """Who answers, by a command's options; of_peer: --peer-python, --peer-model, --peer-image.
+    """Who answers, by a command's options; of_peer: --peer-python, --peer-model, --peer-image; outline: see `redraw`.
 
     Raises ConfigError unless one of checkpoint and peer is given, and for options of the other.
     """
@@ -111,17 +113,18 @@ def chosen(
         for name, value in (("python", python), ("model", model), ("image", image)):
             if value is not None:
                 raise ConfigError(f"--peer-{name} belongs to a peer", fix="add --peer voxtell, or leave it out")
-        return by_checkpoint(checkpoint, device, slice_margin_mm)
+        return by_checkpoint(checkpoint, device, slice_margin_mm, outline)
     if slice_margin_mm is not None:
         raise ConfigError("--slice-margin-mm is of a checkpoint's model; VoxTell looks everywhere", fix="leave it out")
-    return by_voxtell(VoxTell(python, model, image or "pet", device))
+    return by_voxtell(VoxTell(python, model, image or "pet", device), outline)
 
 
-def by_checkpoint(checkpoint: Path, device: str, slice_margin_mm: float | None) -> Grounder:
+def by_checkpoint(checkpoint: Path, device: str, slice_margin_mm: float | None, outline: Redraw = "auto") -> Grounder:
     """A model of `petground train`. Errors as `training.inference.load_module`; ConfigError for a negative margin."""
     # Named by string: pipeline must not know of networks (import contract), the command line joins the rooms.
     load_module = pkgutil.resolve_name("petground.training.inference:load_module")
     ground_volumes = pkgutil.resolve_name("petground.training.inference:ground_volumes")
+    model_template = pkgutil.resolve_name("petground.training.grid:model_template")
     if slice_margin_mm is not None and slice_margin_mm < 0:
         raise ConfigError(f"--slice-margin-mm is {slice_margin_mm:g}", fix="give 0 or more")
     module = load_module(checkpoint, device=device)
@@ -134,18 +137,20 @@ def by_checkpoint(checkpoint: Path, device: str, slice_margin_mm: float | None) 
     ) -> Iterator[Any]:
         near = [_near(one, pet, ct, site, margin) for one in asked]
         prompts, windows = [one.prompt for one in asked], partial(tick, "windows")
-        return iter(ground_volumes(module, pet, ct, prompts, near_mm=near, tick=windows))
+        said = ground_volumes(module, pet, ct, prompts, near_mm=near, tick=windows)
+        return _outlined(said, pet, site, outline, model_template(pet, module.grid).spacing_ijk_mm, facts)
 
+    facts = {"checkpoint": checkpoint.name, "sha256": sha256, "slice_margin_mm": margin, "threshold": module.threshold}
     return Grounder(
         answers,
         reads,
-        {"checkpoint": checkpoint.name, "sha256": sha256, "slice_margin_mm": margin, "threshold": module.threshold},
+        facts,
         partial(_not_looked_at, module.grid),
         getattr(module, "provenance", {}),
     )
 
 
-def by_voxtell(peer: VoxTell) -> Grounder:
+def by_voxtell(peer: VoxTell, outline: Redraw = "auto") -> Grounder:
     """VoxTell, which reads one image and the words alone, and looks at all of it. Raises as `peers.voxtell.require`."""
     require(peer)
     facts: dict[str, Any] = {"peer": "voxtell"}
@@ -155,9 +160,23 @@ def by_voxtell(peer: VoxTell) -> Grounder:
     ) -> Iterator[Any]:
         said = ask(peer, pet, ct, [one.prompt for one in asked], case=case, tick=tick)
         facts.update(said.facts)
-        return (_measured(mask.array, pet) for mask in said.masks)
+        return _outlined((_measured(mask.array, pet) for mask in said.masks), pet, site, outline, None, facts)
 
     return Grounder(answers, "words", facts, lambda pet, ct, site: [])
+
+
+def _outlined(
+    answers: Iterator[Any],
+    pet: Volume,
+    site: Site,
+    outline: Redraw,
+    model_spacing_mm: tuple[float, ...] | None,
+    facts: dict[str, Any],
+) -> Iterator[Any]:
+    """The answers, with the PET's outlines where those are wanted; facts learn whose they are."""
+    anew = redraws(outline, pet, model_spacing_mm)
+    facts["outline"] = "pet" if anew else "model"
+    return (redrawn(one, pet, site, model_spacing_mm) for one in answers) if anew else answers
 
 
 def _measured(mask: NDArray[np.bool_], pet: Volume) -> Answer:

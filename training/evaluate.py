@@ -23,6 +23,7 @@ from petground.pipeline.dates import iso_date
 from petground.pipeline.files import write_csv, write_json
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.progress import progress
+from petground.pipeline.redraw import Redraw
 from petground.pipeline.schemas import read_table
 from petground.pipeline.settings_file import site_of_work
 from petground.pipeline.splits import patient_hash, read_splits
@@ -55,6 +56,7 @@ def evaluate(
     peer_model: Path | None = None,
     peer_image: Literal["pet", "ct"] | None = None,
     splits: Path | None = None,
+    outline: Redraw = "auto",
 ) -> int:
     """Measures a checkpoint or a peer: F1, Dice, precision-recall, and controls that show whether the text is used.
 
@@ -77,13 +79,14 @@ def evaluate(
         peer_image: What the peer reads: pet [SUVbw] (default) or ct [HU].
         splits: splits.json of a run: a peer is measured on the exams that this run's --split names. A checkpoint
             knows its own.
+        outline: Whose outline is measured, as `petground ground --outline`: the model's, the PET's, or auto.
     """
     if splits is not None and peer is None:
         raise ConfigError("--splits is for a peer: a checkpoint knows its own", fix="leave it out")
     started = time.monotonic()
     console = Console()
     by = pkgutil.resolve_name("petground.pipeline.ground_by:chosen")(  # by string: see there
-        peer, checkpoint, device, None, (peer_python, peer_model, peer_image)
+        peer, checkpoint, device, None, (peer_python, peer_model, peer_image), outline
     )
     exams = _exams_of(labels, by.provenance if splits is None else {"splits": _splits(splits, labels)}, split, console)
     references = (
@@ -105,6 +108,7 @@ def evaluate(
         "peer": None if peer is None else by.facts,
         "split": split,
         "threshold": by.facts.get("threshold"),
+        "outline": by.facts.get("outline"),
         "measured_against": "truth" if truth is not None else "weak labels",
         "references": len(references),
         "exams": len({r.exam_id for r in references}),

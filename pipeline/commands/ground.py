@@ -18,6 +18,7 @@ from petground.pipeline.peers.voxtell import ImageKind
 from petground.pipeline.pictures import write_png
 from petground.pipeline.progress import progress
 from petground.pipeline.read import read_exam
+from petground.pipeline.redraw import Redraw
 
 __all__ = ["ground"]
 
@@ -36,6 +37,7 @@ def ground(
     peer_python: Path | None = None,
     peer_model: Path | None = None,
     peer_image: ImageKind | None = None,
+    outline: Redraw = "auto",
 ) -> int:
     """Find on one exam what a sentence, or every positive sentence of a report, speaks of.
 
@@ -65,13 +67,15 @@ def ground(
         peer_model: folder of the peer's model (plans.json and fold_0/checkpoint_final.pth, which is unpickled: take it
             from who you trust); default: $VOXTELL_MODEL, else what the peer fetches.
         peer_image: what the peer reads: pet [SUVbw] (default) or ct [HU].
+        outline: model: the mask as the model gives it; pet: drawn anew on the PET around the uptake that the model
+            marks, by the rules of labels; auto: pet where the model's voxels are twice the PET's or larger.
     """
     console = Console()
     convention = read_site(site)
     asked = _asked(text, report, convention)
     if not exam.exists():
         raise InputError(f"no exam at {exam}", fix="give a folder with DICOM, or with pet.nii.gz and ct.nii.gz")
-    by = chosen(peer, checkpoint, device, slice_margin_mm, (peer_python, peer_model, peer_image))
+    by = chosen(peer, checkpoint, device, slice_margin_mm, (peer_python, peer_model, peer_image), outline)
     who = "the model" if peer is None else peer
     asked = by.told(asked)
     images = read_exam(exam, case=exam.name, fallbacks=SuvFallbacks(weight_kg, convention.half_life_from_code))

@@ -166,7 +166,11 @@ def _try(
     if any(_gap(blob, centre, other) < APART_MM for other in others):
         return None
     box, share, activity = coverage(blob, centre, axes_mm, MARGIN_MM)
-    if share.size == 0 or share.max() <= OWN_SHARE or (canvas.organ[box][share >= 0.3 * share.max()] == 0).mean() > 0.05:
+    if (
+        share.size == 0
+        or share.max() <= OWN_SHARE
+        or (canvas.organ[box][share >= 0.3 * share.max()] == 0).mean() > 0.05
+    ):
         return None
     gain = gaussian_filter(activity, scanner.sigma_kji(site.motion), truncate=3.5, mode="constant")
     one = Placed(site, side, blob, centre, box, share, gain, 0.0, len(placed) - 1 if against else None)

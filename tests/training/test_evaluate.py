@@ -116,8 +116,9 @@ def test_figures_of_a_model_that_reads_the_side(
 ) -> None:
     monkeypatch.setattr(command, "_draw", DRAW)
     out = tmp_path / "out"
-    assert evaluate(work, checkpoint, out, split="all") == 0
+    assert evaluate(work, checkpoint, out, split="all", outline="model") == 0  # its lesions are blocks
     found = figures(out)
+    assert found["outline"] == "model"
     assert (found["references"], found["exams"], found["patients"]) == (8, 4, 4)
     assert found["runs"]["right"]["f1"]["paper"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 8}
     # four sentences per side: shuffling that avoids the right words crosses all sides
