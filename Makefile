@@ -53,6 +53,7 @@ bench:
 bench-grounding:
 	@.ci/setup.sh dev
 	@$(RUN)/python benchmarks/run.py grounding
+	@$(RUN)/python benchmarks/grounding_page.py
 bench-blocks:
 	@.ci/setup.sh dev
 	@$(RUN)/python benchmarks/run.py blocks blocks_trained

@@ -33,7 +33,7 @@ from petground.models.registry import BLOCKS, BlockError
 from petground.pipeline.files import write_json
 from petground.pipeline.stage import content_hash
 from petground.training.losses import LossConfig, deep_loss
-from petground.training.runtime import use_threads
+from petground.training.runtime import channels_last_on_cpu, use_threads
 
 DEMO: dict[str, Any] = yaml.safe_load(
     files("petground.configs.train").joinpath("demo.yaml").read_text(encoding="utf-8")
@@ -115,6 +115,7 @@ def compare(net: Net, against: Net, grid: tuple[int, ...] = GRID, budget: float 
     for one in (net, against):
         torch.manual_seed(0)
         nets.append(GroundingNet(config(one), TEXT))
+        channels_last_on_cpu(nets[-1])
     given = torch.rand(1, 2, *grid), torch.randn(1, SENTENCES, TOKENS, TEXT), torch.ones(1, SENTENCES, TOKENS).bool()
     return {
         "step": _in_turn(*(_step(one, *given) for one in nets), budget),

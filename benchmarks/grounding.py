@@ -90,10 +90,10 @@ def _figures(steps: Steps) -> dict[str, Any]:
 
 
 def _training(steps: Steps, name: str) -> dict[str, Any]:
-    """Steps and parameters of a run, and the seconds of its training and evaluation, over all their attempts."""
+    """Steps, parameters and machine of a run, and seconds of training and evaluation, over all attempts."""
     record = steps.record(name)
     return {
-        **{key: record[key] for key in ("steps", "parameters", "precision") if key in record},
+        **{key: record[key] for key in ("steps", "parameters", "precision", "device", "threads") if key in record},
         "training_seconds": steps.seconds(f"fit_{name}"),
         "evaluation_seconds": steps.seconds(f"evaluate_{name}"),
     }

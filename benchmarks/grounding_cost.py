@@ -35,7 +35,7 @@ from petground.kernels.memory import reuse_memory
 from petground.models.grounding import GroundingNet
 from petground.models.net_config import NetConfig
 from petground.training.losses import LossConfig, deep_loss
-from petground.training.runtime import native_bf16, use_threads
+from petground.training.runtime import channels_last_on_cpu, native_bf16, use_threads
 from petground.training.sliding import slide
 
 CONFIG: dict[str, Any] = yaml.safe_load(
@@ -54,6 +54,7 @@ def measure(pairs: int = 7) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     ours, plain = (GroundingNet(NetConfig(**config), TEXT).to(device) for config in (OURS, PLAIN))
+    channels_last_on_cpu(ours), channels_last_on_cpu(plain)
     step = _ratio(_step(ours, LOSS, device), _step(plain, PLAIN_LOSS, device), pairs, device)
     ours.eval(), plain.eval()
     image = torch.rand(2, *EXAM).numpy()

@@ -11,7 +11,7 @@ from docstring_parser import DocstringStyle, parse
 from torch import nn
 
 from petground.models.blocks.attention import BLOCKS as ATTENTION
-from petground.models.blocks.contract import Block, BlockError, index
+from petground.models.blocks.contract import Block, BlockError
 from petground.models.blocks.fusion import BLOCKS as FUSION
 from petground.models.blocks.mixer import BLOCKS as MIXER
 from petground.models.blocks.operators import backends_of, operators_of
@@ -20,6 +20,17 @@ from petground.models.blocks.token_reduction import BLOCKS as TOKEN_REDUCTION
 __all__ = ["BLOCKS", "Block", "BlockError", "build", "check_options", "find", "held", "index", "list_blocks", "nearest"]
 
 GIVEN = ("channels", "text_channels", "num_heads")  # what the network tells a block, besides its options
+
+
+def index(blocks: Iterable[Block]) -> dict[str, dict[str, Block]]:
+    """{slot: {key: block}}. Raises BlockError when a slot holds a key twice."""
+    slots: dict[str, dict[str, Block]] = {}
+    for block in blocks:
+        slot = slots.setdefault(block.slot, {})
+        if block.key in slot:
+            raise BlockError(f"{block.slot} '{block.key}' is registered twice")
+        slot[block.key] = block
+    return slots
 
 
 BLOCKS = index((*ATTENTION, *TOKEN_REDUCTION, *MIXER, *FUSION))

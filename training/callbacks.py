@@ -122,6 +122,7 @@ class RunRecord(Callback):
             "precision": str(trainer.precision),
             "native_bf16": native_bf16(module.device),
             "device": _device(module.device),
+            "threads": torch.get_num_threads(),
             "devices": trainer.world_size,
             "exams_per_step": _exams_per_step(trainer),
             "parameters": sum(p.numel() for p in module.net.parameters()),

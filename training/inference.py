@@ -66,6 +66,7 @@ def load_module(checkpoint: Path, *, device: str = "auto") -> Any:
     from petground.models.registry import BlockError
     from petground.models.text.encoder import TextEncoderError
     from petground.training.module import GroundingModule
+    from petground.training.runtime import channels_last_on_cpu
 
     try:
         # weights_only: a checkpoint comes from elsewhere, and a pickle may run anything
@@ -82,9 +83,11 @@ def load_module(checkpoint: Path, *, device: str = "auto") -> Any:
         ) from error
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
-        return module.to(torch.device(place)).eval()
+        module = module.to(torch.device(place)).eval()
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device '{device}' cannot be used here", fix="try --device cpu") from error
+    channels_last_on_cpu(module.net)
+    return module
 
 
 def ground_volumes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool3d, binary_cross_entropy_with_logits
 
 from petground.labeling.errors import ConfigError
+from petground.models.blocks.own_losses import Outcome
 from petground.models.unet import Decoded
 
-__all__ = ["LossConfig", "deep_loss", "grounding_loss", "losses_by_exam"]
+__all__ = ["LossConfig", "deep_loss", "grounding_loss", "losses_by_exam", "outcome", "with_blocks"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class LossConfig:
         positive_weight: a lesion voxel counts so many times a background voxel.
         place: weight of the cross-entropy over places: which voxel of the exam the sentence means.
         presence: weight of the presence head's cross-entropy, when the network has one.
+        blocks: weight of the losses that the network's blocks have of their own, each with its paper's coefficient in
+            the block's `loss_weight`; 0 leaves them out. They are part of training's loss, not of validation's.
         ce_floor_voxels: the cross-entropy of a sentence is divided by its lesion's weighted size plus this number.
     """
 
@@ -34,10 +37,11 @@ class LossConfig:
     place: float = 0.0
     presence: float = 0.5
     ce_floor_voxels: float = 50.0
+    blocks: float = 1.0
 
     def __post_init__(self) -> None:
         if (
-            min(self.dice, self.ce, self.place, self.presence) < 0
+            min(self.dice, self.ce, self.place, self.presence, self.blocks) < 0
             or self.dice + self.ce == 0
             or self.positive_weight <= 0
         ):
@@ -82,7 +86,7 @@ def deep_loss(decoded: Decoded, target: Tensor, config: LossConfig, present: Ten
     views = [_stages_loss(view.stages, target, config) for view in decoded.parts or (decoded,)]
     losses = {name: torch.stack([view[name] for view in views]).mean() for name in views[0]}
     if decoded.presence is not None and config.presence:
-        wanted = (target.amax((2, 3, 4)) > 0).float() if present is None else present.to(target.device)
+        wanted = _present(target, present)
         judged = ~wanted.isnan()
         each = binary_cross_entropy_with_logits(decoded.presence.float(), wanted.nan_to_num(), reduction="none")
         losses["presence"] = (each * judged).sum() / judged.sum().clamp(min=1)
@@ -103,6 +107,32 @@ def losses_by_exam(
         row = slice(one, one + 1)
         each.append(deep_loss(_of_exams(decoded, row), target[row], config, None if present is None else present[row]))
     return {name: torch.stack([losses[name] for losses in each]) for name in each[0]}
+
+
+def with_blocks(losses: Mapping[str, Tensor], own: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
+    """Losses by exam with the blocks' own, [B] each, which are in "loss" by their weight."""
+    if not own:
+        return dict(losses)
+    return {**losses, **own, "loss": losses["loss"] + weight * torch.stack(list(own.values())).sum(0)}
+
+
+@torch.no_grad()
+def outcome(decoded: Decoded, target: Tensor, present: Tensor | None = None) -> Outcome:
+    """How the answers of a training step turned out, for the blocks' own losses; present as in `deep_loss`.
+
+    Right is an answer whose highest voxel lies in the lesion (the pointing game of arXiv 1608.00507), or which marks no
+    voxel where there is none.
+    """
+    logits, target = decoded.stages[-1].flatten(2), target.flatten(2)
+    highest, where = logits.max(dim=-1)
+    inside = target.gather(-1, where[..., None])[..., 0] > 0.5
+    right = torch.where(target.amax(-1) > 0.5, inside, highest < 0.0)
+    return Outcome(right.float(), _present(target, present))
+
+
+def _present(target: Tensor, present: Tensor | None) -> Tensor:
+    """[B, S], by default whether the target [B, S, ...] has a voxel."""
+    return (target.flatten(2).amax(2) > 0).float() if present is None else present.to(target.device)
 
 
 def _of_exams(decoded: Decoded, rows: slice) -> Decoded:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from petground.labeling.errors import ConfigError, PetgroundError
+from petground.models.blocks.own_losses import listening, own_losses
 from petground.models.net_config import NetConfig
 from petground.models.networks import build_network, learned_prompts
 from petground.models.text.bank import TextBank
@@ -24,18 +25,17 @@ from petground.models.text.encoder import TextConfig, TextEncoder
 from petground.models.text.trained import build_text_model
 from petground.models.unet import Decoded
 from petground.pipeline.prompts import PromptMode
-from petground.pipeline.splits import patient_hash
 from petground.training.compiled import Steps, compiled_steps
 from petground.training.grid import GridSpec
 from petground.training.hits import Hits, count_hits
 from petground.training.inference import Prediction
-from petground.training.losses import LossConfig, deep_loss, losses_by_exam
+from petground.training.losses import LossConfig, deep_loss, losses_by_exam, outcome, with_blocks
 from petground.training.metrics import PROBABILITY
 from petground.training.optimizers import OptimizerConfig, gradient_norm, make_optimizer, parameter_groups, steps_of
 from petground.training.plans import PlansConfig, require_fit, resolve, with_spacing
 from petground.training.predict import answers_to, predict
-from petground.training.provenance import data_hashes, git_state, versions
-from petground.training.runtime import of_all_processes
+from petground.training.provenance import noted, versions
+from petground.training.runtime import channels_last_on_cpu, of_all_processes
 
 __all__ = ["GroundingModule", "OptimizerConfig"]
 
@@ -52,7 +52,7 @@ class GroundingModule(pl.LightningModule):
         net: the network; the defaults are those of ConTEXTual Net 3D.
         text: the text encoder: frozen, or trained with the network.
         grid: size, spacing and windows of the input.
-        loss: weights of Dice and cross-entropy.
+        loss: weights of Dice, cross-entropy and what else is trained.
         optimizer: recipe, learning rate, schedule, moving average.
         plans: nnU-Net's plans: encoder, spacing and patch are theirs. They are read once; a checkpoint holds the
             network and grid that came of them.
@@ -140,6 +140,8 @@ class GroundingModule(pl.LightningModule):
         if isinstance(strategy, DDPStrategy) and self.net_config.idle:
             # it would wait for ever for gradients of parameters that have none in a step
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        if strategy.root_device.type == "cpu":  # before DDP, whose buckets keep the order that they find
+            channels_last_on_cpu(self.net)
         data = getattr(self.trainer, "datamodule", None)
         frozen = self.text_model is None and learned_prompts(self.net) is None
         if data is not None and hasattr(data, "prompts") and frozen:
@@ -150,19 +152,8 @@ class GroundingModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Notes who trains and validates, after a resumed checkpoint has told who did before: nobody is forgotten."""
         data = getattr(self.trainer, "datamodule", None)
-        if data is None or not hasattr(data, "split"):
-            return
-        before = self.provenance.get("splits", {})
-        for name, did in (("train", "trained"), ("val", "validated")):
-            exams = data.split.get(name, [])
-            hashes = {patient_hash(data.exams[exam].patient_id) for exam in exams}
-            known = self.provenance.get(f"{did}_on", before.get(name, []))
-            self.provenance[f"{did}_on"] = sorted({*known, *exams})
-            self.provenance[f"{did}_patients"] = sorted({*self.provenance.get(f"{did}_patients", []), *hashes})
-        self.provenance["splits"] = {name: list(exams) for name, exams in data.split.items()}
-        self.provenance["prompt"] = getattr(data, "prompt", "words")
-        self.provenance["data"] = data_hashes(data.work, data.keys)
-        self.provenance["git"] = git_state()
+        if data is not None and hasattr(data, "split"):
+            self.provenance = noted(self.provenance, data)
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
         self._in_step += batch["exam_id"]
@@ -207,7 +198,8 @@ class GroundingModule(pl.LightningModule):
             probability = decoded.stages[-1].float().sigmoid().flatten(0, 1).cpu().numpy()
             target = wanted.flatten(0, 1).cpu().numpy() > 0.5
             sentences.append(len(target))
-            said = np.ones(len(target)) if decoded.presence is None else _numpy(decoded.presence.sigmoid().flatten())
+            head = decoded.presence
+            said = np.ones(len(target)) if head is None else head.sigmoid().flatten().float().cpu().numpy()
             for threshold in THRESHOLDS:
                 for presence, hits in count_hits(probability, target, threshold, said, self._presences).items():
                     self._hits[threshold, presence] += hits
@@ -285,7 +277,11 @@ class GroundingModule(pl.LightningModule):
         return {name: values.mean() for name, values in self._losses_by_exam(batch).items()}
 
     def _losses_by_exam(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        return losses_by_exam(self._decoded(batch), batch["target"], self.loss_config, batch.get("present"))
+        target, present, weight = batch["target"], batch.get("present"), self.loss_config.blocks
+        with listening(self.net if self.training and weight else None) as held:
+            decoded = self._decoded(batch)
+        own = own_losses(held, outcome(decoded, target, present)) if held else {}
+        return with_blocks(losses_by_exam(decoded, target, self.loss_config, present), own, weight)
 
     def _decoded(self, batch: Mapping[str, Any]) -> Decoded:
         exams, sentences = batch["target"].shape[:2]
@@ -296,11 +292,6 @@ class GroundingModule(pl.LightningModule):
             self._steps = self._steps or compiled_steps(self.net)
             encode, decode = self._steps
         return decode(encode(batch["image"]), tokens, mask, batch.get("box"))
-
-
-def _numpy(tensor: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.float().cpu().numpy()
-    return array
 
 
 def _typed(kind: type[T], value: T | Mapping[str, Any]) -> T:

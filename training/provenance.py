@@ -11,7 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["data_hashes", "git_state", "versions"]
+from petground.pipeline.splits import patient_hash
+
+__all__ = ["data_hashes", "git_state", "noted", "versions"]
 
 _TABLES = ("exams.parquet", "findings.parquet", "labels.parquet", "decisions.csv")
 _SOURCES = ("*.py", "*.yaml", "*.json", "*.toml", "*.txt")
@@ -41,6 +43,19 @@ def data_hashes(work: Path, keys: Mapping[str, str]) -> dict[str, Any]:
             tables[name] = hashlib.sha256((work / name).read_bytes()).hexdigest()[:32]
     content = hashlib.sha256(json.dumps(sorted(keys.items())).encode()).hexdigest()[:32]
     return {"tables": tables, "exams": len(keys), "content": content}
+
+
+def noted(before: Mapping[str, Any], data: Any) -> dict[str, Any]:
+    """A model's provenance with who trains and validates on this data module added to who did: nobody is forgotten."""
+    now, splits = dict(before), before.get("splits", {})
+    for name, did in (("train", "trained"), ("val", "validated")):
+        exams = data.split.get(name, [])
+        hashes = {patient_hash(data.exams[exam].patient_id) for exam in exams}
+        now[f"{did}_on"] = sorted({*before.get(f"{did}_on", splits.get(name, [])), *exams})
+        now[f"{did}_patients"] = sorted({*before.get(f"{did}_patients", []), *hashes})
+    now["splits"] = {name: list(exams) for name, exams in data.split.items()}
+    now["prompt"] = getattr(data, "prompt", "words")
+    return {**now, "data": data_hashes(data.work, data.keys), "git": git_state()}
 
 
 def git_state(root: Path | None = None) -> dict[str, Any] | None:

@@ -1,12 +1,13 @@
-"""A training process: its threads and number format (the allocator: kernels/memory.py), and its siblings."""
+"""A process that runs a network: threads, number and memory format (allocator: kernels/memory.py), and its siblings."""
 
 from __future__ import annotations
 
 import os
 
 import torch
+from torch import nn
 
-__all__ = ["native_bf16", "of_all_processes", "use_threads"]
+__all__ = ["channels_last_on_cpu", "native_bf16", "of_all_processes", "use_threads"]
 
 
 def use_threads() -> int:
@@ -15,6 +16,17 @@ def use_threads() -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(cores)
     return torch.get_num_threads()
+
+
+def channels_last_on_cpu(net: nn.Module) -> None:
+    """Lays the weights of 3D convolutions channels last where they are on the CPU: their features then follow.
+
+    oneDNN works in blocks of channels and otherwise brings every input and result from one order into the other.
+    Depthwise convolutions gain nothing and stay as they are; on a GPU nothing changes.
+    """
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv3d, nn.ConvTranspose3d)) and layer.groups == 1 and layer.weight.is_cpu:
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def of_all_processes(names: list[str]) -> list[str]:

@@ -4,6 +4,8 @@
 - token_reduction: (tokens, scores, mask, grid, text) -> fewer tokens and the exact way back to the dense grid
 - mixer:           3D features -> 3D features of the same shape
 - fusion:          (x, tokens, mask, box) -> voxel features and text tokens, both of the same shape as they came
+
+A block of any slot may have a loss of its own, in training: see `own_losses`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ __all__ = [
     "check_fusion",
     "check_text",
     "check_tokens",
-    "index",
 ]
 
 Pattern = Literal["self", "cross", "causal"]
@@ -85,17 +86,6 @@ class Block:
     holds: Mapping[str, Pattern] = field(default_factory=dict)
     form: str = ""
     property: str = ""
-
-
-def index(blocks: Iterable[Block]) -> dict[str, dict[str, Block]]:
-    """{slot: {key: block}}. Raises BlockError when a slot holds a key twice."""
-    slots: dict[str, dict[str, Block]] = {}
-    for block in blocks:
-        slot = slots.setdefault(block.slot, {})
-        if block.key in slot:
-            raise BlockError(f"{block.slot} '{block.key}' is registered twice")
-        slot[block.key] = block
-    return slots
 
 
 @dataclass(frozen=True)

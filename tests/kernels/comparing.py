@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-__all__ = ["assert_close", "assert_gradients_close", "operands", "poisoned"]
+__all__ = ["assert_close", "assert_equals_reference", "assert_gradients_close", "operands", "poisoned"]
 
 # RMS error over RMS of the truth. 16-bit: products and stores round once each, as PyTorch's own do.
 LIMITS = {torch.float64: 1e-11, torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.2e-2}
@@ -46,6 +46,18 @@ def assert_gradients_close(
             # rounding of what cancels; the temperature's is the sum of all of it
             most = 0.2 if name == "temperature" else 2e-2
             assert b.abs().max() < most, f"d{name}: {b.abs().max()} where it is zero"
+
+
+def assert_equals_reference(
+    run: Callable[..., Tensor], case: str, backend: str, tensors: dict[str, Tensor], mask: Tensor | None, ratio: float
+) -> None:
+    """A case of `window_cases` or `routed_cases`, its output and gradients, on a backend and by the reference."""
+    assert_gradients_close(
+        lambda **t: run(case, **t, mask=mask, backend=backend),
+        lambda **t: run(case, **t, mask=mask, backend="reference"),
+        tensors,
+        ratio,
+    )
 
 
 def operands(

@@ -115,7 +115,7 @@ def test_wrong_inputs() -> None:
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_equals_fla_linear_attn(normalize: bool) -> None:
-    naive = pytest.importorskip("fla.ops.linear_attn.naive", reason="flash-linear-attention is not installed")
+    naive = pytest.importorskip("fla.ops.linear_attn.naive", reason="fla-core is missing: extra peers")
     q, k, v = inputs(128, torch.float32)
     theirs = [one.transpose(1, 2) for one in (q, k, v)]
     truth, _ = naive.naive_recurrent_linear_attn(*theirs, scale=1.0, normalize=normalize)
@@ -127,7 +127,7 @@ def test_equals_fla_linear_attn(normalize: bool) -> None:
 
 def test_equals_fla_lightning_attn() -> None:
     """It is simple gated linear attention with a constant gate of each head, log lambda."""
-    naive = pytest.importorskip("fla.ops.simple_gla.naive", reason="flash-linear-attention is not installed")
+    naive = pytest.importorskip("fla.ops.simple_gla.naive", reason="fla-core is missing: extra peers")
     q, k, v = inputs(100, torch.float32)
     theirs = [one.transpose(1, 2) for one in (q, k, v)]
     gates = DECAYS.float().expand(2, 100, 3)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from petground.kernels.routed_attention import BackendUnavailableError, KernelInputError, routed_attention
-from tests.kernels.comparing import LIMITS, assert_gradients_close
+from tests.kernels.comparing import LIMITS, assert_equals_reference
 from tests.kernels.routed_cases import CASES, made, run, table
 
 
@@ -19,13 +19,7 @@ from tests.kernels.routed_cases import CASES, made, run, table
 def test_chunked_equals_reference(name: str, dtype: torch.dtype) -> None:
     tensors, mask = made(name, dtype, batch=2, permuted=True)
     for keep in (mask, None):
-        options: dict[str, Any] = {"mask": keep}
-        assert_gradients_close(
-            lambda options=options, **t: run(name, **t, **options, backend="chunked"),
-            lambda options=options, **t: run(name, **t, **options, backend="reference"),
-            tensors,
-            LIMITS[dtype],
-        )
+        assert_equals_reference(run, name, "chunked", tensors, keep, LIMITS[dtype])
 
 
 @pytest.mark.parametrize("backend", ["chunked", "reference"])

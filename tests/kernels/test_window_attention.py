@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import resource
 from itertools import product
-from typing import Any
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from petground.kernels.window_attention import (
 )
 from petground.kernels.window_attention.pattern import Pattern
 from petground.kernels.window_attention.reference import pairs
-from tests.kernels.comparing import LIMITS, assert_gradients_close
+from tests.kernels.comparing import LIMITS, assert_equals_reference
 from tests.kernels.window_cases import CASES, made, run
 
 
@@ -27,13 +26,7 @@ from tests.kernels.window_cases import CASES, made, run
 def test_chunked_equals_reference(name: str, dtype: torch.dtype) -> None:
     tensors, mask = made(name, dtype, batch=2, heads=2, permuted=True)
     for keep in (mask, None):
-        options: dict[str, Any] = {"mask": keep}
-        assert_gradients_close(
-            lambda options=options, **t: run(name, **t, **options, backend="chunked"),
-            lambda options=options, **t: run(name, **t, **options, backend="reference"),
-            tensors,
-            LIMITS[dtype],
-        )
+        assert_equals_reference(run, name, "chunked", tensors, keep, LIMITS[dtype])
 
 
 def test_who_sees_whom_by_hand() -> None:
@@ -88,7 +81,7 @@ def test_gradcheck() -> None:
 
 @pytest.mark.parametrize(("size", "dilation"), [((3, 3, 3), (1, 1, 1)), ((3, 5, 3), (1, 1, 2))])
 def test_equals_natten(size: tuple[int, int, int], dilation: tuple[int, int, int]) -> None:
-    natten = pytest.importorskip("natten", reason="natten is not installed")
+    natten = pytest.importorskip("natten", reason="natten is missing: extra peers")
     grid = (4, 6, 7)
     q, k, v = (torch.randn(1, 2, math.prod(grid), 32) for _ in range(3))
     theirs = [t.transpose(1, 2).unflatten(1, grid) for t in (q, k, v)]

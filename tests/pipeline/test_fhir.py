@@ -1,67 +1,18 @@
-"""FHIR exports: DiagnosticReports wherever their text is kept become rows; a broken one is a row with a problem."""
+"""FHIR exports: DiagnosticReports become rows, wherever their text, exam, day and edition are kept."""
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from fhir_resources import TEXT, b64, bundle, identifier, read, report
 
-from petground.labeling.errors import InputError
 from petground.pipeline.cli import main
 from petground.pipeline.reports import read_reports
 from petground.pipeline.sources.fhir import read_fhir
-from petground.pipeline.sources.rows import Row
-
-TEXT = "FINDINGS: Left axillary node, SUVmax 5.5, slice 104."
-ACSN = "http://terminology.hl7.org/CodeSystem/v2-0203"
-
-
-def b64(content: str | bytes) -> str:
-    return base64.b64encode(content.encode() if isinstance(content, str) else content).decode()
-
-
-def identifier(value: str, code: str | None = "ACSN", system: str = "urn:oid:1.2.3") -> dict[str, Any]:
-    kind = {"type": {"coding": [{"system": ACSN, "code": code}]}} if code else {}
-    return {**kind, "system": system, "value": value}
-
-
-def report(name: str = "r1", accession: str | None = "A1", body: str | None = TEXT, **fields: Any) -> dict[str, Any]:
-    resource: dict[str, Any] = {
-        "resourceType": "DiagnosticReport",
-        "id": name,
-        "status": "final",
-        "code": {"text": "PET/CT with FDG"},
-        "subject": {"reference": "Patient/p1"},
-        "effectiveDateTime": "2024-01-03T09:30:00+01:00",
-        "issued": "2024-01-04T08:00:00.000+01:00",
-    }
-    if accession:
-        resource["identifier"] = [identifier(accession)]
-    if body is not None:
-        resource["presentedForm"] = [{"contentType": "text/plain", "data": b64(body)}]
-    return {**resource, **fields}
-
-
-def bundle(*resources: dict[str, Any], kind: str = "collection") -> dict[str, Any]:
-    return {
-        "resourceType": "Bundle",
-        "type": kind,
-        "entry": [
-            {"fullUrl": f"https://ehr.example/fhir/{r['resourceType']}/{r.get('id')}", "resource": r} for r in resources
-        ],
-    }
-
-
-def read(tmp_path: Path, value: Any, name: str = "r.json", **options: Any) -> list[Row]:
-    path = tmp_path / name
-    path.write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
-    return list(read_fhir(path, **options))
 
 
 def test_a_report_with_its_exam_patient_day_and_tracer(tmp_path: Path) -> None:
@@ -86,8 +37,14 @@ def test_a_report_with_its_exam_patient_day_and_tracer(tmp_path: Path) -> None:
 HTML = (
     "<html><head><title>x</title><style>p{}</style></head><body><p>Node,<br/>SUVmax&nbsp;5.5 &lt; 6</p></body></html>"
 )
+
+
 RTF = r"{\rtf1\ansi{\fonttbl{\f0 Arial;}}\f0 Node, SUVmax 5.5,\par slice 104.}"
+
+
 DIV = '<div xmlns="http://www.w3.org/1999/xhtml">'
+
+
 DIV += "<h2>Findings</h2><table><tr><td>Node</td><td>SUV 5.5</td></tr></table></div>"
 
 
@@ -306,120 +263,10 @@ def test_equal_ids_of_different_exams_are_different_reports(tmp_path: Path) -> N
     assert [row["exam_id"] for row in read_fhir(tmp_path)] == ["A1", "A2", "A3"]
 
 
-@pytest.mark.parametrize(
-    ("form", "problem"),
-    [
-        ({"contentType": "application/pdf", "data": b64("%PDF-1.7 secret")}, "report_is_pdf"),
-        ({"contentType": "application/octet-stream", "data": b64("%PDF-1.7 secret")}, "report_is_pdf"),
-        ({"contentType": "image/jpeg", "data": b64(b"\xff\xd8\xffsecret")}, "report_not_text"),
-        ({"contentType": "application/xml", "data": b64("<?xml version='1.0'?><secret/>")}, "report_is_xml"),
-        ({"contentType": "text/plain", "data": "!secret!"}, "unreadable"),
-        ({"contentType": "text/plain", "url": "https://ehr.example/secret"}, "report_is_link"),
-    ],
-)
-def test_what_is_not_read_is_said_by_name(tmp_path: Path, form: dict[str, Any], problem: str) -> None:
-    (row,) = read(tmp_path, report(body=None, presentedForm=[form]))
-    assert (row["exam_id"], row["problem"], row["report_text"]) == ("A1", problem, None)
-    assert "secret" not in str(row)
-    (row,) = read(tmp_path, report(body=None, presentedForm=[form], conclusion="Node, SUVmax 5.5"))
-    assert (row["problem"], row["report_text"]) == (None, "Node, SUVmax 5.5")
-
-
-def test_one_broken_resource_does_not_stop_the_rest(tmp_path: Path) -> None:
-    content = "\n".join([json.dumps(report("r1", "A1")), '{"secret": ', "[1]", json.dumps(report("r2", "A2"))])
-    rows = read(tmp_path, content.encode(), "r.ndjson")
-    assert [row["exam_id"] for row in rows] == ["A1", "A2", None, None]
-    assert [row["problem_detail"] for row in rows[2:]] == [
-        "r.ndjson, line 2 is not JSON",
-        "r.ndjson, line 3 is no FHIR resource: it has no resourceType",
-    ]
-    mixed = bundle(report("r1", "A1"))
-    mixed["entry"] += [{"resource": "secret"}, {}, {"resource": report("r2", "A2")}]
-    rows = read(tmp_path, mixed)
-    assert [row["problem"] for row in rows] == [None, None, "unreadable", "unreadable"]
-    assert "secret" not in str(rows)
-
-
-def test_a_folder_with_a_damaged_file(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps(report("r1", "A1")), encoding="utf-8")
-    (tmp_path / "b.json").write_bytes(b'{"secret": "\xff"}')
-    (tmp_path / "c.ndjson.gz").write_bytes(gzip.compress(b'{"resourceType": "Patient"}')[:-9])
-    rows = list(read_fhir(tmp_path))
-    assert [(row["exam_id"], row["problem_detail"]) for row in rows] == [
-        ("A1", None),
-        (None, "b.json is not UTF-8"),
-        (None, "c.ndjson.gz cannot be read: it breaks off"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not JSON"), (b"<Bundle xmlns='http://hl7.org/fhir'/>", "is XML"), (b"[]", "no resourceType"),
-        (b'{"resourceType": "Patient"}', "holds no DiagnosticReport"), (b"[" * 100_000, "not JSON"),
-        (b'{"resourceType": "Bundle"}', "holds no DiagnosticReport"),
-    ],
-)  # fmt: skip
-def test_files_without_reports(tmp_path: Path, content: bytes, message: str) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        read(tmp_path, content)
-    assert caught.value.fix
-
-
 def test_a_procedure_filter_keeps_the_others_as_rows(tmp_path: Path) -> None:
     chest = report("r2", "A2", code={"coding": [{"code": "36643-5", "display": "XR Chest 2 Views"}]})
     rows = read(tmp_path, bundle(report(), chest), procedure=r"\bpet")
     assert [(row["exam_id"], row["problem"]) for row in rows] == [("A1", None), ("A2", "other_procedure")]
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
-FIELDS = [
-    *("identifier", "status", "code", "subject", "presentedForm", "text", "conclusion", "result", "contained", "meta"),
-    *("basedOn", "imagingStudy", "study", "effectiveDateTime", "effectivePeriod", "issued", "category", "id"),
-]
-
-
-@settings(max_examples=200, deadline=None)
-@given(fields=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6), wrapped=st.booleans(), form=JSON)
-def test_any_json_gives_rows(
-    tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any], wrapped: bool, form: Any
-) -> None:
-    resource = {**report(), **fields}
-    if isinstance(form, dict):
-        resource["presentedForm"] = [{**form, "data": form.get("data", b64(str(form)))}]
-    rows = read(tmp_path_factory.getbasetemp(), bundle(resource) if wrapped else resource)
-    assert len(rows) == 1
-    "".join(value for value in rows[0].values() if value).encode()
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    content=st.binary(max_size=200),
-    media=st.sampled_from(["text/plain", "text/html", "text/rtf", "x", "text/plain; charset=\x00"]),
-    prefix=st.sampled_from([b"", b"{\\rtf1 ", b"<div><![", b"<!", b"&#x"]),
-)
-def test_any_attachment_gives_a_row(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, media: str, prefix: bytes
-) -> None:
-    form = {"contentType": media, "data": b64(prefix + content)}
-    (row,) = read(tmp_path_factory.getbasetemp(), report(body=None, presentedForm=[form]))
-    assert row["exam_id"] == "A1"
-    (row["report_text"] or "").encode()
-
-
-@settings(max_examples=100, deadline=None)
-@given(content=st.binary(max_size=200), name=st.sampled_from(["f.json", "f.ndjson", "f.json.gz"]))
-def test_any_bytes_give_rows_or_an_input_error(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str
-) -> None:
-    try:
-        read(tmp_path_factory.getbasetemp(), content, name)
-    except InputError:
-        return
 
 
 def test_label_and_fetch_read_such_an_export(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ SLOTS: dict[str, dict[str, Any]] = {
 def test_two_processes_train_blocks_of_which_parameters_have_no_gradient(
     slots: list[str], patch_work: Path, tmp_path: Path
 ) -> None:
-    """The fusion's last words go nowhere, and the exit's judges are trained by a loss of their own."""
+    """The fusion's last words go nowhere, and nothing trains the exit's routers; a loss of its own the guess."""
     blocks = {flag: json.dumps(block) for slot in slots for flag, block in SLOTS[slot].items()}
     more = {**TWO, **blocks, "data__validation_fraction": 0, "trainer__max_epochs": 1}
     done = _start(small_flags(patch_work, tmp_path / "run", **more), tmp_path)

@@ -21,7 +21,7 @@ from petground.training.hits import Hits, count_hits
 from petground.training.losses import LossConfig, deep_loss, grounding_loss
 from petground.training.metrics import best_component
 from petground.training.module import OptimizerConfig
-from petground.training.runtime import native_bf16
+from petground.training.runtime import channels_last_on_cpu, native_bf16
 from petground.training.work import Example, swap_sides
 
 
@@ -243,6 +243,19 @@ def test_learning_rate_rises_then_falls_to_its_end() -> None:
     assert factors.index(1.0) in (9, 10)
     assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
     assert factors[110] == pytest.approx(0.01)
+
+
+def test_channels_last_changes_the_order_and_not_the_answer() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv3d(2, 6, 3, padding=1), torch.nn.Conv3d(6, 6, 3, groups=6), torch.nn.ConvTranspose3d(6, 3, 2, 2)
+    )
+    image = torch.randn(2, 2, 7, 9, 11)
+    before = net(image)
+    channels_last_on_cpu(net)
+    strides = [layer.weight.stride() for layer in net if isinstance(layer, torch.nn.Conv3d | torch.nn.ConvTranspose3d)]
+    assert [one[1] for one in strides] == [1, 27, 1]  # of the input's channels; the depthwise one stays
+    torch.testing.assert_close(net(image), before)
 
 
 def test_runtime_answers_everywhere() -> None:

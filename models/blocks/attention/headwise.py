@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from petground.kernels.sdpa import masked_sdpa
 from petground.models.blocks.attention.grouping import BoxBackend, Lattice, box_attention, lattice
-from petground.models.blocks.attention.head_gates import HeadGates, check_heads, per_head
+from petground.models.blocks.attention.head_gates import HeadGates, check_heads, load_balance, per_head
 from petground.models.blocks.backend import tells_backend
 from petground.models.blocks.contract import Grid, check_attention
+from petground.models.blocks.own_losses import Calls, hold
 
 __all__ = ["HeadwiseAttention", "radii"]
 
@@ -31,6 +32,9 @@ class HeadwiseAttention(nn.Module):
     - moa_spans (MoA, arXiv 2406.14909, section 4): g = 1, a = 0, S_h(N) = span_h + growth_h N.
     - moh (MoH, arXiv 2410.11842, section 3): a = 1, g from `HeadGates` of the token's query, all heads together.
 
+    Own losses, in training: duo, sum_h |a_h| while a is learned (its distance to the full model's states is the task's
+    loss here, which is there already); moh, `load_balance` of the routed heads.
+
     Args:
         channels: of all heads together.
         num_heads: heads.
@@ -46,6 +50,7 @@ class HeadwiseAttention(nn.Module):
         shared_heads: "gated" only: heads that every token uses; a quarter by default.
         active_heads: "gated" only: heads in use of a token, shared ones included; three quarters by default.
         rescale: "gated" only: gates of about one, see `HeadGates`.
+        loss_weight: of the block's own loss; by default the papers', 0.05 for duo and 0.01 for moh.
         backend: of the spans' kernel, which has no sinks and no order: needs `sinks: 0`; "auto" takes what serves.
     """
 
@@ -66,15 +71,17 @@ class HeadwiseAttention(nn.Module):
         shared_heads: int | None = None,
         active_heads: int | None = None,
         rescale: bool = False,
+        loss_weight: float | None = None,
         backend: BoxBackend = "auto",
     ):
         super().__init__()
-        if sinks < 0:
-            raise ValueError(f"sinks={sinks} is negative")
+        if sinks < 0 or (loss_weight or 0.0) < 0:
+            raise ValueError(f"sinks={sinks}, loss_weight={loss_weight}: one is negative")
         if full_heads is not None and any(head not in range(num_heads) for head in full_heads):
             raise ValueError(f"full_heads={full_heads} not all in 0..{num_heads - 1}")
         self.key, self.reach, self.num_heads, self.head_channels = name, reach, num_heads, channels // num_heads
         self.sinks, self.unit, self.backend = sinks, unit, backend
+        self.loss_weight = (0.01 if gated else 0.05) if loss_weight is None else loss_weight
         self.span, self.radius, self.growth = (
             per_head(value, num_heads, word) for value, word in ((span, "span"), (radius, "radius"), (growth, "growth"))
         )
@@ -85,6 +92,8 @@ class HeadwiseAttention(nn.Module):
             shared = -(-num_heads // 4) if shared_heads is None else shared_heads
             active = max(-(-3 * num_heads // 4), shared) if active_heads is None else active_heads
             self.gates = HeadGates(channels, num_heads, shared, active - shared, rescale=rescale)
+
+    own_losses: Calls = None
 
     @tells_backend()
     def forward(
@@ -120,10 +129,24 @@ class HeadwiseAttention(nn.Module):
         )
         check_heads(self.key, q, self.num_heads, None if self.gates is None else self.head_channels)
         out = self._out(q, k, v, mask, bias, grid, causal)
+        if self.training and self.loss_weight:
+            self._hold_loss(q, None if cross else mask)
         if not need_weights:
             return out, None
         unit = torch.eye(k.shape[2], dtype=v.dtype, device=v.device).expand(*k.shape[:2], -1, -1)
         return out, self._out(q, k, unit, mask, bias, grid, causal)  # linear in v: applied to the unit vectors
+
+    def _hold_loss(self, q: Tensor, mask: Tensor | None) -> None:
+        if self.alpha is not None:
+            hold(self, full_heads=self.loss_weight * self._shares(self.alpha).abs().sum())
+        elif self.gates is not None and self.gates.top:
+            routed = self.gates.routes(q.transpose(1, 2).flatten(2))
+            hold(self, balance=self.loss_weight * load_balance(*routed, mask))
+
+    @staticmethod
+    def _shares(alpha: Tensor) -> Tensor:
+        """In [0, 1]: the value is clamped, its gradient is not, so that a head that left can come back."""
+        return alpha + (alpha.clamp(0.0, 1.0) - alpha).detach()
 
     def full_heads_at(self, sparsity: float) -> list[int]:
         """The heads to keep full when this share of them is to stream: those of the largest a (duo, section 3.3)."""
@@ -145,9 +168,7 @@ class HeadwiseAttention(nn.Module):
         if self.reach == "full":
             out = _everywhere(q, k, v, mask, bias, causal)
         elif self.alpha is not None:
-            # the value is clamped, its gradient is not: a head that left [0, 1] can come back
-            share = self.alpha + (self.alpha.clamp(0.0, 1.0) - self.alpha).detach()
-            share = share.to(v.dtype)[:, None, None]
+            share = self._shares(self.alpha).to(v.dtype)[:, None, None]
             full = _everywhere(q, k, v, mask, None, causal)
             out = share * full + (1.0 - share) * self._spans(q, k, v, mask, grid, causal, list(range(self.num_heads)))
         else:

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from petground.kernels.linear_attention import linear_attention
 from petground.models.blocks.attention.feature_maps import NON_NEGATIVE, FeatureMap, make_features
 from petground.models.blocks.attention.head_gates import check_heads
+from petground.models.blocks.attention.teacher import softmax_rows, some_rows
 from petground.models.blocks.backend import tells_backend
 from petground.models.blocks.contract import Grid, check_attention
+from petground.models.blocks.own_losses import Calls, hold
 
 __all__ = ["LinearAttention", "attention_distillation", "log_decays", "rms_norm"]
 
@@ -22,6 +24,10 @@ class LinearAttention(nn.Module):
     Computed in chunks of the tokens with a running state [F, E] (Lightning Attention-2, arXiv 2401.04658, section
     3.2), or as phi(q) (phi(k)^T v) without decay and order. Tokens stand in the grid's C order, z slowest.
     Both directions, |i-j|, are our extension: the papers are causal.
+
+    Own loss, in training, of phi "hedgehog": `attention_distillation` from the softmax of the block's own q and k, for
+    64 queries drawn at each step, so that nothing of N x M is held. It trains phi alone: q and k get no gradient of it,
+    as the paper's come from a frozen model.
 
     Args:
         channels: of all heads together.
@@ -35,6 +41,7 @@ class LinearAttention(nn.Module):
             channels (SRMSNorm of TransNormerLLM); "none".
         feature_dim: what phi "taylor" projects q and k to, per head; 0: as wide as they are.
         chunk_size: tokens in a chunk. It changes time and memory, not the answer.
+        loss_weight: of the distillation; needs feature_map "hedgehog", whose paper first trains by it alone.
         backend: of the kernel.
     """
 
@@ -49,6 +56,7 @@ class LinearAttention(nn.Module):
         normalize: Literal["none", "sum", "rms"] = "rms",
         feature_dim: int = 16,
         chunk_size: int = 64,
+        loss_weight: float = 1.0,
         backend: Literal["auto", "chunked", "reference", "triton"] = "auto",
     ):
         super().__init__()
@@ -56,12 +64,13 @@ class LinearAttention(nn.Module):
             raise ValueError(
                 f"normalize=sum needs weights that are not negative: feature_map {', '.join(NON_NEGATIVE)}"
             )
-        if chunk_size < 1 or feature_dim < 0 or decay_scale < 0:
-            raise ValueError("chunk_size must be at least 1, feature_dim and decay_scale at least 0")
+        if chunk_size < 1 or min(feature_dim, decay_scale, loss_weight) < 0:
+            raise ValueError("chunk_size must be at least 1, feature_dim, decay_scale and loss_weight at least 0")
         self.key = key
         self.num_heads, self.head_channels = num_heads, channels // num_heads
         self.normalize = normalize
         self.chunk_size = chunk_size
+        self.loss_weight = loss_weight if feature_map == "hedgehog" else 0.0
         self.backend = backend
         self.patterns = ("self", "cross", "causal") if decay == "none" else ("self", "causal")
         self.of_q = make_features(feature_map, num_heads, channels // num_heads, feature_dim)
@@ -69,6 +78,8 @@ class LinearAttention(nn.Module):
         self.log_decay: Tensor | None
         rates = None if decay == "none" else log_decays(num_heads, decay) * decay_scale
         self.register_buffer("log_decay", rates, persistent=False)
+
+    own_losses: Calls = None
 
     @tells_backend()
     def forward(
@@ -102,6 +113,8 @@ class LinearAttention(nn.Module):
             takes_bias=False,
         )
         check_heads(self.key, q, self.num_heads, self.head_channels)
+        if self.training and self.loss_weight:
+            hold(self, distillation=self.loss_weight * self._distilled(q, k, mask, causal, cross))
         fq, fk = self.of_q(q).to(v.dtype), self.of_k(k).to(v.dtype)  # autocast widens softmax
         shares, kind = self.normalize == "sum", v.dtype
         if self.normalize == "rms" and kind == torch.float16:  # a sum may leave float16 that, normalised, lies in it
@@ -120,6 +133,16 @@ class LinearAttention(nn.Module):
         if self.normalize == "rms":
             out = rms_norm(out).to(kind)
         return out, self._map(fq, fk, mask, causal) if need_weights and shares else None
+
+    def _distilled(self, q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, cross: bool) -> Tensor:
+        """The distillation of some rows, [B]; a map with features "hedgehog" has no decay."""
+        rows = some_rows(q.shape[2], q.device)
+        teacher, keep = softmax_rows(q, k, rows, mask, causal=causal, cross=cross)
+        fq, fk = self.of_q(q[:, :, rows].detach()), self.of_k(k.detach())
+        student = fq.to(teacher.dtype) @ fk.to(teacher.dtype).transpose(-1, -2)
+        student = student if keep is None else student.masked_fill(~keep, 0.0)
+        total = student.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(student.dtype).tiny)
+        return attention_distillation(teacher, student / total)
 
     def _map(self, fq: Tensor, fk: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         """The operator on unit vectors as values is its own map."""
@@ -144,7 +167,7 @@ def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 def attention_distillation(teacher: Tensor, student: Tensor) -> Tensor:
-    """Cross-entropy -sum_j t_j log(s_j), the mean over rows (Hedgehog, arXiv 2402.04347).
+    """Cross-entropy -sum_j t_j log(s_j), the mean over heads and rows (Hedgehog, arXiv 2402.04347): [B].
 
     teacher, student: maps [B, H, N, M] whose rows sum to one; what the teacher never looks at costs nothing. At least
     the teacher's entropy, equal only where the maps are. Rows without keys cost nothing.
@@ -153,4 +176,4 @@ def attention_distillation(teacher: Tensor, student: Tensor) -> Tensor:
     wide = torch.promote_types(student.dtype, torch.float32)
     cost = -(teacher * student.clamp(min=tiny).log()).sum(dim=-1, dtype=wide)
     real = teacher.sum(dim=-1) > 0
-    return (cost * real).sum() / real.sum().clamp(min=1)
+    return (cost * real).sum(dim=(1, 2)) / real.sum(dim=(1, 2)).clamp(min=1)

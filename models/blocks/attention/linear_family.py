@@ -68,7 +68,7 @@ LINEAR_FAMILY = (
         LinearAttention,
         "Various Lengths, Constant Speed (Lightning Attention), ICML 2024, arXiv 2405.17381",
         "Linear attention with a decay for each head, exact in chunks with a running state.",
-        preset={"key": "lightning_attention", "decay": "heads", "feature_dim": 0},
+        preset={"key": "lightning_attention", "loss_weight": 0.0, "decay": "heads", "feature_dim": 0},
         patterns=_ORDERED,
         cost="N c d + N d^2, c the chunk",
         form="TransNormerLLM's decays exp(-8 h / H); without its gate, which is the layer's. normalize: rms is the "
@@ -82,7 +82,7 @@ LINEAR_FAMILY = (
         LinearAttention,
         "Lightning Attention-2, arXiv 2401.04658",
         "The same tiling with the slopes of its released code: products inside a chunk, a state between chunks.",
-        preset={"key": "lightning2", "decay": "slopes", "feature_dim": 0},
+        preset={"key": "lightning2", "loss_weight": 0.0, "decay": "slopes", "feature_dim": 0},
         patterns=_ORDERED,
         cost="N c d + N d^2, c the chunk",
         form="Decays exp(-2^(-8 h / H)), h = 1..H, as in the released code. normalize: rms is the Norm of its equation "
@@ -120,7 +120,7 @@ LINEAR_FAMILY = (
         patterns=_ALL,
         cost="N d^2",
         serves=frozenset({"weights"}),
-        form="exp(W x + b) and exp(-W x - b) over their sum; the loss is `attention_distillation`.",
+        form="exp(W x + b) and exp(-W x - b) over their sum; the distillation is its own loss in training.",
         property="Shares are positive and sum to one, and the evaluation by a state equals the map written out; "
         "the distillation loss is least, the teacher's entropy, for the teacher's own map.",
     ),

@@ -28,7 +28,8 @@ SPARSE = (
         cost="N N d while mixing; full heads N N d, the others N (sinks + span) d",
         serves=WEIGHTS,
         form="Section 3. The recent window of the paper is `span` tokens before the query (causal), to both sides in "
-        "an order without a grid, and the box of `radius` around the query in a grid; sinks are the first tokens.",
+        "an order without a grid, and the box of `radius` around the query in a grid; sinks are the first tokens. The "
+        "task's loss stands for the distillation, sum |a| is its own in training.",
         property="It starts as full attention; where the span covers everything the shares of the heads do not "
         "matter; decided heads equal the mixture at zeros and ones.",
     ),
@@ -38,7 +39,7 @@ SPARSE = (
         HeadwiseAttention,
         "MoA: Mixture of (Sparse) Attention Spans, arXiv 2406.14909",
         "A span for each head, a constant plus a share of the length, and sinks; spans chosen by span_profile.",
-        preset={"name": "moa_spans", "reach": "spans", "full_heads": None, **NO_GATES},
+        preset={"name": "moa_spans", "reach": "spans", "full_heads": None, "loss_weight": 0.0, **NO_GATES},
         patterns=SELF_CAUSAL,
         cost="sum over heads of N S_h(N) d",
         serves=WEIGHTS,
@@ -59,7 +60,7 @@ SPARSE = (
         cost="N M d (heads not picked are computed and left out, as in the authors' code)",
         serves=frozenset({"bias", "weights"}),
         form="Section 3.3; the router reads the token's query, all heads together, which is the token up to the linear "
-        "map before it. The balance loss is head_gates.load_balance.",
+        "map before it. The balance loss, its own in training, is over each sentence's tokens.",
         property="With all gates at one it is multi-head attention; what reads a head that was not picked gets no"
         " gradient; even routing has the balance loss of its formula.",
     ),
@@ -133,9 +134,10 @@ SPARSE = (
         patterns=SELF,
         cost="N N n_down for the guess, N k d for the attention",
         serves=WEIGHTS,
-        idle="The predictor, which learns from `guess` alone.",
+        idle="The predictor, where its own loss has no weight: it learns from that alone.",
         form="Sections 3.2 and 3.3 and the authors' code, the top-k budget as a number of keys. The bases are learned "
-        "on a small lattice and resized to the grid, as exams differ in size.",
+        "on a small lattice and resized to the grid, as exams differ in size. The dense teacher of its own loss is the "
+        "softmax of the block's own q and k; the paper's weight of it was not found.",
         property="Keeping every key is softmax attention; else each row has exactly `keep` shares that sum to "
         "one, on the best guessed keys; the others' values have no gradient; images have masks of their "
         "own.",

@@ -13,8 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from petground.models.blocks.attention.grouping import Lattice, lattice
 from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.softmax import masked_softmax
+from petground.models.blocks.attention.teacher import softmax_rows, some_rows
 from petground.models.blocks.attention.windows import triple
 from petground.models.blocks.contract import Grid, check_attention
+from petground.models.blocks.own_losses import Calls, hold
 
 __all__ = ["SparsifinerAttention"]
 
@@ -28,7 +30,9 @@ class SparsifinerAttention(nn.Module):
     A = softmax(q' (W_down k')^T / sqrt(D')), entries of at most `coefficient_threshold` set to 0; the guess is
     A |W_up|, entries of |W_up| of at most `basis_threshold` set to 0. Each query keeps the `keep` keys of the best
     guess: out = softmax(q k^T / sqrt(D)) v over them. The choice has no gradient, as in the paper: the predictor learns
-    from `guess`, which is to come close to the attention of a dense teacher (mean squared error, section 3.4).
+    from its own loss, in training, by which the guess is to come close to the attention of a dense teacher (squared
+    error, section 3.4). The teacher is the softmax of the block's own q and k, which get no gradient of it; the errors
+    are summed over a row's keys, as a mean would vanish with N, and the mean is over 64 queries drawn at each step.
 
     W_down and W_up are [n_down, N] in the paper, for images of one size. Here they are learned on a small lattice and
     brought to the grid of the exam (trilinear; a line: linear, over the lattice's entries in raster order).
@@ -44,7 +48,11 @@ class SparsifinerAttention(nn.Module):
         lattice_zyx: on which W_down and W_up are learned.
         coefficient_threshold: of A.
         basis_threshold: of |W_up|.
+        loss_weight: of the predictor's loss.
     """
+
+    key = "sparsifiner"
+    own_losses: Calls = None
 
     def __init__(
         self,
@@ -56,10 +64,12 @@ class SparsifinerAttention(nn.Module):
         lattice_zyx: Sequence[int] = (8, 8, 8),
         coefficient_threshold: float = 0.0,
         basis_threshold: float = 0.0,
+        loss_weight: float = 1.0,
     ):
         super().__init__()
-        if keep < 1 or n_down < 1:
-            raise ValueError(f"keep={keep}, n_down={n_down}: at least 1")
+        if keep < 1 or n_down < 1 or loss_weight < 0:
+            raise ValueError(f"keep={keep}, n_down={n_down}: at least 1, loss_weight={loss_weight}: at least 0")
+        self.loss_weight = loss_weight
         width = channels // num_heads
         self.num_heads, self.head_channels, self.keep = num_heads, width, keep
         self.coefficient_threshold, self.basis_threshold = coefficient_threshold, basis_threshold
@@ -95,6 +105,8 @@ class SparsifinerAttention(nn.Module):
             takes_bias=False,
         )
         check_heads("sparsifiner", q, self.num_heads, self.head_channels)
+        if self.training and self.loss_weight:
+            hold(self, guess=self.loss_weight * self._guess_error(q.detach(), k.detach(), mask, grid))
         chosen, there = self.connected(q, k, mask=mask, grid=grid)
         rows = max(1, 4 * AT_ONCE // (q.shape[0] * q.shape[1] * chosen.shape[-1] * max(k.shape[-1], v.shape[-1])))
         parts = []
@@ -131,9 +143,19 @@ class SparsifinerAttention(nn.Module):
         return index, mask[:, None, None, :].expand(*index.shape[:3], -1).gather(-1, index)
 
     def guess(self, q: Tensor, k: Tensor, *, mask: Tensor | None = None, grid: Grid | None = None) -> Tensor:
-        """The guessed attention [B, H, N, N], with gradients, for distillation: the one place that holds N x N."""
+        """The guessed attention of any of the queries, [B, H, R, N] for q [B, H, R, D], with gradients."""
         coefficients, basis = self._low_rank(q, k, mask, grid)
         return coefficients @ basis
+
+    def _guess_error(self, q: Tensor, k: Tensor, mask: Tensor | None, grid: Grid | None) -> Tensor:
+        """Squared error of the guess, summed over keys that count, the mean over heads and some real rows: [B]."""
+        rows = some_rows(q.shape[2], q.device)
+        teacher, keep = softmax_rows(q, k, rows, mask)
+        error = (self.guess(q[:, :, rows], k, mask=mask, grid=grid).to(teacher.dtype) - teacher).square()
+        if mask is None or keep is None:
+            return error.sum(dim=-1).mean(dim=(1, 2))
+        real = mask[:, rows].sum(dim=1).clamp(min=1) * q.shape[1]
+        return error.masked_fill(~keep, 0.0).sum(dim=(1, 2, 3)) / real
 
     def _low_rank(self, q: Tensor, k: Tensor, mask: Tensor | None, grid: Grid | None) -> tuple[Tensor, Tensor]:
         """[B, H, N, n_down] and [n_down, N], whose product is the guess."""

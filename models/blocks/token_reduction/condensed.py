@@ -15,7 +15,7 @@ from petground.models.blocks.token_reduction.tubes import PerturbedTubes
 __all__ = ["CONDENSED"]
 
 _CHOICE = "The map of the sentence to the voxels' width: it serves a choice that has no gradient."
-_JUDGES = "The judges, which a loss on `ExitTrace.logits` trains."
+_JUDGES = "The judges, which a loss of their own trains, where it has a weight."
 
 CONDENSED = (
     Block(
@@ -115,12 +115,13 @@ CONDENSED = (
         EarlyExit,
         "Accelerating MLLMs via Dynamic Visual-Token Exit, arXiv 2411.19628",
         "A router on the sentence's states sends all voxels away once they hold enough of the image.",
-        preset={"key": "dyvte_exit", "criterion": "router", "code": "text"},
+        preset={"key": "dyvte_exit", "criterion": "router", "code": "text", "loss_weight": 0.0},
         cost="layers (N d^2 + N P d)",
         serves=frozenset({"text"}),
-        idle=_JUDGES,
+        idle="The routers: their paper trains them apart, on a frozen network.",
         form="The router of the released code on [mean ; last text state], detached. The layers are a small stack of "
-        "the block's own, since a decoder stage has one. Labels: exits.exit_label.",
+        "the block's own, since a decoder stage has one. Training does not train the routers, and untrained they let "
+        "all stay: see exits.exit_label.",
         property="A threshold above 1 is the full stack bit for bit, and depth grows with it; after the exit the "
         "sentence does not see the voxels; the routers alone learn from their loss.",
     ),
@@ -130,7 +131,7 @@ CONDENSED = (
         EarlyExit,
         "You Need Multiple Exiting (MuE), arXiv 2211.11152",
         "Voxels and sentence each stop when a layer changes them little: cos(x_l, x_{l-1}) above a threshold.",
-        preset={"key": "mue_exit", "criterion": "saturation", "code": "text"},
+        preset={"key": "mue_exit", "criterion": "saturation", "code": "text", "loss_weight": 0.0},
         cost="layers (N d^2 + N P d)",
         serves=frozenset({"text"}),
         form="Mean cosine over a stream's tokens, one threshold for both streams; the layers are a small stack of the "

@@ -6,10 +6,11 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, cross_entropy, kl_div
 
 from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
+from petground.models.blocks.own_losses import Calls, Outcome, hold
 from petground.models.blocks.token_reduction.choose import real_voxels
 from petground.models.blocks.token_reduction.latents import Mlp, Read, sentence
 from petground.models.blocks.token_reduction.maps import masked_mean
@@ -43,6 +44,21 @@ def exit_label(exited: Tensor, full: Tensor, loss_exited: Tensor, loss_full: Ten
     """
     agree = (exited == full).flatten(1).double().mean(1) > 0.99
     return (agree & (loss_exited < 1.03 * loss_full)).long()
+
+
+def absence_loss(logits: Tensor, present: Tensor, temperature: float = 4.0) -> Tensor:
+    """What trains Dynamic Perceiver's heads, logits [B, layers, 2] (leave = absent), present [B] 1, 0 or NaN -> [B].
+
+    sum_l w_l CE_l + 0.5 T^2 sum_{l < last} KL(softmax(last / T) || softmax(l / T)), w 1/2 for the last head and 1/4 for
+    the others, T 4, as the released code; the teacher, the last head, has no gradient. NaN has no CE.
+    """
+    last = logits.shape[1] - 1
+    absent = present.nan_to_num().lt(0.5).long()[:, None].expand(-1, last + 1)
+    told = cross_entropy(logits.flatten(0, 1), absent.flatten(), reduction="none").reshape(-1, last + 1)
+    weight = torch.where(torch.arange(last + 1, device=logits.device) == last, 0.5, 0.25)
+    teacher = (logits[:, last:].detach() / temperature).log_softmax(-1).expand(-1, last, -1)
+    alike = kl_div((logits[:, :last] / temperature).log_softmax(-1), teacher, reduction="none", log_target=True)
+    return (told * weight).sum(1) * ~present.isnan() + 0.5 * temperature**2 * alike.sum((1, 2))
 
 
 class _Layer(nn.Module):
@@ -98,6 +114,8 @@ class EarlyExit(nn.Module):
         heads: must divide channels.
         latents: of the learnt code.
         hidden: width of the routers.
+        loss_weight: of the heads' own loss, `absence_loss`, in training: "confidence" only. Routers learn apart, on a
+            frozen network, by `exit_label` as in their paper, and until then let all stay; saturation needs no head.
         backend: of the attention's kernels.
     """
 
@@ -113,12 +131,13 @@ class EarlyExit(nn.Module):
         heads: int = 1,
         latents: int = 16,
         hidden: int = 64,
+        loss_weight: float = 1.0,
         backend: Backend = "auto",
     ):
         super().__init__()
-        if not 1 <= least <= layers or latents < 1 or hidden < 1:
-            raise ValueError(f"least={least} not in 1..layers={layers}, or latents or hidden below 1")
-        self.key = key
+        if not 1 <= least <= layers or latents < 1 or hidden < 1 or loss_weight < 0:
+            raise ValueError(f"least={least} not in 1..layers={layers}, latents or hidden below 1, or loss_weight < 0")
+        self.key, self.loss_weight = key, loss_weight
         self.criterion = criterion
         self.text_use: TextUse = "needs" if code == "text" else "reads"
         self.threshold = (
@@ -132,6 +151,8 @@ class EarlyExit(nn.Module):
             [] if criterion == "saturation" else [_judge(channels, criterion, hidden) for _ in range(layers)]
         )
         served_by(backend, self)
+
+    own_losses: Calls = None
 
     @tells_backend()
     def forward(
@@ -147,6 +168,8 @@ class EarlyExit(nn.Module):
         """Tokens [B, N, C], mask [B, N] bool, text [B, P, C] -> Reduced with all voxels of an exam or none."""
         check_tokens(self.key, tokens, mask=mask, scores=scores, grid=grid, text=text, text_mask=text_mask)
         trace = self.trace(tokens, mask=mask, text=text, text_mask=text_mask)
+        if self.training and self.criterion == "confidence" and self.loss_weight:
+            hold(self, logits=trace.logits)
         stay = trace.depth == len(self.layers)
         batch, count, _ = tokens.shape
         if not _any(stay):  # nothing is left to compute on
@@ -165,6 +188,12 @@ class EarlyExit(nn.Module):
             places,
             lambda v: v.masked_fill(~here[..., None], 0.0),
         )
+
+    def outcome_losses(self, held: dict[str, Tensor], outcome: Outcome) -> dict[str, Tensor]:
+        """The heads' loss [B] with what was there; `held` has the logits of a training forward."""
+        logits = held["logits"].float()
+        _, present = outcome.of(len(logits))
+        return {"heads": self.loss_weight * absence_loss(logits, present)}
 
     def trace(
         self,

@@ -177,8 +177,9 @@ RANKING = (
         "IA-RED2: Interpretability-Aware Redundancy Reduction, arXiv 2106.12620",
         "A policy asks the sentence of each voxel whether it stays; the keep map is the explanation.",
         cost="N d^2",
+        idle="The policy, drawn (estimator: reinforce), where its own loss has no weight.",
         form="Policy token = the sentence's pooled state; >= in place of >, so that its start keeps all; trained "
-        "straight-through unless estimator: reinforce, whose loss a training step must add.",
+        "straight-through unless estimator: reinforce, whose baseline is a moving mean.",
         property="Threshold 0 keeps all; kept sets are nested over groups; dropped voxels keep their last value; "
         "the REINFORCE gradient is that of the expected reward, worked out over all maps.",
     ),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from triton.runtime.interpreter import InterpreterOptions, interpreter_builder
 
-from tests.kernels.comparing import LIMITS, assert_gradients_close, poisoned
+from tests.kernels.comparing import LIMITS, assert_equals_reference, poisoned
 from tests.kernels.routed_cases import CASES, made, run
 
 
@@ -24,12 +24,7 @@ def _no_overflow_checks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_equals_reference(name: str, dtype: torch.dtype, masked: bool) -> None:
     tensors, mask = made(name, dtype, permuted=dtype != torch.float32)
     with poisoned():
-        assert_gradients_close(
-            lambda **t: run(name, **t, mask=mask if masked else None, backend="triton"),
-            lambda **t: run(name, **t, mask=mask if masked else None, backend="reference"),
-            tensors,
-            LIMITS[dtype],
-        )
+        assert_equals_reference(run, name, "triton", tensors, mask if masked else None, LIMITS[dtype])
 
 
 def test_what_is_not_finite_in_padding_stays_there() -> None:

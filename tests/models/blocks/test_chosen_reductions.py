@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from petground.models import build
 from petground.models.blocks.contract import Grid
+from petground.models.blocks.own_losses import Outcome, listening, own_losses
 from petground.models.blocks.token_reduction.interpreter import (
     Interpreter,
     action_log_prob,
@@ -167,6 +168,40 @@ def test_any_loss_reaches_the_policy() -> None:
     assert block.query.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+def test_straight_through_is_the_gradient_of_the_soft_network(heads: int) -> None:
+    """Where the kept voxels are weighted by 1 + I less what I is here, the weight is 1, and its change is I's."""
+    tokens, text = inputs().requires_grad_(), inputs(5, 3).requires_grad_()
+    block = policy(heads=heads)
+    nn.init.normal_(block.query.bias)
+    here = block.probability(tokens, text, None).detach()
+    keep = here >= block.threshold
+    assert 0 < int(keep.sum()) < 2 * N
+    weight = inputs(7)
+
+    def soft() -> Tensor:
+        gate = keep * (1 + block.probability(tokens, text, None) - here)
+        return (weight * tokens * gate[..., None]).sum()
+
+    reduced = block(tokens, text=text)
+    loss = (weight * reduced.unmerge(reduced.tokens)).sum()
+    torch.testing.assert_close(loss, soft())
+    leaves = {"tokens": tokens, "text": text, **dict(block.named_parameters())}
+    del leaves["policy_token"]  # the sentence takes its place
+    given = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+    for name, leaf in leaves.items():
+        direction, step = torch.randn_like(leaf), 1e-6
+        ends = []
+        with torch.no_grad():
+            for sign in (1, -1):
+                leaf.add_(sign * step * direction)
+                ends.append(soft())
+                leaf.sub_(sign * step * direction)
+        slope = (ends[0] - ends[1]) / (2 * step)
+        assert slope.abs() > 1e-3, name
+        torch.testing.assert_close((given[name] * direction).sum(), slope, rtol=1e-5, atol=1e-6, msg=name)
+
+
 def test_reinforce_is_the_gradient_of_the_expected_reward() -> None:
     """On three tokens all eight maps can be enumerated: sum_a pi(a) R(a) grad log pi(a) = grad sum_a pi(a) R(a)."""
     logits = torch.tensor([[0.3, -0.8, 1.1]], dtype=torch.float64, requires_grad=True)
@@ -182,7 +217,7 @@ def test_reinforce_is_the_gradient_of_the_expected_reward() -> None:
         chance = log_prob.exp()
         mass += chance.item()
         expected = expected + (chance * gained).sum()
-        estimate = estimate + chance.detach().sum() * reinforce_loss(log_prob, gained, baseline=0.17)
+        estimate = estimate + (chance.detach() * reinforce_loss(log_prob, gained, baseline=0.17)).sum()
     assert mass == pytest.approx(1.0)
     (truth,) = torch.autograd.grad(expected, logits, retain_graph=True)
     (found,) = torch.autograd.grad(-estimate, logits)
@@ -195,14 +230,12 @@ def test_drawn_maps_follow_the_policy_and_learn() -> None:
     block = policy(estimator="reinforce", policy="learned").train()
     nn.init.zeros_(block.query.weight)
     optimizer = torch.optim.Adam(block.parameters(), lr=0.2)
-    real = torch.ones(32, C, dtype=torch.bool)
     for _ in range(60):
-        block(tokens)
-        assert block.kept is not None
-        assert block.log_prob is not None
-        gained = reward(block.kept, real, block.kept[:, 3]).double()
+        with listening(block) as held:
+            block(tokens)
+        found = held["ia_red2"][1][0]["keep"][:, 3:4].double()
         optimizer.zero_grad()
-        reinforce_loss(block.log_prob, gained, gained.mean()).backward()
+        own_losses(held, Outcome(found, found))["ia_red2/policy"].mean().backward()
         optimizer.step()
     final = block.eval().probability(tokens[:1], None, None)[0]
     assert final[3] > 0.9

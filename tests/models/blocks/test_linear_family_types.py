@@ -33,5 +33,6 @@ def test_autocast_stays_near_and_trains(block: Block, masked: bool, causal: bool
     answers[1].square().sum().backward()
     assert project.weight.grad is not None
     assert torch.isfinite(project.weight.grad).all()
-    if block.key != "kmeans_cross":  # rounding may turn an argmax over
-        assert (answers[0] - answers[1]).norm() < 0.05 * answers[0].norm()
+    if block.key == "kmeans_cross":  # rounding may turn an argmax over: what is summed is what the map says
+        answers[0] = weights.float() @ (v if mask is None else v * mask[:, None, :, None]).float()
+    assert (answers[0] - answers[1]).norm() < 0.05 * answers[0].norm()

@@ -72,7 +72,7 @@ def test_identical_tokens_of_opposite_parity_merge_first() -> None:
 
 
 def test_merging_as_tomesd_does_in_two_dimensions() -> None:
-    merge = pytest.importorskip("tomesd.merge", reason="tomesd is not installed")
+    merge = pytest.importorskip("tomesd.merge", reason="tomesd is missing: extra peers")
     for height, width, cell, ratio in ((6, 8, 2, 0.5), (7, 9, 2, 0.3), (9, 9, 3, 0.6)):
         count = height * width
         tokens = _tokens(count)

@@ -165,6 +165,20 @@ def test_kmeans_knows_only_the_order_of_its_scores() -> None:
     assert torch.allclose(module(q, k[:, :, order], v[:, :, order], cross=True)[0], out, atol=1e-12)
 
 
+def test_kmeans_in_bfloat16_takes_a_best_query_and_loses_no_value() -> None:
+    """Rounded scores may tie or swap, but only where they are within rounding of each other."""
+    q, k, v = (one.bfloat16() for one in qkv(6, 400))
+    out, map_ = made("kmeans_cross").bfloat16()(q, k, v, cross=True, need_weights=True)
+    scores = q.double() @ k.double().mT
+    taken = (scores * map_.double()).sum(2)
+    rounding = scores.abs().amax(2) * torch.finfo(torch.bfloat16).eps
+    assert (map_.sum(2) == 1).all()
+    assert (taken >= scores.amax(2) - rounding).all()
+    assert (taken == scores.amax(2)).double().mean() > 0.97
+    wanted = map_.double() @ v.double()
+    assert torch.allclose(out.double(), wanted, rtol=torch.finfo(torch.bfloat16).eps, atol=1e-6)
+
+
 def test_kmeans_masked_queries_receive_nothing() -> None:
     q, k, v = qkv(6, 40)
     bias = torch.zeros(2, 1, 6, 1, dtype=torch.float64)

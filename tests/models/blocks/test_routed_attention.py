@@ -43,8 +43,8 @@ def test_routing_with_one_cluster_is_attention_on_normalised_queries_and_keys() 
 
 
 def test_routing_equals_the_peer() -> None:
-    """Against KmeansAttention of routing-transformer (pip install --no-deps, and its imports), with our centroids."""
-    peer = pytest.importorskip("routing_transformer.routing_transformer", reason="routing_transformer is not installed")
+    """Against KmeansAttention of routing-transformer (in the extra peers), with our centroids."""
+    peer = pytest.importorskip("routing_transformer.routing_transformer", reason="missing: extra peers")
     q, k, v = qkv(batch=3)
     ours = block("routing", clusters=7, local_heads=0)
     theirs = peer.KmeansAttention(7, -(-GRID.tokens // 7), HEADS, DIM).double().eval()
@@ -190,6 +190,24 @@ def test_sparsifiner_mask_depends_on_the_image_and_goes_with_it() -> None:
     assert not torch.equal(weights[0] > 0, weights[1] > 0)
     _, turned = module(q.flip(0), k.flip(0), v.flip(0), grid=GRID, need_weights=True)
     assert torch.equal(turned.flip(0) > 0, weights > 0)
+
+
+def test_sparsifiner_in_float32_keeps_keys_that_float64_guesses_as_high() -> None:
+    """On a coarse lattice guesses tie at the rim: which of them is kept is free, the guess and the softmax are not."""
+    grid = Grid((5, 7, 6))
+    q, k, v = qkv(grid.tokens)
+    module = block("sparsifiner", keep=7, n_down=4, lattice_zyx=[2, 2, 2])
+    guess = module.guess(q, k, grid=grid)
+    best = guess.topk(7, dim=-1).values
+    single = block("sparsifiner", keep=7, n_down=4, lattice_zyx=[2, 2, 2]).float()
+    chosen, _ = single.connected(q.float(), k.float(), grid=grid)
+    assert not torch.equal(chosen.sort().values, module.connected(q, k, grid=grid)[0].sort().values), "none tie"
+    assert torch.allclose(guess.gather(-1, chosen).sort(descending=True).values, best, rtol=1e-5)
+    out, weights = single(q.float(), k.float(), v.float(), grid=grid, need_weights=True)
+    kept = torch.zeros_like(guess, dtype=torch.bool).scatter(-1, chosen, True)
+    assert torch.equal(weights > 0, kept)
+    scores = (q @ k.transpose(-1, -2) * DIM**-0.5).masked_fill(~kept, float("-inf"))
+    assert torch.allclose(out.double(), scores.softmax(-1) @ v, atol=1e-5)
 
 
 def test_sparsifiner_masked_pairs_have_no_value_gradient() -> None:

@@ -122,7 +122,7 @@ def test_channel_attention_is_timms(version: str) -> None:
 
 def _na3d(q: Tensor, k: Tensor, v: Tensor, grid: Grid, **pattern: Any) -> Tensor:
     """[B, H, N, D] by natten's neighbourhood attention."""
-    functional = pytest.importorskip("natten.functional", reason="natten is not installed")
+    functional = pytest.importorskip("natten.functional", reason="natten is missing: extra peers")
     dense = [one.transpose(1, 2).unflatten(1, grid.shape_zyx) for one in (q, k, v)]
     return functional.na3d(*dense, **pattern).flatten(1, 3).transpose(1, 2)
 
@@ -160,7 +160,7 @@ def test_windows_are_nattens(ours: dict[str, Any], theirs: dict[str, Any], rim: 
 
 
 def test_halo_of_a_block_is_attn_gyms_sliding_tile_mask_inside() -> None:
-    sta = pytest.importorskip("attn_gym.masks.sta", reason="attn-gym is not installed")
+    sta = pytest.importorskip("attn_gym.masks.sta", reason="attn-gym is missing: extra peers")
     height, width, tile = 8, 12, 2
     mask = sta.generate_sta_mask_mod_2d((height, width), (3 * tile, 3 * tile), (tile, tile))
     grid = Grid((1, height, width))

@@ -53,18 +53,19 @@ def asked(block: Block, grid: tuple[int, int, int] = (3, 5, 7), **given: Any) ->
 @pytest.mark.parametrize("block", ALL)
 def test_shape_type_and_determinism(block: Block, grid: tuple[int, int, int]) -> None:
     qkv, given = asked(block, grid)
-    module = made(block)
+    # a basis resized to a finer grid is flat at the rim: guesses tie there, and any of them is as good as another
+    apart = {"lattice_zyx": grid} if block.key == "sparsifiner" else {}
+    module = made(block, **apart)
     with torch.no_grad():
         out, _ = module(*qkv, **given)
         again, _ = module(*qkv, **given)
-        single, _ = made(block, torch.float32)(*(one.float() for one in qkv), **given)
+        single, _ = made(block, torch.float32, **apart)(*(one.float() for one in qkv), **given)
     assert out.shape == (*qkv[0].shape[:3], qkv[2].shape[3])
     assert out.dtype == torch.float64
     assert single.dtype == torch.float32
     assert torch.isfinite(out).all()
     assert torch.equal(out, again)
-    close = torch.isclose(single.double(), out, atol=2e-4, rtol=1e-3).double().mean()
-    assert close == 1 or (block.key == "sparsifiner" and close > 0.8)  # its guesses tie at the grid's rim
+    assert torch.allclose(single.double(), out, atol=2e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("block", ALL)
@@ -86,6 +87,7 @@ def test_gradients(block: Block) -> None:
 def test_bfloat16_alone_and_under_autocast(block: Block) -> None:
     """As `trainer.precision: bf16-mixed` runs it: parameters in float32, heads in bfloat16."""
     qkv, given = asked(block, (2, 3, 4))
+    qkv = [one.bfloat16().double() for one in qkv]  # the truth is of the same numbers: only the arithmetic rounds
     with torch.no_grad():
         truth, _ = made(block)(*qkv, **given)
         alone, _ = made(block, torch.bfloat16)(*(one.bfloat16() for one in qkv), **given)
@@ -97,10 +99,7 @@ def test_bfloat16_alone_and_under_autocast(block: Block) -> None:
     assert all(one.grad is None or torch.isfinite(one.grad).all() for one in inputs)
     for out in (alone, mixed.detach()):
         assert torch.isfinite(out).all()
-        error = (
-            out.double() - truth
-        ).abs().median() / truth.abs().median()  # a choice may fall otherwise here or there
-        assert error < 0.05 or block.key == "kmeans_cross", error
+        assert (out.double() - truth).norm() < 0.03 * truth.norm()
 
 
 @pytest.mark.parametrize("keys", [7, 10], ids=["fewer", "as many"])

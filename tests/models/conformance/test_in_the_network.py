@@ -102,6 +102,7 @@ IDLE = [  # with what it shows
         ("token_reduction", key, {})
         for key in ("gsearch_psigmoid", "token_transition", "aim_merge_prune", "recoverable_compression")
     ),
+    ("token_reduction", "ia_red2", {"estimator": "reinforce"}),
     ("token_reduction", "dyn_perceiver", {}),
     ("token_reduction", "dyvte_exit", {}),
     ("token_reduction", "sparseformer_roi", {}),  # in a stage without text

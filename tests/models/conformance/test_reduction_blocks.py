@@ -135,10 +135,9 @@ def test_gradients_reach_the_tokens(block: Block) -> None:
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
 
 
-@pytest.mark.parametrize("block", ALL)
+# ia_red2's is that of its soft network, not of what it gives: compared in blocks/test_chosen_reductions.py
+@pytest.mark.parametrize("block", [one for one in ALL if one.id != "ia_red2"])
 def test_gradients_are_those_of_finite_differences(block: Block) -> None:
-    if block.key == "ia_red2":
-        pytest.skip("straight-through: the gradient is not that of what it gives")
     tokens, given = asked((2, 3, 2))
     module = made(block)
     part = {k: v[:1] if isinstance(v, Tensor) else v for k, v in given.items()}

@@ -1,0 +1,52 @@
+"""docs/grounding.md says what docs/results/grounding.json holds, and what is not there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("grounding_page")
+
+
+def test_the_page_is_as_it_would_be_written(page: ModuleType) -> None:
+    kept = ROOT / "docs" / "results" / "grounding.json"
+    result = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else None
+    assert (ROOT / "docs" / "grounding.md").read_text(encoding="utf-8") == page.written(result), (
+        "docs/grounding.md is stale; run: python benchmarks/grounding_page.py"
+    )
+
+
+def test_figures_become_rows_and_gaps_are_told(page: ModuleType) -> None:
+    def share(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 40}
+
+    row = {
+        "f1": share(0.75), "f1_overlap": share(0.875), "mean_dice": share(0.5), "left_right_confusion": share(0.0525),
+        "false_positives_per_absent_sentence": share(0.25), "false_positives_per_swapped_sentence": share(0.5),
+        "shuffled_f1": 0.125, "steps": 1883, "training_seconds": 3600.0,
+    }  # fmt: skip
+    figures = {"models": {"faithful": row}, "not_run_yet": ["ours", "llmseg"], "train_exams": 300, "test_exams": 60}
+    made = {"command": "python benchmarks/run.py grounding", "commit": "abc", "machine": "m", "note": "Two at a time."}
+    text = page.written({**made, "libraries": {"torch": "2", "numpy": "2"}, "figures": figures})
+    assert (
+        "| ConTEXTual Net 3D, faithful | 0.75 (0.70 to 0.80) | 0.88 (0.82 to 0.93) | 0.50 (0.45 to 0.55) "
+        "| 5.2 % (0.2 to 10.2) | 25 % / 50 % / - | 0.12 | - | 1883 steps, 60 min |"
+    ) in text
+    assert "Not run yet: ours, LLMSeg." in text
+    assert "What the text costs: not measured yet." in text
+    assert text.rstrip().endswith("Two at a time.")
+    pair = {"ratio": 1.04, "seconds": 2.0, "against_seconds": 1.92, "pairs": 7}
+    costs = dict.fromkeys(page.COSTS, 1.04)
+    figures |= {**costs, "cost": dict.fromkeys(page.COSTS, pair), "device": "CPU, 2 threads"}
+    text = page.written({**made, "libraries": {"torch": "2", "numpy": "2"}, "figures": figures})
+    assert "| 1.04 | 1.05 | 2.00 s, 1.92 s |" in text
