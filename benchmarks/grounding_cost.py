@@ -16,6 +16,7 @@ nnU-Net's predictor, work in the same precision: bf16 where the device has it na
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import sys
@@ -169,4 +170,6 @@ def _count(net: nn.Module) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(measure(), indent=1) + "\n")
+    with contextlib.redirect_stdout(sys.stderr):  # nnU-Net's predictor prints
+        found = measure()
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")

@@ -35,7 +35,7 @@ from petground.training.optimizers import OptimizerConfig, gradient_norm, make_o
 from petground.training.plans import PlansConfig, require_fit, resolve, with_spacing
 from petground.training.predict import answers_to, predict
 from petground.training.provenance import noted, versions
-from petground.training.runtime import channels_last_on_cpu, of_all_processes
+from petground.training.runtime import channels_last_on_cpu, of_all_processes, seed_step
 
 __all__ = ["GroundingModule", "OptimizerConfig"]
 
@@ -157,6 +157,7 @@ class GroundingModule(pl.LightningModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
         self._in_step += batch["exam_id"]
+        seed_step(self.current_epoch, batch_index, self.global_rank)
         each = self._losses_by_exam(batch)
         finite = torch.isfinite(each["loss"].detach()).tolist()
         if not all(finite):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["channels_last_on_cpu", "native_bf16", "of_all_processes", "use_threads"]
+__all__ = ["channels_last_on_cpu", "native_bf16", "of_all_processes", "seed_step", "use_threads"]
 
 
 def use_threads() -> int:
@@ -27,6 +28,15 @@ def channels_last_on_cpu(net: nn.Module) -> None:
     for layer in net.modules():
         if isinstance(layer, (nn.Conv3d, nn.ConvTranspose3d)) and layer.groups == 1 and layer.weight.is_cpu:
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last_3d)
+
+
+def seed_step(*of: int) -> None:
+    """What the step draws (dropout, sampled rows) hangs on these numbers alone: a fit that goes on draws the same.
+
+    of: epoch, batch, process. The run's seed counts, too.
+    """
+    run = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where Lightning's seed_everything leaves it
+    torch.manual_seed(int(np.random.SeedSequence([run, *of]).generate_state(1)[0]))
 
 
 def of_all_processes(names: list[str]) -> list[str]:

@@ -59,6 +59,19 @@ def test_the_step_has_the_blocks_loss_with_its_weight_and_validation_has_not(net
     assert all(p.grad is not None for n, p in module.net.named_parameters() if ".gates." in n or ".query." in n)
 
 
+def test_what_a_step_draws_hangs_on_its_place_in_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GroundingModule, "log_dict", lambda *a, **k: None)
+    monkeypatch.setattr(GroundingModule, "_losses_by_exam", lambda *a: {"loss": torch.rand(2)})
+    module = _module(1.0)
+
+    def drawn(before: int, batch: int) -> float:
+        torch.manual_seed(before)  # a restart leaves another state
+        return module.training_step(_batch(), batch).item()
+
+    assert drawn(7, 3) == drawn(8, 3)
+    assert len({drawn(7, batch) for batch in range(4)}) == 4, "each batch draws anew"
+
+
 def test_a_training_logs_it_and_a_checkpoint_has_nothing_of_it(patch_work: Path, tmp_path: Path) -> None:
     """Accumulated, with an average that copies the module, with checkpointing, and gone on with."""
     blocks = {"model__net__attention": json.dumps({**MOH["attention"], "stages": [0]})}
