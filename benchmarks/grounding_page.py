@@ -58,7 +58,7 @@ def _models(figures: Mapping[str, Any]) -> list[str]:
     cells = [
         [
             NAMES[name],
-            _interval(row["f1"]),
+            _interval(row["f1"], 3),
             _interval(row["f1_overlap"]),
             _interval(row["mean_dice"]),
             _share(row.get("left_right_confusion")),
@@ -108,10 +108,11 @@ def _made(result: Mapping[str, Any]) -> str:
     return made + (f" {note}" if note else "")
 
 
-def _interval(figure: Mapping[str, Any] | None) -> str:
+def _interval(figure: Mapping[str, Any] | None, digits: int = 2) -> str:
     if figure is None or figure.get("value") is None:
         return "-"
-    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
+    value, low, high = (f"{figure[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
 def _share(figure: Mapping[str, Any] | None, *, short: bool = False) -> str:

@@ -39,7 +39,7 @@ def test_figures_become_rows_and_gaps_are_told(page: ModuleType) -> None:
     made = {"command": "python benchmarks/run.py grounding", "commit": "abc", "machine": "m", "note": "Two at a time."}
     text = page.written({**made, "libraries": {"torch": "2", "numpy": "2"}, "figures": figures})
     assert (
-        "| ConTEXTual Net 3D, faithful | 0.75 (0.70 to 0.80) | 0.88 (0.82 to 0.93) | 0.50 (0.45 to 0.55) "
+        "| ConTEXTual Net 3D, faithful | 0.750 (0.700 to 0.800) | 0.88 (0.82 to 0.93) | 0.50 (0.45 to 0.55) "
         "| 5.2 % (0.2 to 10.2) | 25 % / 50 % / - | 0.12 | - | 1883 steps, 60 min |"
     ) in text
     assert "Not run yet: ours, LLMSeg." in text
