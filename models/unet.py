@@ -107,7 +107,8 @@ class TextDecoder(nn.Module):
 
         The lowest stage upsampled, then each skip's part of its convolution (the skip itself where the stage's fusion
         reads it), from low to high resolution, as far as sentences go; with `shared_stages` the text-free features of
-        those stages come last, the finest at the end.
+        those stages come last, the finest at the end. What leads to them from below is no second decoder but the lateral
+        path of feature pyramid networks (Lin et al. 2017, section 3): each stage upsampled and added to the skip's part.
         """
         stages = self._typed()
         shared: list[Tensor] = [stages[0].up(skips[-1])]
@@ -115,11 +116,16 @@ class TextDecoder(nn.Module):
             shared.append(stage.shared(skip))
         if not self.config.shared_stages:
             return tuple(shared)
+        with_text = len(stages) - self.config.shared_stages
         x, free = shared[0], []
-        for number, stage in enumerate(stages):
-            x, _ = self._run(stage, x if number == 0 else stage.up(x), shared[number + 1], None)
-            free.append(x)
-        return (*shared[: len(stages) + 1 - self.config.shared_stages], *free[-self.config.shared_stages :])
+        for number, (stage, skip_part) in enumerate(zip(stages, shared[1:], strict=True)):
+            x = x if number == 0 else stage.up(x)
+            if number < with_text:
+                x = stage.lateral(x, skip_part)
+            else:
+                x, _ = self._run(stage, x, skip_part, None)
+                free.append(x)
+        return (*shared[: with_text + 1], *free)
 
     def forward(self, shared: Sequence[Tensor], tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> Decoded:
         """Shared from `prepare` with B exams, tokens [B, S, P, D], mask [B, S, P] bool -> logits of each head.
@@ -203,6 +209,11 @@ class _DecoderStage(nn.Module):
     def shared(self, skip: Tensor) -> Tensor:
         """What all sentences of an exam need of the encoder's features [B, C, Z, Y, X]."""
         return skip if self._fusion_reads_skip else cast(Tensor, self.from_skip(skip))
+
+    def lateral(self, x: Tensor, shared: Tensor) -> Tensor:
+        """X [B, C, Z, Y, X] upsampled, what `shared` gave -> features of that grid without text, [B, C, Z, Y, X]."""
+        activated: Tensor = self.activate(x + (self.from_skip(shared) if self._fusion_reads_skip else shared))
+        return activated
 
     def forward(self, x: Tensor, shared: Tensor, text: _Text | None) -> tuple[Tensor, _Text | None]:
         """X [B*S, C, Z, Y, X] upsampled, what `shared` gave [B, C, Z, Y, X] -> [B*S, C, Z, Y, X], the text as fused.
