@@ -50,8 +50,9 @@ class NetConfig:
             answer on a short way. Not in the paper.
         shared_stages: so many of the finest decoder stages run once per exam, without text, for all its sentences: a
             sentence chooses among their features by filters of its own, one per stage (as in MaskFormer, arXiv
-            2107.06278, section 3.2), and adds its coarse logits. 0 is the paper's: every stage runs for every sentence.
-            Needs coarse_heads.
+            2107.06278, section 3.2), and adds its coarse logits. Below them the image's features come up by upsampling
+            and adding alone (feature pyramids, arXiv 1612.03144, section 3). 0 is the paper's: every stage runs for
+            every sentence. Needs coarse_heads.
         presence: a head that says whether the thing is there at all, from the features where the sentence looks.
             Needs coarse_heads.
         checkpointing: training keeps the features between stages only and works the rest out again: less memory.

@@ -11,6 +11,7 @@ from torch import nn
 from petground.models.grounding import GroundingNet
 from petground.models.net_config import NetConfig
 from petground.models.registry import BlockError
+from petground.models.sentence_heads import SentenceFilter
 
 FUSION = {"name": "contextual_gate", "num_heads": 2, "norm": True, "coordinates": "linear"}
 
@@ -151,12 +152,15 @@ TWO_SHARED = {**OURS, "shared_stages": 2, "fusion_stages": [2]}
 def test_shared_stages_run_once_and_sentences_together_equal_alone(config: dict[str, Any]) -> None:
     net, (_, tokens, mask) = _awake(_net(**config)), _inputs()
     image = torch.rand(2, 2, 8, 16, 8)
-    calls = []
-    net.decoder.stages[-1].register_forward_hook(lambda *_: calls.append(1))
+    calls: list[int] = []
+    for number, stage in enumerate(net.decoder.stages):
+        stage.from_up.register_forward_hook(lambda *_, number=number: calls.append(number))
+    text_free = list(range(len(net.decoder.stages)))[-config["shared_stages"] :]
     with torch.inference_mode():
         features = net.encode(image)
+        assert calls == text_free, "a stage below the shared ones ran without text, too"
         together = net.decode(features, tokens, mask)
-        assert calls == [1]
+        assert sorted(calls) == list(range(len(net.decoder.stages)))
         assert [tuple(one.shape[2:]) for one in together.stages] == [(2, 4, 2), (4, 8, 4), (8, 16, 8)]
         assert together.presence is not None
         assert together.presence.shape == (2, 3)
@@ -166,6 +170,22 @@ def test_shared_stages_run_once_and_sentences_together_equal_alone(config: dict[
             assert torch.allclose(alone.stages[-1][:, 0], together.stages[-1][:, s], atol=1e-5)
             assert alone.presence is not None
             assert torch.allclose(alone.presence[:, 0], together.presence[:, s], atol=1e-5)
+
+
+def test_a_sentences_filter_is_the_same_in_either_order_of_memory() -> None:
+    torch.manual_seed(0)
+    filters, head = SentenceFilter(5, 7), torch.nn.Conv3d(7, 1, 1)
+    torch.nn.init.normal_(filters.turn.weight)
+    looked, features = torch.randn(2, 3, 7), torch.randn(2, 7, 3, 5, 4)
+    change = filters.turn(filters.norm(looked[..., :5]))
+    wanted = torch.einsum("bsf,bfzyx->bszyx", head.weight.reshape(1, 1, -1) + change[..., :-1], features)
+    wanted = wanted + (head.bias + change[..., -1])[..., None, None, None]
+    for layout in (torch.contiguous_format, torch.channels_last_3d):
+        given = features.contiguous(memory_format=layout).requires_grad_()
+        answer = filters(given, looked, head)
+        torch.testing.assert_close(answer, wanted)
+        (gradient,) = torch.autograd.grad(answer.sum(), given)
+        assert gradient.is_contiguous(memory_format=layout), "the convolution before it has to copy"
 
 
 @pytest.mark.parametrize("config", [{**OURS, "shared_stages": 0}, OURS, TWO_SHARED], ids=["none", "one", "two"])

@@ -57,11 +57,22 @@ def _start(flags: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 TWO: dict[str, Any] = {"trainer__devices": 2, "trainer__strategy": "ddp", "data__exams_per_step": 1}
 
 
-def test_two_processes_give_the_losses_of_one(patch_work: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        pytest.param({}, id="plain"),
+        # moh's own loss is of a batch's mean; sparsifiner's guess learns by its own loss alone
+        *(
+            pytest.param({"model__net__attention": json.dumps(block)}, id=str(block["name"]), marks=pytest.mark.slow)
+            for block in ({"name": "moh", "num_heads": 2, "loss_weight": 0.1}, {"name": "sparsifiner", "keep": 8})
+        ),
+    ],
+)
+def test_two_processes_give_the_losses_of_one(blocks: dict[str, Any], patch_work: Path, tmp_path: Path) -> None:
     """Two exams train and two validate; the numbers of their lesions differ."""
     # SGD: Adam would make steps of full size of the rounding in gradients that are zero, of biases before a norm
     more: dict[str, Any] = {
-        "data__validation_fraction": 0.5, "trainer__max_epochs": 3, "model__optimizer__name": "sgd",
+        "data__validation_fraction": 0.5, "trainer__max_epochs": 3, "model__optimizer__name": "sgd", **blocks,
     }  # fmt: skip
     alone, both = tmp_path / "alone", tmp_path / "both"
     assert main(small_flags(patch_work, alone, **more, data__exams_per_step=2)) == 0
