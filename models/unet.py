@@ -107,8 +107,8 @@ class TextDecoder(nn.Module):
 
         The lowest stage upsampled, then each skip's part of its convolution (the skip itself where the stage's fusion
         reads it), from low to high resolution, as far as sentences go; with `shared_stages` the text-free features of
-        those stages come last, the finest at the end. What leads to them from below is no second decoder but the lateral
-        path of feature pyramid networks (arXiv 1612.03144, section 3): each stage upsampled and added to the skip's part.
+        those stages come last, the finest at the end. What leads to them from below is no second decoder but the
+        lateral path of feature pyramids (arXiv 1612.03144, section 3): upsampled, and the skip's part added.
         """
         stages = self._typed()
         shared: list[Tensor] = [stages[0].up(skips[-1])]
