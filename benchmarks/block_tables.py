@@ -57,7 +57,7 @@ def _whole_table(links: Links, rows: list[Mapping[str, Any]]) -> list[str]:
             by_key.setdefault(row["key"], {})[row["stage"]] = row
     cells = []
     for key, own in by_key.items():
-        name = links["token_reduction", key] + ("" if all(row["shared"] for row in own.values()) else " *")
+        name = links["token_reduction", key]
         told = [_beside(own.get(stage, {}), part) for stage in stages for part in ("step", "inference")]
         cells.append([name, *told])
     said = []
@@ -69,8 +69,7 @@ def _whole_table(links: Links, rows: list[Mapping[str, Any]]) -> list[str]:
     about = (
         "Token reductions in the whole network (configs/train/demo.yaml on its own grid, softmax self-attention among "
         "the voxels of one decoder stage): time with the reduction over time with that attention alone, choosing, "
-        "merging and the way back included; median of pairs taken in turn, in brackets the least and the largest. "
-        "*: asks the sentence, so both networks run all stages per sentence."
+        "merging and the way back included; median of pairs taken in turn, in brackets the least and the largest."
     )
     heads = ["token_reduction", *(f"stage {stage}, {part}" for stage in stages for part in ("step", "answer"))]
     return [about, "", *table(heads, cells), "", " ".join(said), ""]

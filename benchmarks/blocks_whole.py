@@ -6,8 +6,7 @@ further one costs its share of the decoder again). Two networks that differ in o
 (A B A B): the median of the pairs' ratios, and the least and the largest of them.
 
 Token reductions: softmax self-attention (PyTorch's fused one) among the voxels of one decoder stage, with the reduction
-against without. Choosing, merging and the way back are inside, for it is the network that is timed. A reduction that
-asks the sentence is measured with stages that run per sentence (shared_stages 0), on both sides.
+against without. Choosing, merging and the way back are inside, for it is the network that is timed.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ import yaml
 from petground.kernels.memory import reuse_memory
 from petground.models.grounding import GroundingNet
 from petground.models.net_config import NetConfig
-from petground.models.registry import BLOCKS, BlockError
+from petground.models.registry import BLOCKS
 from petground.pipeline.files import write_json
 from petground.pipeline.stage import content_hash
 from petground.training.losses import LossConfig, deep_loss
@@ -56,19 +55,13 @@ def reductions(folder: Path) -> list[dict[str, Any]]:
         for key in BLOCKS["token_reduction"]:
             if key != "none":
                 plain, reduced = pair(stage, {"name": key})
-                rows.append(
-                    {"stage": stage, "key": key, **kept(folder, reduced, plain), "shared": "shared_stages" not in plain}
-                )
+                rows.append({"stage": stage, "key": key, **kept(folder, reduced, plain)})
     return rows
 
 
 def pair(stage: int, reduction: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Attention alone, and with the reduction; both with shared_stages 0 where the reduction asks the sentence."""
+    """Attention alone, and with the reduction."""
     plain = attention(stage)
-    try:
-        config({**plain, "token_reduction": dict(reduction)})
-    except BlockError:
-        plain["shared_stages"] = 0
     return plain, {**plain, "token_reduction": dict(reduction)}
 
 

@@ -166,17 +166,18 @@ class NetConfig:
         return list(block.get("stages", self.fusion_stages)) if slot != "fusion" else self.fusion_stages
 
     def _check_text_free(self) -> None:
-        """With shared stages all of them run once per exam, too, down to those: there is no sentence to ask."""
-        stages = self.stages_of("token_reduction")
-        if self.token_reduction is None or not (self.shared_stages and stages):
+        """Shared stages run once per exam: there is no sentence to ask."""
+        stages = [stage for stage in self.stages_of("token_reduction") if stage < self.shared_stages]
+        if self.token_reduction is None or not stages:
             return
         name, options = self.token_reduction["name"], self.options_of("token_reduction")
         with torch.device("meta"):
             reduction = build("token_reduction", name, channels=self.features[stages[0]], **options)
         if reduction.text_use == "needs":
             raise BlockError(
-                f"token_reduction '{name}' asks the sentence, but with shared_stages {self.shared_stages} the stages "
-                "run once per exam, without one: set shared_stages: 0, or choose a reduction that needs no text"
+                f"token_reduction '{name}' asks the sentence, but with shared_stages {self.shared_stages} stage "
+                f"{stages[0]} runs once per exam, without one: set shared_stages: 0, or choose other stages or a "
+                "reduction that needs no text"
             )
 
     def _check_heads(self, stages: int) -> None:

@@ -8,7 +8,9 @@ from petground.models.net_config import NetConfig
 from petground.models.projections import ProjectionNet
 from petground.models.text.prompts import LearnedPrompts
 
-__all__ = ["Network", "build_network", "learned_prompts"]
+__all__ = ["VERSION", "Network", "build_network", "learned_prompts"]
+
+VERSION = 2  # of what the same weights compute: raised when that changes, so that older checkpoints are refused
 
 Network = GroundingNet | ProjectionNet | LLMSegNet
 _KINDS: dict[str, type[Network]] = {"unet": GroundingNet, "projections": ProjectionNet, "llmseg": LLMSegNet}

@@ -56,7 +56,8 @@ class Answer:
     """What was said to one sentence: `training.inference.Grounding` without the map.
 
     mask: [I, J, K] bool on the PET grid, empty when nothing was seen. presence: 0..1, None of who does not tell one.
-    voxel_ijk, suv_max [g/ml]: the PET's hottest voxel inside the mask; None when it is empty.
+    voxel_ijk, suv_max [g/ml]: the PET's hottest voxel inside the mask; None when it is empty. marked: what the model
+    marked where `mask` was drawn anew on the PET, else None.
     """
 
     mask: NDArray[np.bool_]
@@ -64,6 +65,7 @@ class Answer:
     voxel_ijk: tuple[int, int, int] | None
     suv_max: float | None
     volume_ml: float
+    marked: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +142,13 @@ def by_checkpoint(checkpoint: Path, device: str, slice_margin_mm: float | None, 
         said = ground_volumes(module, pet, ct, prompts, near_mm=near, tick=windows)
         return _outlined(said, pet, site, outline, model_template(pet, module.grid).spacing_ijk_mm, facts)
 
-    facts = {"checkpoint": checkpoint.name, "sha256": sha256, "slice_margin_mm": margin, "threshold": module.threshold}
+    facts = {
+        "checkpoint": checkpoint.name,
+        "sha256": sha256,
+        "slice_margin_mm": margin,
+        "threshold": module.threshold,
+        "presence_threshold": getattr(module, "presence_threshold", 0.0),
+    }
     return Grounder(
         answers,
         reads,

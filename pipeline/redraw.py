@@ -54,7 +54,8 @@ def redrawn(answer: Any, pet: Volume, site: Site, model_spacing_mm: tuple[float,
         return answer
     i, j, k = (int(n) for n in np.unravel_index(int(np.where(mask, pet.array, -np.inf).argmax()), pet.shape))
     volume_ml = float(np.count_nonzero(mask)) * pet.voxel_ml
-    return replace(answer, mask=mask, voxel_ijk=(i, j, k), suv_max=float(pet.array[i, j, k]), volume_ml=volume_ml)
+    suv_max = float(pet.array[i, j, k])
+    return replace(answer, mask=mask, marked=answer.mask, voxel_ijk=(i, j, k), suv_max=suv_max, volume_ml=volume_ml)
 
 
 def _uphill(array: NDArray[np.floating[Any]], voxel: Voxel) -> Voxel:

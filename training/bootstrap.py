@@ -1,4 +1,4 @@
-"""Confidence intervals by drawing patients, not sentences: sentences of one patient are not independent."""
+"""Intervals and tests over patients, not over sentences: sentences of one patient are not independent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Estimate", "estimate", "estimate_weighted", "mean_of"]
+__all__ = ["Estimate", "estimate", "estimate_weighted", "exchanged", "mean_of"]
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -71,6 +71,37 @@ def estimate_weighted(
         owner,
         level,
     )
+
+
+def exchanged(
+    one: NDArray[np.float64],
+    other: NDArray[np.float64],
+    patients: Sequence[str],
+    statistic: Statistic,
+    *,
+    draws: int = 9999,
+    seed: int = 0,
+) -> float | None:
+    """Two-sided p of the difference of a statistic, by the permutation test for pairs (Fisher 1935, section 21).
+
+    If there were no difference, either model's answers to all of a patient's sentences might as well be the other's:
+    p is the share of such exchanges with a difference as large as that found. one, other: [N, C], as in `estimate`.
+    All exchanges are tried where they are at most `draws`, else so many are drawn. None for fewer than two patients.
+    """
+    names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    if len(names) < 2:
+        return None
+    change = np.zeros((len(names), one.shape[1]))
+    np.add.at(change, owner, other - one)
+    if 2 ** len(names) <= draws:
+        swap = (np.arange(2 ** len(names))[:, None] >> np.arange(len(names)) & 1).astype(np.float64)
+    else:
+        swap = np.random.default_rng(seed).integers(0, 2, (draws, len(names))).astype(np.float64)
+        swap[0] = 0.0  # as it was found is one of them
+    moved = swap @ change
+    differences = np.abs(statistic(one.sum(axis=0) + moved) - statistic(other.sum(axis=0) - moved))
+    found = differences[0]
+    return float(np.mean(differences >= found - 1e-9)) if np.isfinite(found) else None
 
 
 def _drawn(patients: int, draws: int, seed: int) -> NDArray[np.float64]:

@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binomtest
 
 from petground.labeling.errors import InputError
 from petground.pipeline.files import write_json
-from petground.training.bootstrap import estimate
+from petground.training.bootstrap import estimate, exchanged
 from petground.training.metrics import RULES, f1
 from petground.training.pages import cell, write_comparison
 
 __all__ = ["compare"]
 
 Key = tuple[str, str]
+OUTLINES = {"model": "the model's", "pet": "the PET's"}
+SHARES = ("left_right_confusion", *(f"false_positives_per_{kind}_sentence" for kind in ("absent", "swapped", "denied")))
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,23 @@ class Evaluation:
     dice: NDArray[np.float64]
     metrics: dict[str, Any]
 
+    @property
+    def measured_against(self) -> str:
+        return str(self.metrics["measured_against"])
+
+    @property
+    def outlines(self) -> str:
+        """Whose outlines were measured."""
+        return " and ".join(OUTLINES[kind] for kind in sorted(self.metrics["outline"]))
+
 
 def compare(evaluations: list[Path], out: Path) -> int:
     """Put evaluations on the same exams side by side; the first is what the others are held against.
 
     Writes OUT/compare.json and OUT/compare.html: F1, Dice and presence of each with 95 % intervals over patients; and
-    for each against the first the difference of F1 over the same drawings of patients, and McNemar's exact test over
-    the references that one finds and the other does not.
+    for each against the first the difference of F1 over the same drawings of patients, and its p by exchanging both
+    models' answers within patients. Evaluations against truth and against weak labels are not compared; whose outlines
+    were measured is told.
 
     Args:
         evaluations: Two or more folders of `petground evaluate`, e.g. evaluations/ours evaluations/faithful.
@@ -61,8 +72,20 @@ def compare(evaluations: list[Path], out: Path) -> int:
                 f"{other.name} and {first.name} share {shared} of {len(first.keys)} references: no pairs to compare",
                 fix="evaluate both on the same labels, truth and split",
             )
+        if other.measured_against != first.measured_against:
+            raise InputError(
+                f"{other.name} was measured against {other.measured_against}, {first.name} against "
+                f"{first.measured_against}",
+                fix="evaluate both with the same --truth",
+            )
     rows = [_row(one, first) for one in read]
-    table = {"against": first.name, "references": len(first.keys), "patients": len(set(first.patients)), "rows": rows}
+    table = {
+        "against": first.name,
+        "measured_against": first.measured_against,
+        "references": len(first.keys),
+        "patients": len(set(first.patients)),
+        "rows": rows,
+    }
     write_json(out / "compare.json", table)
     write_comparison(out / "compare.html", table)
     _show(Console(), table, out)
@@ -85,7 +108,7 @@ def _read(folder: Path, name: str) -> Evaluation:
             rows = sorted(csv.DictReader(stream), key=lambda row: (row["exam_id"], row["key"]))
         hits = {rule: np.array([row[f"right_hit_{rule}"] == "True" for row in rows]) for rule in RULES}
         answered = np.array([row["right_answered"] == "True" for row in rows])
-        return Evaluation(
+        one = Evaluation(
             name=name,
             keys=tuple((row["exam_id"], row["key"]) for row in rows),
             patients=tuple(row["patient_id"] for row in rows),
@@ -93,7 +116,9 @@ def _read(folder: Path, name: str) -> Evaluation:
             dice=np.array([float(row["right_dice"]) for row in rows]),
             metrics=metrics,
         )
-    except (OSError, ValueError, KeyError) as error:
+        _ = one.measured_against, one.outlines
+        return one
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{folder} is no evaluation of this release ({type(error).__name__})", fix="run `petground evaluate` again"
         ) from error
@@ -107,9 +132,11 @@ def _row(one: Evaluation, first: Evaluation) -> dict[str, Any]:
         "peer": one.metrics.get("peer"),
         "f1": right["f1"],
         "mean_dice": right["mean_dice"],
+        "mean_dice_as_marked": right["mean_dice_as_marked"],
+        "outlines": one.outlines,
         "by": {name: {k: v["f1"]["paper"] for k, v in groups.items()} for name, groups in one.metrics["by"].items()},
     }
-    for key in ("left_right_confusion", "presence_auroc", "false_positives_per_absent_sentence"):
+    for key in (*SHARES, "presence_auroc"):
         row[key] = one.metrics.get(key)
     row["presence_calibration_error"] = one.metrics.get("presence_calibration", {}).get("error")
     if one is not first:
@@ -118,18 +145,18 @@ def _row(one: Evaluation, first: Evaluation) -> dict[str, Any]:
 
 
 def _difference(one: Evaluation, first: Evaluation, rule: str) -> dict[str, Any]:
-    """F1 of one minus F1 of the first; McNemar's exact two-sided p over discordant references."""
+    """F1 of one minus F1 of the first, its p, and how many references only one of them finds."""
     both = np.concatenate([one.counts[rule], first.counts[rule]], axis=1)
     change = estimate(both, one.patients, lambda sums: f1(sums[..., :3]) - f1(sums[..., 3:])).as_json()
+    p = exchanged(one.counts[rule], first.counts[rule], one.patients, f1)
     mine, theirs = one.counts[rule][:, 0] > 0, first.counts[rule][:, 0] > 0
     gained, lost = int((mine & ~theirs).sum()), int((theirs & ~mine).sum())
-    p = float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
-    return {"f1": change, "only_this": gained, "only_first": lost, "mcnemar_p": p}
+    return {"f1": change, "p": p, "only_this": gained, "only_first": lost}
 
 
 def _show(console: Console, table: Mapping[str, Any], out: Path) -> None:
     title = f"{table['references']} references of {table['patients']} patients; differences against {table['against']}"
-    found = _table(title, "F1 (paper)", "F1 (overlap)", "difference", "McNemar p")
+    found = _table(title, "F1 (paper)", "F1 (overlap)", "difference", "p")
     says_no = _table("sides, and whether it says no", "other side", "false alarms", "AUROC", "calibration error")
     for row in table["rows"]:
         against = row.get("minus_first", {}).get("paper")
@@ -138,7 +165,7 @@ def _show(console: Console, table: Mapping[str, Any], out: Path) -> None:
             _lines(row["f1"]["paper"]),
             _lines(row["f1"]["overlap"]),
             "" if against is None else _lines(against["f1"], sign=True),
-            "" if against is None else f"{against['mcnemar_p']:.3g}",
+            "" if against is None or against["p"] is None else f"{against['p']:.3g}",
         )
         names = ("left_right_confusion", "false_positives_per_absent_sentence", "presence_auroc")
         says_no.add_row(row["name"], *(_lines(row[key]) for key in (*names, "presence_calibration_error")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,16 @@ from petground.pipeline.settings_file import site_of_work
 from petground.pipeline.splits import patient_hash, read_splits
 from petground.training.controls import Question, questions
 from petground.training.figures import Answers, figures_of
-from petground.training.metrics import RULES, Component, Score, missed, score_component, size_class, uptake_class
+from petground.training.metrics import (
+    RULES,
+    Component,
+    Score,
+    dice,
+    missed,
+    score_component,
+    size_class,
+    uptake_class,
+)
 from petground.training.pages import SAYS_NO, cell, write_evaluation
 from petground.training.plots import logs_of_run, plot_dice, plot_precision_recall, plot_training
 from petground.training.references import Reference, from_labels, from_truth, places_here
@@ -79,7 +89,9 @@ def evaluate(
         peer_image: What the peer reads: pet [SUVbw] (default) or ct [HU].
         splits: splits.json of a run: a peer is measured on the exams that this run's --split names. A checkpoint
             knows its own.
-        outline: Whose outline is measured, as `petground ground --outline`: the model's, the PET's, or auto.
+        outline: Whose outline is measured, as `petground ground --outline`: the model's, the PET's, or auto. Weak
+            labels were drawn by the same rules as the PET's outlines: against them these tell only that the same
+            maximum was found, and `mean_dice_as_marked` tells of the model's own masks.
     """
     if splits is not None and peer is None:
         raise ConfigError("--splits is for a peer: a checkpoint knows its own", fix="leave it out")
@@ -102,13 +114,14 @@ def evaluate(
     here = places_here(labels, references, truth)
     denied = denied_sentences(read_table(labels / "findings.parquet", "findings"), by.reads, here)
     asked = questions(references, here, denied, controls=controls, seed=seed)
-    answers = _answer_all(by, labels, references, asked.asked, console)
+    answers, outlines = _answer_all(by, labels, references, asked.asked, console)
     figures = {
         "checkpoint": None if checkpoint is None else {"file": checkpoint.name, "sha256": by.facts["sha256"]},
         "peer": None if peer is None else by.facts,
         "split": split,
         "threshold": by.facts.get("threshold"),
-        "outline": by.facts.get("outline"),
+        "presence_threshold": by.facts.get("presence_threshold"),
+        "outline": outlines,
         "measured_against": "truth" if truth is not None else "weak labels",
         "references": len(references),
         "exams": len({r.exam_id for r in references}),
@@ -118,9 +131,10 @@ def evaluate(
         "seconds": round(time.monotonic() - started, 1),
     }
     write_json(out / "metrics.json", figures)
-    write_csv(out / "predictions.csv", _rows(references, answers))
+    rows = _rows(references, answers)
+    write_csv(out / "predictions.csv", rows)
     drawn = _draw(out, checkpoint, references, answers["right"])
-    write_evaluation(out / "evaluation.html", figures, drawn)
+    write_evaluation(out / "evaluation.html", figures, rows, drawn)
     _show(console, figures, [out / "evaluation.html", out / "metrics.json", out / "predictions.csv", *drawn])
     return 0
 
@@ -166,10 +180,14 @@ def _splits(path: Path, labels: Path) -> Mapping[str, Sequence[str]]:
 
 def _answer_all(
     by: Any, work: Path, references: Sequence[Reference], asked: Asked, console: Console
-) -> dict[str, list[Score]]:
-    """Every run's score of every reference; an exam is read and encoded once for all its sentences."""
+) -> tuple[dict[str, list[Score]], dict[str, int]]:
+    """Every run's score of every reference; an exam is read and encoded once for all its sentences.
+
+    And how many exams' answers had the model's outline, or the PET's.
+    """
     files = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
     answers: dict[str, list[Score]] = {run: [missed()] * len(references) for run in asked}
+    outlines: Counter[str] = Counter()
     site = site_of_work(work) or Site()
     by_exam: dict[str, list[int]] = {}
     for i, reference in enumerate(references):
@@ -183,8 +201,9 @@ def _answer_all(
                 counted = site.for_exam(row["scanner"], iso_date(row["study_date"]))
                 for run, i, score in _answer_exam(by, pet, ct, counted, {i: references[i] for i in members}, asked):
                     answers[run][i] = score
+                outlines[by.facts["outline"]] += 1
             tick("exams", done, len(by_exam))
-    return answers
+    return answers, dict(outlines)
 
 
 def _answer_exam(
@@ -213,7 +232,8 @@ def _answer_exam(
             score = score_component(
                 component, masks[i], pet.array, suv_reference=references[i].suv, voxel_ml=pet.voxel_ml
             )
-            yield run, i, replace(score, right_mm=right_mm)
+            own = None if answer.marked is None else dice(answer.marked, masks[i])
+            yield run, i, replace(score, right_mm=right_mm, marked_dice=own)
 
 
 def _reference_mask(pet: Volume, reference: Reference) -> NDArray[np.bool_]:
@@ -257,6 +277,7 @@ def _rows(references: Sequence[Reference], answers: Answers) -> list[dict[str, A
                 f"{run}_answered": score.answered,
                 f"{run}_presence": round(score.presence, 4),
                 f"{run}_dice": round(score.dice, 4),
+                f"{run}_dice_as_marked": round(score.own_dice, 4),
                 f"{run}_suv": round(score.suv, 3) if score.answered else None,
                 f"{run}_volume_ml": round(score.volume_ml, 4),
                 f"{run}_right_mm": None if score.right_mm is None else round(score.right_mm, 1),

@@ -34,7 +34,8 @@ def figures_of(
     denied the references whose sentence is about nothing there (`controls.questions`); presence: whether a presence is
     told. `f1` and `f1_overlap` (by overlap alone), counts, medians and average_precision are plain numbers, everything
     else is an estimate {value, low, high, n}: 95 % bootstrap interval over patients, n references. presence_auroc and
-    presence_calibration compare right sentences with those about nothing there.
+    presence_calibration compare right sentences with those about nothing there. mean_dice is of the answers' outlines,
+    mean_dice_as_marked of the model's own masks: they differ where outlines were drawn anew on the PET.
     """
     patients = [r.patient_id for r in references]
 
@@ -103,7 +104,7 @@ def _run_figures(scores: Sequence[Score], patients: Sequence[str]) -> dict[str, 
     rules = {rule: counts(scores, rule) for rule in RULES}
     answered = np.array([s.answered for s in scores], dtype=float)
     ones = np.ones(len(scores))
-    dices = np.array([s.dice for s in scores])
+    dices, own = (np.array(values) for values in ([s.dice for s in scores], [s.own_dice for s in scores]))
     found = [i for i, s in enumerate(scores) if s.overlap]
     return {
         "n": len(scores),
@@ -111,6 +112,7 @@ def _run_figures(scores: Sequence[Score], patients: Sequence[str]) -> dict[str, 
         "precision": {rule: estimate(c[:, [0, 1]], patients, _share).as_json() for rule, c in rules.items()},
         "recall": {rule: estimate(c[:, [0, 2]], patients, _share).as_json() for rule, c in rules.items()},
         "mean_dice": estimate(np.stack([dices, ones], axis=1), patients, mean_of).as_json(),
+        "mean_dice_as_marked": estimate(np.stack([own, ones], axis=1), patients, mean_of).as_json(),
         "median_dice_of_overlapping": float(np.median(dices[found])) if found else None,
         "answered": estimate(np.stack([answered, ones], axis=1), patients, mean_of).as_json(),
         "counts": {

@@ -37,7 +37,8 @@ class Grounding:
     probability: on the PET grid. mask: [I, J, K] bool there, one connected component, empty when the model says no.
     presence: what the network's presence head says; without one the mean probability inside the mask, or the highest
     anywhere when it is empty. voxel_ijk, suv_max [g/ml]:
-    the PET's hottest voxel inside the mask; None when it is empty.
+    the PET's hottest voxel inside the mask; None when it is empty. marked: what the network marked where the mask was
+    drawn anew on the PET (`pipeline.redraw`), else None.
     """
 
     sentence: str
@@ -47,6 +48,7 @@ class Grounding:
     voxel_ijk: tuple[int, int, int] | None
     suv_max: float | None
     volume_ml: float
+    marked: NDArray[np.bool_] | None = None
 
     @property
     def found(self) -> bool:

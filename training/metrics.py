@@ -69,7 +69,8 @@ class Score:
     answered: the model gave a mask at all. overlap, dice: with the reference mask (dice 0 when unanswered).
     suv: SUVmax inside the answer, NaN when unanswered. suv_agrees: within 0.1 of the reference's.
     presence: the component's, for precision-recall curves. volume_ml of the answer. right_mm: how far right of the
-    body's midline the answer's hottest voxel lies [mm], negative: left; None when unanswered or unknown.
+    body's midline the answer's hottest voxel lies [mm], negative: left; None when unanswered or unknown. marked_dice:
+    of what the model marked, where the answer's outline was drawn anew on the PET; None: where it was not.
     """
 
     answered: bool
@@ -80,6 +81,12 @@ class Score:
     presence: float
     volume_ml: float
     right_mm: float | None = None
+    marked_dice: float | None = None
+
+    @property
+    def own_dice(self) -> float:
+        """Of the model's own mask, whoever drew the outline."""
+        return self.dice if self.marked_dice is None else self.marked_dice
 
     def hit(self, rule: str) -> bool:
         """True when the answer counts as found under one of RULES."""

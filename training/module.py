@@ -19,7 +19,7 @@ from torch import Tensor
 from petground.labeling.errors import ConfigError, PetgroundError
 from petground.models.blocks.own_losses import listening, own_losses
 from petground.models.net_config import NetConfig
-from petground.models.networks import build_network, learned_prompts
+from petground.models.networks import VERSION, build_network, learned_prompts
 from petground.models.text.bank import TextBank
 from petground.models.text.encoder import TextConfig, TextEncoder
 from petground.models.text.trained import build_text_model
@@ -260,12 +260,18 @@ class GroundingModule(pl.LightningModule):
             **self.provenance,
             "versions": versions(),
             "text_key": self.bank.encoder.key,
+            "network": VERSION,
             "step": int(self.global_step),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what the checkpoint says of its making. Raises ConfigError when the text encoder is another."""
+        """Keeps what the checkpoint says of its making. Raises ConfigError when text encoder or network are others."""
         self.provenance = dict(checkpoint.get(CHECKPOINT_KEY, {}))
+        if self.provenance.get("network") != VERSION:
+            raise ConfigError(
+                "this checkpoint's weights are of a network that computes otherwise than this release's",
+                fix="train anew, or use the release that it was trained with",
+            )
         made_with = self.provenance.get("text_key")
         if made_with is not None and made_with != self.bank.encoder.key:
             raise ConfigError(

@@ -25,17 +25,26 @@ SAYS_NO = {
     "false_positives_per_swapped_sentence": "false alarms: answers about the other side, nothing there",
     "false_positives_per_denied_sentence": "false alarms: answers to what the report itself denies, nothing there",
     "false_positives_per_empty_sentence": "answers to empty sentences",
-    "presence_auroc": "presence AUROC",
+    "presence_auroc": "how well presence tells findings that are there from those that are not (AUROC)",
 }
 
 
-def write_evaluation(path: Path, figures: Mapping[str, Any], pictures: Sequence[Path]) -> None:
-    """Writes the page of an evaluation's metrics.json, its plots inside."""
+MOST_WRONG = 100  # rows of the page; predictions.csv has all
+
+
+def write_evaluation(
+    path: Path, figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], pictures: Sequence[Path]
+) -> None:
+    """Writes the page of an evaluation's metrics.json and of what it missed, its plots inside.
+
+    rows: of predictions.csv.
+    """
+    wrong = [{**row, "went": _went_wrong(row)} for row in rows if not row["right_hit_paper"]]
     drawn = [(one.stem.replace("_", " "), base64.b64encode(one.read_bytes()).decode("ascii")) for one in pictures]
     who = figures["peer"] or figures["checkpoint"]
     made = {key: who[key] for key in ("file", "sha256", "model", "image") if who.get(key) is not None}
     made |= who.get("versions", {})
-    made |= {key: figures[key] for key in ("threshold",) if figures[key] is not None}
+    made |= {key: figures[key] for key in ("threshold", "presence_threshold") if figures[key] is not None}
     _write(
         path,
         "evaluation.html",
@@ -48,7 +57,18 @@ def write_evaluation(path: Path, figures: Mapping[str, Any], pictures: Sequence[
         runs=RUNS,
         says_no=SAYS_NO,
         groups=GROUPS,
+        wrong=wrong[:MOST_WRONG],
+        more_wrong=max(0, len(wrong) - MOST_WRONG),
     )
+
+
+def _went_wrong(row: Mapping[str, Any]) -> str:
+    if not row["has_sentence"]:
+        return "has no sentence"
+    if not row["right_answered"]:
+        return f"no answer (presence {row['right_presence']:.2f})"
+    where = "overlaps it" if row["right_hit_overlap"] else "elsewhere"
+    return f"{where}, SUVmax {row['right_suv']:.1f}"
 
 
 def write_comparison(path: Path, table: Mapping[str, Any]) -> None:
@@ -81,5 +101,5 @@ def _write(path: Path, template: str, **values: Any) -> None:
     environment.filters["named"] = lambda name: {"laterality": "side"}.get(
         name, name.replace(">=", "≥ ").replace("<", "< ")
     )
-    environment.filters["p"] = lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"
+    environment.filters["p"] = lambda p: "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
     write_bytes(path, environment.get_template(template).render(**values).encode("utf-8"))

@@ -69,9 +69,9 @@ def test_figures_become_tables(catalogue: ModuleType, tmp_path: Path) -> None:
     assert not any("gone" in line for line in lines)
     step = {"ratio": 0.8, "range": [0.7, 0.9], "pairs": 5}
     slower = {"step": {**step, "range": [0.9, 1.1]}, "inference": step}
-    whole = [{"stage": 2, "key": "lookup", "shared": True, "step": step, "inference": step},
-             {"stage": 1, "key": "lookup", "shared": True, **slower},
-             {"stage": 1, "key": "mue_exit", "shared": False, "left_out": "more than 600 s"}]  # fmt: skip
+    whole = [{"stage": 2, "key": "lookup", "step": step, "inference": step},
+             {"stage": 1, "key": "lookup", **slower},
+             {"stage": 1, "key": "mue_exit", "left_out": "more than 600 s"}]  # fmt: skip
     (tmp_path / "blocks.json").write_text(json.dumps({**head, "figures": {**cost, "whole": whole}}))
     links |= {("token_reduction", key): f"[{key}](#x)" for key in ("lookup", "mue_exit")}
     lines = tables.cost_table(links, tmp_path)

@@ -306,9 +306,6 @@ if sys.argv[1] == "evaluate":
 def test_a_reduction_is_timed_with_the_whole_network_around_it(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bench("blocks_whole")
     plain, reduced = whole.pair(2, {"name": "lookup"})
-    assert "shared_stages" not in plain
-    asks, with_it = whole.pair(2, {"name": "mue_exit"})
-    assert asks["shared_stages"] == with_it["shared_stages"] == 0, "the two differ in more than the reduction"
     told = whole.compare(reduced, plain, (24, 8, 8), budget=0.0)
     assert told["parameters"][0] > told["parameters"][1]
     for part in ("step", "inference"):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from petground.labeling.errors import InputError
+from petground.training.bootstrap import exchanged
 from petground.training.compare import compare
 from petground.training.presence import auroc, calibration
 
 
-def evaluation(folder: Path, hits: str, keys: list[str] | None = None) -> Path:
+def evaluation(folder: Path, hits: str, keys: list[str] | None = None, against: str = "truth") -> Path:
     """A folder as `petground evaluate` writes it; hits: one letter per reference, h(it), w(rong), n(o answer)."""
     folder.mkdir(parents=True)
     names = keys or [f"f{n:03d}" for n in range(len(hits))]
@@ -26,14 +29,16 @@ def evaluation(folder: Path, hits: str, keys: list[str] | None = None) -> Path:
     n = len(hits)
     tp, fp = hits.count("h"), hits.count("w")
     f1 = {"value": 2 * tp / (2 * tp + fp + n - tp), "low": 0.1, "high": 0.9, "n": n}
-    right = {"f1": dict.fromkeys(("paper", "overlap", "dice50"), f1), "mean_dice": {**f1, "value": 0.5}}
+    half = {**f1, "value": 0.5}
+    right = {"f1": dict.fromkeys(("paper", "overlap", "dice50"), f1), "mean_dice": half, "mean_dice_as_marked": half}
     by = {"laterality": {"left": right, "right": right}, "site": {"<b>node</b>": right}}
-    metrics = {"runs": {"right": right}, "by": by, "left_right_confusion": None, "presence_auroc": 0.75}
+    metrics = {"runs": {"right": right}, "by": by, "left_right_confusion": None, "presence_auroc": 0.75,
+               "measured_against": against, "outline": {"pet": 1}}  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
 
 
-def test_differences_and_mcnemar_by_hand(tmp_path: Path) -> None:
+def test_differences_by_hand(tmp_path: Path) -> None:
     first = evaluation(tmp_path / "a" / "evaluation", "hhhhwwnn")
     other = evaluation(tmp_path / "b" / "evaluation", "hhwnhhhh")
     assert compare([first, other], tmp_path / "out") == 0
@@ -41,21 +46,48 @@ def test_differences_and_mcnemar_by_hand(tmp_path: Path) -> None:
     assert [row["name"] for row in table["rows"]] == ["a/evaluation", "b/evaluation"]
     found = table["rows"][1]["minus_first"]["paper"]
     assert (found["only_this"], found["only_first"]) == (4, 2)
-    # two-sided binomial, 4 of 6 at one half: (C(6,0)+C(6,1)+C(6,2)) * 2 / 64
-    assert found["mcnemar_p"] == pytest.approx(44 / 64)
     # 6 hits, 1 wrong, 2 missed of 8 against 4 hits, 2 wrong, 4 missed
     assert found["f1"]["value"] == pytest.approx(12 / 15 - 8 / 14)
     assert found["f1"]["low"] <= found["f1"]["value"] <= found["f1"]["high"]
+    # lesions found more by the other, by patient: 0, -2, 2, 2; the first patient's exchange moves nothing
+    assert found["p"] == pytest.approx(_exchanges([(2, 0, 2, 0), (2, 0, 0, 1), (0, 2, 2, 0), (0, 0, 2, 0)]))
     assert "minus_first" not in table["rows"][0]
+    assert table["rows"][1]["outlines"] == "the PET's"
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "b/evaluation" in page
     assert "<b>node</b>" not in page, "names are escaped"
+
+
+def _exchanges(patients: list[tuple[int, int, int, int]]) -> float:
+    """Share of the exchanges with a difference of F1 at least as large; (hits, wrong) of the first, of the other."""
+
+    def f1(hits: int, wrong: int) -> float:
+        return 2 * hits / (2 * hits + wrong + 8 - hits)
+
+    def difference(swapped: tuple[bool, ...]) -> float:
+        turned = [(c, d, a, b) if swap else (a, b, c, d) for swap, (a, b, c, d) in zip(swapped, patients, strict=True)]
+        a, b, c, d = (sum(column) for column in zip(*turned, strict=True))
+        return abs(f1(c, d) - f1(a, b))
+
+    every = [difference(swapped) for swapped in itertools.product([False, True], repeat=len(patients))]
+    return sum(one >= every[0] - 1e-9 for one in every) / len(every)
+
+
+def test_a_difference_in_one_patients_many_lesions_is_no_proof() -> None:
+    """Three patients, of whom one model finds everything and the other nothing: 2 of 8 exchanges are as far apart."""
+    ours, none, patients = np.ones((30, 1)), np.zeros((30, 1)), [f"p{n // 10}" for n in range(30)]
+    assert exchanged(ours, none, patients, lambda sums: sums[..., 0] / 30) == pytest.approx(2 / 8)
+    assert exchanged(ours, none, ["p"] * 30, lambda sums: sums[..., 0]) is None
+    drawn = exchanged(ours, none, [f"p{n}" for n in range(30)], lambda sums: sums[..., 0] / 30)
+    assert drawn == pytest.approx(1 / 9999), "of more patients so many exchanges are drawn, the found one among them"
 
 
 def test_what_cannot_be_paired_is_refused(tmp_path: Path) -> None:
     first = evaluation(tmp_path / "a", "hh")
     with pytest.raises(InputError, match="share 1 of 2"):
         compare([first, evaluation(tmp_path / "b", "hh", ["f000", "f009"])], tmp_path / "out")
+    with pytest.raises(InputError, match="c was measured against weak labels, a against truth"):
+        compare([first, evaluation(tmp_path / "c", "hh", against="weak labels")], tmp_path / "out")
     with pytest.raises(InputError, match="two or more"):
         compare([first], tmp_path / "out")
     with pytest.raises(InputError, match="twice"):

@@ -46,7 +46,8 @@ def test_figures_of_a_model_that_reads_the_side(
     out = tmp_path / "out"
     assert evaluate(work, checkpoint, out, split="all", outline="model") == 0  # its lesions are blocks
     found = figures(out)
-    assert found["outline"] == "model"
+    assert found["outline"] == {"model": 4}
+    assert found["runs"]["right"]["mean_dice_as_marked"] == found["runs"]["right"]["mean_dice"]
     assert (found["references"], found["exams"], found["patients"]) == (8, 4, 4)
     assert found["runs"]["right"]["f1"]["paper"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 8}
     # four sentences per side: shuffling that avoids the right words crosses all sides
@@ -72,6 +73,34 @@ def test_figures_of_a_model_that_reads_the_side(
     assert len(rows) == 8
     assert {row["right_hit_paper"] for row in rows} == {"True"}
     assert not any("the left one" in cell for row in rows for cell in row.values()), "no report text"
+
+
+def test_outlines_of_the_pet_do_not_hide_the_models_own(work: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Labels are drawn by the rules that draw the PET's outlines: against them these cannot be wrong."""
+    for outline in ("model", "pet"):
+        evaluate(work, checkpoint, tmp_path / outline, split="all", controls=False, outline=outline)  # type: ignore[arg-type]
+    model, pet = (figures(tmp_path / outline)["runs"]["right"] for outline in ("model", "pet"))
+    assert figures(tmp_path / "pet")["outline"] == {"pet": 4}
+    assert pet["mean_dice_as_marked"] == model["mean_dice"]
+    assert pet["mean_dice"] != model["mean_dice"]
+    page = (tmp_path / "pet" / "evaluation.html").read_text()
+    assert "whether the same maximum was found" in page
+    assert "whether the same maximum was found" not in (tmp_path / "model" / "evaluation.html").read_text()
+
+
+def test_the_page_names_what_was_not_found(
+    work: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = read_table(work / "labels.parquet", "labels")
+    for row in rows:
+        row["suv_measured"] += 3.0 * (row["laterality"] == "right")
+    write_table(work / "labels.parquet", "labels", rows)
+    monkeypatch.setattr("petground.training.pages.MOST_WRONG", 3)
+    evaluate(work, checkpoint, tmp_path / "out", split="all", controls=False, outline="model")
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert page.count("<td>overlaps it, SUVmax 6.0</td>") == 3
+    assert "<td>right</td>" in page
+    assert "1 more. predictions.csv" in page
 
 
 def test_test_split_is_what_the_run_neither_trained_nor_validated_on(

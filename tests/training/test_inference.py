@@ -127,6 +127,11 @@ def test_a_saved_network_comes_back_and_answers_a_report_as_sentence_by_sentence
     assert np.abs(together[0].probability.array - together[2].probability.array).max() > 0, "the text is read"
     with pytest.raises(ConfigError, match="device"):
         load_module(tmp_path / "net.ckpt", device="cuda:77")
+    content = torch.load(tmp_path / "net.ckpt", weights_only=True)
+    content["petground"]["network"] -= 1
+    torch.save(content, tmp_path / "older.ckpt")
+    with pytest.raises(ConfigError, match="computes otherwise"):
+        load_module(tmp_path / "older.ckpt", device="cpu")
 
 
 class AbsentModule(SideModule):
