@@ -11,7 +11,7 @@ help:
 	@echo "make lint      ruff, mypy, import directions;  make wheel  build it and import every package from it"
 	@echo "make compiled  a wheel for this machine whose report reader is compiled, in dist/compiled (needs a C compiler)"
 	@echo "make bench     the quick figures of docs/results/ (an hour); each of these takes hours and goes on where it was:"
-	@echo "make bench-grounding  all models on mirrored phantoms;  make bench-blocks  what every block costs, the best trained"
+	@echo "make bench-grounding  all models on mirrored phantoms;  make bench-blocks  what every block costs, the cheapest trained"
 	@echo "make aot       compiles the Triton kernels that docs/results/aot.csv lacks;  make aot-check  is it of today"
 	@echo "make bench-gpu compares every kernel with float64 on an NVIDIA GPU, then times it"
 	@echo "make clean     removes the environment and what was made"
@@ -30,7 +30,7 @@ lint:
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
 	@$(RUN)/mypy
-	@$(RUN)/lint-imports
+	@PYTHONPATH=.typing $(RUN)/lint-imports
 wheel:
 	@.ci/setup.sh dev
 	@.ci/wheel.sh
@@ -56,7 +56,6 @@ bench-grounding:
 	@$(RUN)/python benchmarks/grounding_page.py
 bench-blocks:
 	@.ci/setup.sh dev
-	@$(RUN)/python benchmarks/run.py blocks blocks_trained
-	@$(RUN)/python benchmarks/block_catalogue.py
+	@$(RUN)/python benchmarks/run.py blocks blocks_trained; code=$$?; $(RUN)/python benchmarks/block_catalogue.py; exit $$code
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

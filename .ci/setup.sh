@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the virtual environment and installs petground in it: `.ci/setup.sh [dev]`. Quick when nothing changed.
+# Makes the virtual environment and installs petground in it: `.ci/setup.sh [EXTRA,EXTRA]`. Quick when nothing changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extra="${1:-}"

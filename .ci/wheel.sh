@@ -2,7 +2,7 @@
 # Builds the wheel and imports every module of it in an environment that does not see the checkout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-venv="$PWD/${VENV:-.venv}"
+venv="$(cd "${VENV:-.venv}" && pwd)" # VENV may be absolute
 here="$PWD/.ci"
 out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT

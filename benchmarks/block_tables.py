@@ -36,13 +36,15 @@ def cost_table(links: Links, results: Path = RESULTS) -> list[str]:
         peaks = [row["sizes"].get(size, {}).get("peak_mib") for size in sizes]
         peak = next((f"{mib:.0f}" for mib in reversed(peaks) if mib is not None), "-")
         growth = "-" if row["growth"] is None else f"{row['growth']:.1f}"
+        parameters = "-" if row["parameters"] is None else f"{row['parameters']:,}"
         told = [_cost(row["sizes"].get(size, {})) for size in sizes]
-        cells.append([f"{link} {row['pattern']}".strip(), *told, growth, peak, f"{row['parameters']:,}"])
+        cells.append([f"{link} {row['pattern']}".strip(), *told, growth, peak, parameters])
     heads = ["block", *(f"{int(size):,} voxels" for size in sizes), "N^x", "peak MiB", "parameters"]
     about = (
         f"{figures['channels']} channels in {figures['heads']} heads, {figures['text_tokens']} words, batch 1: the "
-        "block's time over that of PyTorch's fused attention on the same tokens (in brackets: ms). N^x: how time grew "
-        "between the two largest sizes measured. Peak: at the largest, above what was held before. Left out: too long."
+        "block's time over that of PyTorch's fused attention on the same tokens, in turn in one process (in brackets: "
+        f"ms); of that among voxels {figures['sdpa_queries']:,} queries are timed, and multiplied. N^x: how time grew "
+        "between the two largest sizes measured. Peak: memory alive together in a call, at the largest size measured."
     )
     whole = _whole_table(links, figures["whole"]) if figures.get("whole") else []
     return [about, "", *table(heads, cells), "", *whole, _made(result)]
@@ -93,7 +95,7 @@ def trained_table(links: Links, results: Path = RESULTS) -> list[str]:
         "at the same seeds, over the same drawings of patients. Intervals that overlap are not ranked. Step and "
         "answer: time of the whole network over that of the one it is compared with, in turn in one process. "
         + {
-            "costs": "What was trained was chosen by the table of costs: the cheapest that can stand there.",
+            "costs": "Trained are the cheapest, by the table of costs, that can stand there: not the best of all.",
             "list": "What was trained was a list made before anything was measured.",
         }[figures["chosen_by"]]
     )
@@ -213,10 +215,8 @@ def _signed(figure: Mapping[str, Any] | None) -> str:
 
 def _cost(cell: Mapping[str, Any]) -> str:
     if "left_out" in cell:
-        return "left out"
-    if "ms" not in cell:
-        return "-"
-    return f"{cell['ratio']:.2g} ({cell['ms']:.3g})" if "ratio" in cell else f"({cell['ms']:.3g})"
+        return f"left out ({cell['left_out']})"
+    return f"{cell['ratio']:.2g} ({cell['ms']:.3g})" if cell else "-"
 
 
 def _result(path: Path) -> dict[str, Any] | None:

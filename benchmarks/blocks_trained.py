@@ -9,7 +9,8 @@ its place or that of its softmax; softmax attention among the voxels of stage 2 
 token reductions. On two cores a little over two hours: 30 trainings of 216 steps at 0.8 to 1.0 s, 30 evaluations of 40
 s without controls, 30 starts of 12 s, some minutes for the phantoms and for nine comparisons of time.
 
-Which blocks: those that cost least in docs/results/blocks.json (`chosen`; without it a list of ours), written down in
+Which blocks: not the best, which only training tells, but those that cost least in docs/results/blocks.json (`chosen`;
+without it a list of ours) and that are not the gate over again or untrainable there (NOT_INSIDE), written down in
 chosen.json at the start, so that a benchmark that goes on trains the same; take that file away to choose anew.
 
 F1 and Dice are those of all seeds together, with a 95 % interval over the patients; "against" is the difference to the
@@ -48,6 +49,12 @@ FUSIONS, INSIDE = 3, 2  # how many blocks in place of the gate, and of its softm
 OURS = {  # where no costs are known
     "fusion": ("similarity_as_points", "mixed_attention", "v2v_t2v", "glca_pwca", "lxmert_cross"),
     "inside": ("agent", "hedgehog"),
+}
+NOT_INSIDE = {  # attentions that the gate's softmax is not replaced with
+    "softmax": "it is the gate's own",
+    "aaren": "equal to softmax where nothing is causal",
+    "size_switched": "equal to softmax for no more words than channels: for any sentence at stage 2 (64 of both)",
+    "kmeans_cross": "its queries and keys have no gradient: it wants a loss on its scores, which a gate has not",
 }
 FAMILIES = {  # of token reductions, of each one is trained; first what is taken where no costs are known
     "merging": ("recoverable_compression", "aim_merge_prune"),
@@ -117,7 +124,7 @@ def chosen(figures: Mapping[str, Any] | None) -> dict[str, Any]:
     Five in all take the gate's place: where too few attentions can, fusion blocks instead.
     """
     costs = _costs(figures or {})
-    inside = [k for k, b in BLOCKS["attention"].items() if "cross" in b.patterns and k != "softmax"]
+    inside = [k for k, b in BLOCKS["attention"].items() if "cross" in b.patterns and k not in NOT_INSIDE]
     inside = _cheapest(inside, costs["inside"], OURS["inside"], lambda key: {"fusion": _gate_with(key)})[:INSIDE]
     fusion = [key for key in BLOCKS["fusion"] if key not in ("contextual_gate", "none")]
     fusion = _cheapest(fusion, costs["fusion"], OURS["fusion"], lambda key: {"fusion": _fusion(key)})

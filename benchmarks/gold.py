@@ -1,7 +1,11 @@
 """Reading of reports against the gold set: F1 of (SUV, slice) pairs, reasons of the others, laterality.
 
-Run by `python benchmarks/run.py gold`; `python benchmarks/gold.py` lists every disagreement. The annotated reports are
-looked for in `shared/gold` beside the checkout, or under the folder that PETGROUND_SHARED names.
+Run by `python benchmarks/run.py gold`; `python benchmarks/gold.py` lists every disagreement. The annotated texts are
+not in the repository. They are looked for in `shared/gold` beside the checkout, or in `gold` under the folder that
+PETGROUND_SHARED names: sentences_dev.jsonl and reports_dev.jsonl, a text a line:
+
+    {"id": "a1", "text": "Left hilar node, SUVmax 5.2 on slice 58, previously 7.4.",
+     "pairs": [{"suv": 5.2, "slice": 58, "laterality": "left"}], "rejected": [{"suv": 7.4, "reason": "prior"}]}
 """
 
 from __future__ import annotations

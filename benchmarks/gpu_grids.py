@@ -55,29 +55,64 @@ def _tiles(side: int, tile: tuple[int, int, int], device: torch.device) -> Tenso
     return places.permute(0, 2, 4, 1, 3, 5).reshape(-1)
 
 
-def windows(device: torch.device, small: bool, by: str) -> Setup:
+def _cut(volume: Tensor, side: int) -> Tensor:
+    """[B, H, N, D] to windows of 4^3, [B W, H, 64, D], as Swin's code cuts: a view, turned, and one copy."""
+    parts = volume.unflatten(2, (side // 4, 4, side // 4, 4, side // 4, 4))
+    return parts.permute(0, 2, 4, 6, 1, 3, 5, 7, 8).reshape(-1, volume.shape[1], 64, volume.shape[3])
+
+
+def _together(windows: Tensor, side: int) -> Tensor:
+    """The way back."""
+    parts = windows.unflatten(2, (4, 4, 4)).unflatten(0, (-1, *(side // 4,) * 3))
+    return parts.permute(0, 4, 1, 5, 2, 6, 3, 7, 8).flatten(2, 7)
+
+
+def windows(device: torch.device, small: bool, by: str, *, biased: bool = True) -> Setup:
     side = 8 if small else 48
     tensors, order = voxels(device, side, 2), _tiles(side, (4, 4, 4), device)
-    made = torch.Generator(device).manual_seed(5)
-    tensors["bias"] = torch.randn(HEADS, 7**3, generator=made, device=device)
-    step = torch.arange(4, device=device)
-    place = torch.stack(torch.meshgrid(step, step, step, indexing="ij")).flatten(1)
-    offset = place[:, :, None] - place[:, None, :] + 3
-    entry = (offset[0] * 7 + offset[1]) * 7 + offset[2]
-    back = order.argsort()
+    if biased:
+        made = torch.Generator(device).manual_seed(5)
+        tensors["bias"] = torch.randn(HEADS, 7**3, generator=made, device=device)
 
-    def library(backend: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        q, k, v = (t[:, :, order].unflatten(2, (-1, 64)).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
-        found = sdpa(backend, q, k, v, bias[:, entry].to(q.dtype)[None])
-        return found.unflatten(0, (2, -1)).transpose(1, 2).flatten(2, 3)[:, :, back]
+    def places(i: Tensor, j: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [(i // step % side, j // step % side) for step in (side * side, side, 1)]
+
+    def sees(i: Tensor, j: Tensor) -> Tensor:
+        z, y, x = (a // 4 == b // 4 for a, b in places(i, j))
+        return z & y & x
+
+    def entry(i: Tensor, j: Tensor) -> Tensor:
+        z, y, x = ((a - b + 3).clamp(0, 6) for a, b in places(i, j))
+        return (z * 7 + y) * 7 + x
+
+    pairs = entry(order[:64, None], order[None, :64])
+
+    def library(backend: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        added = None if bias is None else bias[:, pairs].to(q.dtype)[None]
+        return _together(sdpa(backend, *(_cut(t, side) for t in (q, k, v)), added), side)
 
     own: dict[str, Any] = {"grid": (side,) * 3, "window": (4, 4, 4)}
     contenders = {
         f"windows cut out, {name}": Contender(partial(library, backend), eager="math" in name)
         for name, backend in SDPA.items()
     }
+    contenders["FlexAttention, voxels in windows"] = flex(sees, side**3, device, order, entry)
+    missing = {}
+    if biased:
+        missing["natten"] = "takes no bias: see windows_unbiased"
+    else:
+        missing = _natten(contenders, side, 4, 4)
     plain = partial(window_attention, backend="chunked", **own)
-    return Setup(tensors, partial(window_attention, backend=by, **own), contenders, plain)
+    return Setup(tensors, partial(window_attention, backend=by, **own), contenders, plain, missing=missing)
+
+
+def _natten(contenders: dict[str, Contender], side: int, size: int, stride: int = 1) -> dict[str, str]:
+    """Puts natten among the contenders where it is; else why not."""
+    try:
+        contenders["natten"] = natten((side,) * 3, size, stride)
+    except (ImportError, OSError, RuntimeError) as error:
+        return {"natten": str(error)}
+    return {}
 
 
 def neighbours(device: torch.device, small: bool, by: str) -> Setup:
@@ -99,11 +134,7 @@ def neighbours(device: torch.device, small: bool, by: str) -> Setup:
         "FlexAttention": flex(sees, side**3, device),
         "FlexAttention, voxels in tiles": flex(sees, side**3, device, _tiles(side, tile, device)),
     }
-    missing = {}
-    try:
-        contenders["natten"] = natten((side,) * 3, size)
-    except (ImportError, OSError, RuntimeError) as error:
-        missing["natten"] = str(error)
+    missing = _natten(contenders, side, size)
     own: dict[str, Any] = {"grid": (side,) * 3, "size": (size,) * 3}
     plain = partial(neighbourhood_attention, backend="chunked", **own)
     return Setup(tensors, partial(neighbourhood_attention, backend=by, **own), contenders, plain, missing=missing)
@@ -111,20 +142,21 @@ def neighbours(device: torch.device, small: bool, by: str) -> Setup:
 
 def routed(device: torch.device, small: bool, by: str) -> Setup:
     side, top = (8, 3) if small else (48, 4)
-    tensors, order = voxels(device, side, 2), _tiles(side, (4, 4, 4), device)
-    regions, back = (side // 4) ** 3, order.argsort()
+    tensors, regions = voxels(device, side, 2), (side // 4) ** 3
     drawn = torch.rand(2, regions, regions, generator=torch.Generator(device).manual_seed(6), device=device)
     table = drawn.topk(top, dim=-1).indices
 
-    def gathered(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (t[:, :, order].unflatten(2, (regions, 64)).transpose(1, 2) for t in (q, k, v))
-        entry = torch.arange(2, device=device)[:, None, None]
-        k, v = (t[entry, table].transpose(2, 3).flatten(3, 4) for t in (k, v))  # [B, S, H, T 64, D]
-        found = sdpa(SDPA["SDPA efficient" if device.type == "cuda" else "SDPA math"],
-                     *(t.flatten(0, 1) for t in (q, k, v)))  # fmt: skip
-        return found.unflatten(0, (2, regions)).transpose(1, 2).flatten(2, 3)[:, :, back]
+    taken = (table + torch.arange(2, device=device)[:, None, None] * regions).flatten()
+
+    def gathered(backend: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (_cut(t, side) for t in (q, k, v))
+        k, v = (t.index_select(0, taken).unflatten(0, (-1, top)).transpose(1, 2).flatten(2, 3) for t in (k, v))
+        return _together(sdpa(backend, q, k, v), side)  # k and v [B S, H, T 64, D]
 
     own: dict[str, Any] = {"grid": (side,) * 3, "region": (4, 4, 4), "table": table}
     plain = partial(routed_attention, backend="chunked", **own)
-    contenders = {"regions gathered, SDPA": Contender(gathered)}
+    contenders = {
+        f"regions gathered, {name}": Contender(partial(gathered, backend), eager="math" in name)
+        for name, backend in SDPA.items()
+    }
     return Setup(tensors, partial(routed_attention, backend=by, **own), contenders, plain, 8 * table.numel())

@@ -64,9 +64,16 @@ def attention_contenders(eager: Callable[..., Tensor], mask: Tensor | None) -> d
 
 
 def flex(
-    sees: Callable[[Tensor, Tensor], Tensor], count: int, device: torch.device, order: Tensor | None = None
+    sees: Callable[[Tensor, Tensor], Tensor],
+    count: int,
+    device: torch.device,
+    order: Tensor | None = None,
+    entry: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Contender:
-    """FlexAttention where query i sees key j if sees(i, j), voxels counted in C order; it skips empty blocks."""
+    """FlexAttention where query i sees key j if sees(i, j), voxels counted in C order; it skips empty blocks.
+
+    entry: the place of a pair's bias in a table [H, entries], an operand; within it for pairs that do not see, too.
+    """
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     voxel = torch.arange(count, device=device) if order is None else order
@@ -78,17 +85,30 @@ def flex(
     pairs: dict[str, Any] = {"_compile": True} if device.type == "cuda" else {}
     blocks = create_block_mask(rule, None, None, count, count, device=str(device), **pairs)
     run = compiled(flex_attention)
-    return Contender(lambda q, k, v: run(q, k, v, block_mask=blocks), order)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        def biased(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            assert bias is not None
+            assert entry is not None
+            return score + bias[h, entry(voxel[i], voxel[j])]
+
+        found: Tensor = run(q, k, v, score_mod=None if bias is None else biased, block_mask=blocks)
+        return found
+
+    return Contender(attend, order)
 
 
-def natten(grid: tuple[int, int, int], size: int) -> Contender:
-    """Natten's 3D neighbourhood attention (arXiv 2204.07143), the fused kernel that it picks itself."""
+def natten(grid: tuple[int, int, int], size: int, stride: int = 1) -> Contender:
+    """Natten's 3D neighbourhood attention (arXiv 2204.07143), the fused kernel that it picks itself.
+
+    A stride as large as the size makes windows of them.
+    """
     na3d = importlib.import_module("natten").na3d
 
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # [B, H, N, D] as [B, Z, Y, X, H, D], where the voxels' heads lie together already
         volumes = (one.transpose(1, 2).unflatten(1, grid) for one in (q, k, v))
-        found: Tensor = na3d(*volumes, kernel_size=(size, size, size)).flatten(1, 3).transpose(1, 2)
+        found: Tensor = na3d(*volumes, kernel_size=(size,) * 3, stride=(stride,) * 3).flatten(1, 3).transpose(1, 2)
         return found
 
     return Contender(run)

@@ -109,6 +109,13 @@ def _attention(a: dict[str, Any], real: Real, names: tuple[str, ...]) -> dict[st
     width = a["q"].shape[3]
     if "scale" in tensors:
         tensors["scale"] = torch.linspace(0.7, 1.3, a["scale"].numel(), device=tensors["q"].device) / width**0.5
+        # Its gradient is one number a head: the covariances of scores and of what values are worth, summed over the
+        # queries. Of random signs they would cancel and drown an error in rounding. So both hang on the keys' sums:
+        # queries are positive, and values have a part of them; what comes from above is positive (`outcome`), and so
+        # are the features that a gate multiplies it with.
+        for name in {"q", "x"} & set(tensors):
+            tensors[name].abs_()
+        tensors["v"].add_(tensors["k"].sum(-1, keepdim=True) / width**0.5)
     return tensors
 
 

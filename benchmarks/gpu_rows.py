@@ -204,6 +204,11 @@ ROWS: dict[str, Row] = {
     "cross_sigmoid": Row(f"sigmoid cross-attention, {_VOXELS} masked, bf16", partial(_cross, activation="sigmoid")),
     "text_to_voxel": Row("64 text tokens to 48³ voxels masked, D 32, bf16", _text),
     "windows": Row("windows of 4³ in 48³ voxels, learned bias, bf16", windows, ratio=1.0),
+    "windows_unbiased": Row(
+        "windows of 4³ in 48³ voxels, no bias, bf16",
+        partial(windows, biased=False),
+        ratio=1.0,
+    ),
     "neighbourhood": Row("neighbourhoods of 7³ in 32³ voxels, bf16", neighbours, ratio=1.0),
     "routed": Row("regions of 4³ in 48³ voxels, each to 4 others, bf16", routed),
     "agents": Row("32³ voxels through 64 agents, learned biases, bf16", _agent),

@@ -12,7 +12,8 @@ _HEAD = """# Performance on a GPU
 Written by `make bench-gpu` (`python benchmarks/gpu.py --help` says how it is measured). Goals, for an H200: masked
 cross-attention from many voxels to few text tokens at 70 % (forward) and 50 % (backward) of the bandwidth of a plain
 copy measured beside it, and 1.3 times as quick as the best of PyTorch's fused backends and compiled FlexAttention;
-windows and neighbourhoods quicker than natten, FlexAttention, and windows cut out for PyTorch's attention.
+windows and neighbourhoods quicker than FlexAttention, natten (where installed; it takes no bias) and windows cut out by
+a view and a copy for PyTorch's attention.
 """
 _NONE = """
 **No run on a GPU has been recorded.** Until one is, nothing is claimed about speed; what is proven without a GPU is in

@@ -7,9 +7,9 @@ and the table grows. PETGROUND_BENCH_MODELS=ours,blind takes only some. What was
 than those of today is made anew, and is in no table until then (steps.py).
 
 300 mirrored exams (`petground phantom --mirrored`, seed 11) are labelled from their reports and train every model
-alike: same grid, same sentences, same steps (configs/train/bench_*.yaml). 60 exams of another seed, never looked at,
-are grounded; masks are scored against the truth. Lesions come in pairs of like SUVmax on both sides, so a model that
-does not read the side is right half of the time at best.
+alike: same grid, same sentences, same steps (configs/train/bench_*.yaml). 60 exams of another seed, which nobody trains
+or validates on, are grounded; masks are scored against the truth. Lesions come in pairs of like SUVmax on both sides,
+so a model that does not read the side is right half of the time at best.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ def _figures(steps: Steps) -> dict[str, Any]:
             "f1": right["f1"]["paper"],
             "f1_overlap": right["f1"]["overlap"],
             "mean_dice": right["mean_dice"],
+            "mean_dice_as_marked": right["mean_dice_as_marked"],
             **{key: metrics[key] for key in COPIED if key in metrics},
             "shuffled_f1": metrics["f1"].get("shuffled"),
             "references": metrics["references"],

@@ -8,7 +8,9 @@ and without the sentences' heads (coarse heads, presence, filters); its loss is 
 nnU-Net's predictor, work in the same precision: bf16 where the device has it natively, else float32.
 
 - text_step_ratio: a training step (forward, loss, backward, AdamW) with one sentence / of the plain network.
-  One sentence, as one is what the plain network answers; each further one costs its share of the decoder again
+  One sentence, as one is what the plain network answers
+- text_steps_ratio: the same with as many sentences as the config trains on in a step, each of which costs its share of
+  the decoder again
 - ten_sentences_ratio: ten sentences in one pass over an exam / ten passes with one sentence each
 - nnunet_predictor_ratio: ten sentences in one pass / nnU-Net's own predictor (nnunetv2, step 0.5, Gaussian weights, no
   mirroring) with the plain network on the same exam
@@ -39,9 +41,11 @@ from petground.training.losses import LossConfig, deep_loss
 from petground.training.runtime import channels_last_on_cpu, native_bf16, use_threads
 from petground.training.sliding import slide
 
-CONFIG: dict[str, Any] = yaml.safe_load(
+WHOLE: dict[str, Any] = yaml.safe_load(
     files("petground.configs.train").joinpath("ours.yaml").read_text(encoding="utf-8")
-)["model"]
+)
+CONFIG: dict[str, Any] = WHOLE["model"]
+TRAINED_ON: int = WHOLE["data"]["sentences"]
 OURS: dict[str, Any] = CONFIG["net"]
 PLAIN = {**OURS, "fusion": {"name": "none"}, "coarse_heads": False, "shared_stages": 0, "presence": False}
 LOSS = LossConfig(**CONFIG["loss"])
@@ -57,6 +61,7 @@ def measure(pairs: int = 7) -> dict[str, Any]:
     ours, plain = (GroundingNet(NetConfig(**config), TEXT).to(device) for config in (OURS, PLAIN))
     channels_last_on_cpu(ours), channels_last_on_cpu(plain)
     step = _ratio(_step(ours, LOSS, device), _step(plain, PLAIN_LOSS, device), pairs, device)
+    steps = _ratio(_step(ours, LOSS, device, TRAINED_ON), _step(plain, PLAIN_LOSS, device), max(1, pairs // 2), device)
     ours.eval(), plain.eval()
     image = torch.rand(2, *EXAM).numpy()
     tokens = torch.randn(SENTENCES, TOKENS, TEXT, device=device)
@@ -71,25 +76,33 @@ def measure(pairs: int = 7) -> dict[str, Any]:
 
     ten = _ratio(together, alone, max(1, pairs // 3), device)
     peer = _ratio(together, _nnunet(plain, image, device), max(1, pairs // 2), device)
-    figures = {"text_step_ratio": step, "ten_sentences_ratio": ten, "nnunet_predictor_ratio": peer}
+    figures = {
+        "text_step_ratio": step,
+        "text_steps_ratio": steps,
+        "ten_sentences_ratio": ten,
+        "nnunet_predictor_ratio": peer,
+    }
     return {
         **{name: figure["ratio"] for name, figure in figures.items()},
         "cost": figures,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
         "bf16": native_bf16(device),
+        "patch_zyx": PATCH,
+        "exam_zyx": EXAM,
+        "sentences_in_a_step": TRAINED_ON,
         "parameters": {"ours": _count(ours), "plain": _count(plain)},
     }
 
 
-def _step(net: GroundingNet, loss: LossConfig, device: torch.device) -> Callable[[], None]:
+def _step(net: GroundingNet, loss: LossConfig, device: torch.device, sentences: int = 1) -> Callable[[], None]:
     net.train()
     optimizer = torch.optim.AdamW(net.parameters(), 1e-4)
     image = torch.rand(1, 2, *PATCH, device=device)
     tokens, mask = (
-        torch.randn(1, 1, TOKENS, TEXT, device=device),
-        torch.ones(1, 1, TOKENS, dtype=torch.bool, device=device),
+        torch.randn(1, sentences, TOKENS, TEXT, device=device),
+        torch.ones(1, sentences, TOKENS, dtype=torch.bool, device=device),
     )
-    target = torch.zeros(1, 1, *PATCH, device=device)
+    target = torch.zeros(1, sentences, *PATCH, device=device)
     target[..., 20:26, 30:35, 40:44] = 1.0
 
     def run() -> None:

@@ -4,6 +4,7 @@
     python benchmarks/run.py gold       one
 
 A benchmark is a module of this folder with `measure() -> dict`; one that needs data which is not there returns None.
+Exit code 1 where figures name something that "failed".
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def _commit() -> str:
 
 
 def main(names: list[str]) -> int:
+    failed = []
     for name in names or NAMES:
         start = time.monotonic()
         figures = _load(name).measure()
@@ -68,7 +70,9 @@ def main(names: list[str]) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         sys.stdout.write(f"{name}: {json.dumps(figures, indent=1)}\n")
-    return 0
+        failed += [f"{name}, {what}" for what in figures.get("failed", ())]
+    sys.stderr.write("".join(f"FAILED: {what}\n" for what in failed))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 
 from sources import hashes
 
-from petground.pipeline.files import write_json
+from petground.pipeline.files import read_json, write_json
 from petground.pipeline.stage import content_hash
 
 __all__ = ["Steps", "from_environment"]
@@ -125,7 +125,7 @@ class Steps:
     def record(self, name: str) -> dict[str, Any]:
         """The run.json of the newest attempt of a training; empty where there is none."""
         found = sorted((self.folder / name).glob("version_*/run.json"), key=lambda path: int(path.parent.name[8:]))
-        return _read(found[-1]) if found else {}
+        return read_json(found[-1]) if found else {}
 
     def phantoms(self, part: str, exams: int, seed: int) -> None:
         """Mirrored exams in folder/PART and their labels in folder/work_PART."""
@@ -150,10 +150,10 @@ class Steps:
 
     def metrics(self, name: str) -> dict[str, Any] | None:
         """metrics.json of a model that is trained and evaluated; None of one that is not yet."""
-        return _read(self.folder / name / "evaluation" / "metrics.json") if self.done(f"evaluate_{name}") else None
+        return read_json(self.folder / name / "evaluation" / "metrics.json") if self.done(f"evaluate_{name}") else None
 
     def _mark(self, step: str) -> dict[str, Any]:
-        return _read(self.folder / f"{step}.json")
+        return read_json(self.folder / f"{step}.json")
 
     def _write(self, step: str, mark: dict[str, Any]) -> None:
         write_json(self.folder / f"{step}.json", mark)
@@ -177,14 +177,6 @@ def _labels(work: Path) -> str:
     digest = hashlib.sha256()
     for pattern in ("*.parquet", "labels/*/*.nii.gz", "exams/*/stage.json"):
         for file in sorted(work.glob(pattern)):
-            content = json.dumps(_read(file)["files"]).encode() if file.suffix == ".json" else file.read_bytes()
+            content = json.dumps(read_json(file)["files"]).encode() if file.suffix == ".json" else file.read_bytes()
             digest.update(f"{file.relative_to(work)}\0".encode() + content)
     return digest.hexdigest()[:32]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -80,8 +80,8 @@ class Finding:
     counted_from: the end that the report says its slices are counted from; it goes before the site's convention.
     warnings: keys of WARNINGS, where the number printed is not simply the value.
     prompt: the words that single this finding out, with every SUV and slice mention cut out by its span:
-        what a model may read without being told the answer; empty for what is no lesion of this exam (`prior`,
-        `reference`, `physiologic`, `negated`, `threshold`).
+        what a model may read without being told the answer; of a `negated` one with the words that deny it; empty
+        for what a model is never asked for (`prior`, `reference`, `physiologic`, `threshold`).
     """
 
     suv: float

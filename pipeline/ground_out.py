@@ -197,6 +197,8 @@ def _shown(one: Asked, answer: Any, row: dict[str, Any], images: Exam, site: Sit
         )
         return Shown(one.finding_id, mask, answer.voxel_ijk[2], "   ".join(filter(None, told)), one.sentence)
     at_reported = slice_to_k(one.slice, images.pet, site, images.ct) if one.slice is not None else None
-    told_suv = f"; reported SUVmax {one.suv:g}, slice {one.slice}" if one.suv is not None else ""
-    headline = f"{one.finding_id}   nothing found{f' ({presence})' if presence else ''}{told_suv}"
+    values = (("SUVmax", one.suv), ("slice", one.slice))
+    reported = ", ".join(f"{name} {value:g}" for name, value in values if value is not None)
+    reported = f"; reported {reported}" if reported else ""
+    headline = f"{one.finding_id}   nothing found{f' ({presence})' if presence else ''}{reported}"
     return Shown(one.finding_id, mask, at_reported[0] if at_reported else None, headline, one.sentence)

@@ -7,7 +7,6 @@ as numbering.json, for people and programs, and as site_inferred.yaml, which `--
 from __future__ import annotations
 
 import heapq
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +25,7 @@ from petground.labeling.site import Site, site_to_mapping
 from petground.labeling.suv_header import NO_FALLBACKS, SuvFallbacks
 from petground.pipeline.dates import MISMATCH, iso_date, mismatch_note, require_same_day
 from petground.pipeline.exam_cases import CODE, ingest_case
-from petground.pipeline.files import write_bytes, write_json
+from petground.pipeline.files import read_json, write_bytes, write_json
 from petground.pipeline.reports import Report
 from petground.pipeline.stage import content_hash, run_stage, source_hash
 
@@ -206,8 +205,4 @@ def _write_site(path: Path, site: Site, inference: Inference) -> None:
 
 def read_numbering(out: Path) -> dict[str, Any] | None:
     """What `infer_site` wrote, or None."""
-    try:
-        found = json.loads((out / NUMBERING).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    return read_json(out / NUMBERING) or None

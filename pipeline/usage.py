@@ -42,8 +42,9 @@ def parser_of(name: str, function: Callable[..., Any], positional: Sequence[str]
     for parameter in sorted(parameters, key=lambda p: p.default is False):  # switches last, as they read best
         kind, text = _kind(kinds[parameter.name]), (told[parameter.name] or "").replace("%", "%%")
         if parameter.name in positional:
-            optional = {} if parameter.default is parameter.empty else {"nargs": "?", "default": parameter.default}
-            parser.add_argument(parameter.name, help=text, **kind, **optional)
+            if parameter.default is not parameter.empty:
+                kind |= {"nargs": "*" if "nargs" in kind else "?", "default": parameter.default}
+            parser.add_argument(parameter.name, help=text, **kind)
             continue
         flag = f"--{parameter.name.replace('_', '-')}"
         if parameter.default is False:

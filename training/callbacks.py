@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from petground.pipeline.files import write_json
 from petground.training.ema import AsTrained
 from petground.training.module import GroundingModule
+from petground.training.resume import MidEpoch
 from petground.training.runtime import native_bf16
 
 __all__ = ["PlainProgress", "RunRecord", "default_callbacks"]
@@ -42,6 +43,7 @@ def default_callbacks(root: Path, *, validated: bool = True) -> list[Callback]:
         last,
         LearningRateMonitor("step"),
         AsTrained(),
+        MidEpoch(),
         RunRecord(),
         progress,
     ]

@@ -97,6 +97,9 @@ class TrainCLI(LightningCLI):
             raise
         sys.stderr.write(said.getvalue())
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would lay the checkpoint's settings over the flags and files that the user gave."""
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Adds loggers and callbacks that the user did not give or turn off."""
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
@@ -275,6 +278,8 @@ def _quiet() -> Iterator[None]:
         # the process has arguments of its own (`petground train ...`): these are the ones meant
         warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # it is: `resume.MidEpoch` tells the sampler what was taken
+        warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         warnings.filterwarnings("ignore", message=".*requested to overfit but enabled train dataloader shuffling.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")

@@ -35,8 +35,8 @@ class GroundingData(pl.LightningDataModule):
         augment: how far training exams are changed; null turns it off.
         sentences: sentences decoded per exam in a training step, from one encoder pass.
         absent_fraction: share of them that are other exams' sentences about a place where this exam's report tells
-            of no lesion; their target is empty. They teach the model to read, and to say no; in validation the same
-            share counts false alarms.
+            of no lesion, or what this report denies (docs/training.md); their target is empty. They teach the model to
+            read, and to say no; in validation the same share counts false alarms.
         swapped_fraction: share of the absent ones that are the exam's own sentences with left and right exchanged.
         place_fraction: share of all sentences that are cut down to side and site, so that the words that tell the
             place are learnt whatever stands around them.
@@ -103,6 +103,7 @@ class GroundingData(pl.LightningDataModule):
         self.split: Splits = {}
         self.exams: dict[str, Exam] = {}
         self._keys: dict[str, str] = {}
+        self.taken = (0, 0)  # by an earlier fit that stopped within an epoch: which epoch, how many steps of it
 
     @property
     def model_grid(self) -> GridSpec:
@@ -200,7 +201,7 @@ class GroundingData(pl.LightningDataModule):
             _log.warning(told, len(dataset), processes, step, self.exams_per_step)
         if not step:
             raise ConfigError(f"{len(dataset)} exams train on {processes} devices", fix="take fewer --trainer.devices")
-        sampler = EpochSampler(len(dataset), self.seed, rank=rank, processes=processes, step=step)
+        sampler = EpochSampler(len(dataset), self.seed, rank=rank, processes=processes, step=step, taken=self.taken)
         return DataLoader(
             dataset,
             batch_size=step,

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 from petground.training.augment import Augment
 from petground.training.cache import GridExam, load_exam
 from petground.training.grid import GridSpec
-from petground.training.patches import box_of, draw_start, in_patch, moved_box
+from petground.training.patches import box_of, draw_start, in_image, moved_box
 from petground.training.places import may_be_here
 from petground.training.work import Exam, Example, swap_sides
 
@@ -25,12 +25,13 @@ NEGATED = 0.3  # share of an exam's absent sentences that its report denies itse
 
 
 class ExamDataset(Dataset[Item]):
-    """Item (epoch, n): {"exam_id", "image" [2, Z, Y, X], "sentences" of S, "target" [S, Z, Y, X]}.
+    """Item (epoch, n): {"exam_id", "image" [2, Z, Y, X], "sentences" of S, "target" [S, Z, Y, X], "present" [S]}.
 
+    present: 1 when the sentence's finding lies in the image, 0 when the exam has it not, NaN when it lies outside of
+    what the image shows, as a patch of the exam or as augmentation moved it (its target is empty all the same).
     With `sentences` None: all sentences of the exam and absent ones in their share, the same at every epoch.
     When the grid has patches, a training item is a patch, and has besides:
-    "box" [2, 3], where it lies in the exam (`patches.box_of`), and "present" [S]: 1 when the sentence's finding lies in
-    the patch, 0 when the exam has it not, NaN when it lies elsewhere in the exam (its target is empty all the same).
+    "box" [2, 3], where it lies in the exam (`patches.box_of`).
     A validating item is the whole exam; its target is float16, for it is large.
     pool: examples whose sentences may be absent ones; those of the exams by default.
     """
@@ -80,7 +81,13 @@ class ExamDataset(Dataset[Item]):
         if self.augment is not None:
             image, target = self.augment(image, target, seed=int(rng.integers(2**31)))
         sentences = [self._words(rng, exam.examples[which]) for which in present] + absent
-        return {"exam_id": exam.exam_id, "image": image, "sentences": sentences, "target": target}
+        return {
+            "exam_id": exam.exam_id,
+            "image": image,
+            "sentences": sentences,
+            "target": target,
+            "present": _present(target, len(present)),
+        }
 
     def _patch(
         self, rng: np.random.Generator, exam: Exam, loaded: GridExam, present: Sequence[int], absent: Sequence[str]
@@ -107,14 +114,13 @@ class ExamDataset(Dataset[Item]):
             box = moved_box(box, size, matrix)
         inner = (slice(None), *(slice(more, more + length) for more, length in zip(margin, size, strict=True)))
         image, target = image[inner].contiguous(), target[inner].contiguous()
-        held = [in_patch(one.numpy()) for one in target[: len(present)]]
         return {
             "exam_id": exam.exam_id,
             "image": image,
             "sentences": [self._words(rng, exam.examples[which]) for which in present] + list(absent),
             "target": target,
             "box": torch.from_numpy(box),
-            "present": torch.tensor(held + [0.0] * len(absent)),
+            "present": _present(target, len(present)),
         }
 
     def _words(self, rng: np.random.Generator, example: Example) -> str:
@@ -165,16 +171,32 @@ class ExamDataset(Dataset[Item]):
         return absent
 
 
+def _present(target: torch.Tensor, asked: int) -> torch.Tensor:
+    """[S] of a target [S, Z, Y, X] whose first `asked` sentences tell of findings that the exam has."""
+    held = [in_image(one.numpy()) for one in target[:asked]]
+    return torch.tensor(held + [0.0] * (len(target) - asked))
+
+
 class EpochSampler(Sampler[Any]):
     """(epoch, index) pairs in an order that hangs on seed and epoch; Lightning calls `set_epoch`, also on resume.
 
     Of `processes` this is the `rank`-th: together their steps take the same exams as one process whose steps are
-    `processes` times as large. What does not fill a step of all is left out.
+    `processes` times as large. What does not fill a step of all is left out. taken: an epoch and its steps that an
+    earlier fit took; they do not come again.
     """
 
-    def __init__(self, length: int, seed: int, *, rank: int = 0, processes: int = 1, step: int = 1):
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        processes: int = 1,
+        step: int = 1,
+        taken: tuple[int, int] = (0, 0),
+    ):
         self.length, self.seed, self.epoch = length, seed, 0
-        self.rank, self.processes, self.step = rank, processes, step
+        self.rank, self.processes, self.step, self.taken = rank, processes, step, taken
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -185,7 +207,8 @@ class EpochSampler(Sampler[Any]):
     def __iter__(self) -> Iterator[Any]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
         steps = order[: len(self) * self.processes].reshape(-1, self.processes, self.step)
-        return iter([(self.epoch, int(number)) for number in steps[:, self.rank].reshape(-1)])
+        first = self.taken[1] if self.epoch == self.taken[0] else 0
+        return iter([(self.epoch, int(number)) for number in steps[first:, self.rank].reshape(-1)])
 
 
 class ShareSampler(Sampler[Any]):
@@ -202,9 +225,9 @@ class ShareSampler(Sampler[Any]):
 
 
 def collate(items: Sequence[Item]) -> Item:
-    """{"exam_id": [B], "image" [B, 2, Z, Y, X], "sentences": [B][S], "target" [B, S, Z, Y, X]}.
+    """{"exam_id": [B], "image" [B, 2, Z, Y, X], "sentences": [B][S], "target" [B, S, Z, Y, X], "present" [B, S]}.
 
-    Of patches also "box" [B, 2, 3] and "present" [B, S].
+    Of patches also "box" [B, 2, 3].
     """
     stacked = [name for name in ("image", "target", "box", "present") if name in items[0]]
     return {

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from petground.pipeline.files import sha256_of, write_bytes
+from petground.pipeline.files import read_json, sha256_of, write_bytes
 
 __all__ = ["Digests"]
 
@@ -64,10 +64,4 @@ def _listed(path: Path) -> list[int | str]:
 
 
 def _read(file: Path) -> dict[str, list[int | str]]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {place: entry for place, entry in found.items() if isinstance(entry, list) and len(entry) == 4}
+    return {place: entry for place, entry in read_json(file).items() if isinstance(entry, list) and len(entry) == 4}

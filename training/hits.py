@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from petground.training.metrics import best_component
 
-__all__ = ["Hits", "count_hits"]
+__all__ = ["Hits", "best_limits", "count_hits"]
 
 
 @dataclass
@@ -53,3 +53,24 @@ def count_hits(
             asked = int(said >= limit)
             hits[limit] += Hits(asked * true, asked * predicted, int(wanted.any()))
     return hits
+
+
+def best_limits(hits: Mapping[tuple[float, float], Hits]) -> tuple[float, float]:
+    """Of {(threshold of a voxel, limit of presence): counts} the pair to answer by; the first threshold wins a tie.
+
+    The limit is not where F1 happens to be highest: over a few validating exams that is chance, and a limit too high
+    costs findings. An answer helps F1 when its chance to be a hit is above half of the best F1 (Lipton et al. 2014,
+    arXiv 1402.1892, theorem 1); that chance is its presence times the share of findings that are hit when all are
+    answered. The limit of the table that is nearest to this is taken; 0, all are answered, where nothing is hit.
+    """
+    best: tuple[float, float, float] | None = None
+    for threshold in dict.fromkeys(threshold for threshold, _ in hits):
+        own = {limit: found for (at, limit), found in hits.items() if at == threshold}
+        every = own[min(own)]
+        hit = every.true / max(1, every.wanted)
+        wanted = max(found.f1 for found in own.values()) / (2.0 * hit) if hit else 0.0
+        limit = min(own, key=lambda limit: (abs(limit - wanted), limit))
+        if best is None or own[limit].f1 > best[0]:
+            best = own[limit].f1, threshold, limit
+    assert best is not None
+    return best[1:]

@@ -13,7 +13,7 @@ from petground.labeling.errors import ConfigError
 from petground.models.blocks.own_losses import Outcome
 from petground.models.unet import Decoded
 
-__all__ = ["LossConfig", "deep_loss", "grounding_loss", "losses_by_exam", "outcome", "with_blocks"]
+__all__ = ["LossConfig", "deep_loss", "grounding_loss", "losses_by_exam", "outcome", "over_sentences", "with_blocks"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,22 @@ def deep_loss(decoded: Decoded, target: Tensor, config: LossConfig, present: Ten
         losses["presence"] = (each * judged).sum() / judged.sum().clamp(min=1)
         losses["loss"] = losses["loss"] + config.presence * losses["presence"]
     return losses
+
+
+def over_sentences(parts: Sequence[tuple[Mapping[str, Tensor], Tensor]], config: LossConfig) -> Tensor:
+    """The loss of an exam's sentences that were judged some at a time, as if at once.
+
+    parts: `deep_loss` of answers of one stage, and their target [B, S, Z, Y, X]. Each of its terms is a mean over the
+    sentences that it judges: Dice and place over those that have a lesion.
+    """
+    lesions = torch.stack([(target.flatten(2).amax(2) > 0).sum() for _, target in parts]).float()
+    asked = torch.tensor([float(target.shape[:2].numel()) for _, target in parts], device=lesions.device)
+    total = torch.zeros((), device=lesions.device)
+    for name, over in {"dice": lesions, "ce": asked, "place": lesions, "presence": asked}.items():
+        if name in parts[0][0]:
+            each = torch.stack([losses[name].float() for losses, _ in parts])
+            total = total + getattr(config, name) * (each * over).sum() / over.sum().clamp(min=1)
+    return total
 
 
 def losses_by_exam(

@@ -27,21 +27,22 @@ from petground.models.unet import Decoded
 from petground.pipeline.prompts import PromptMode
 from petground.training.compiled import Steps, compiled_steps
 from petground.training.grid import GridSpec
-from petground.training.hits import Hits, count_hits
+from petground.training.hits import Hits, best_limits, count_hits
 from petground.training.inference import Prediction
-from petground.training.losses import LossConfig, deep_loss, losses_by_exam, outcome, with_blocks
+from petground.training.losses import LossConfig, deep_loss, losses_by_exam, outcome, over_sentences, with_blocks
 from petground.training.metrics import PROBABILITY
 from petground.training.optimizers import OptimizerConfig, gradient_norm, make_optimizer, parameter_groups, steps_of
 from petground.training.plans import PlansConfig, require_fit, resolve, with_spacing
 from petground.training.predict import answers_to, predict
 from petground.training.provenance import noted, versions
+from petground.training.resume import require_same_model
 from petground.training.runtime import channels_last_on_cpu, of_all_processes, seed_step
 
 __all__ = ["GroundingModule", "OptimizerConfig"]
 
 CHECKPOINT_KEY = "petground"
 THRESHOLDS = (PROBABILITY, 0.3, 0.2, 0.1)  # the published one first: it wins a tie
-PRESENCES = (0.0, 0.1, 0.3, 0.5, 0.7)  # 0: the presence head is not asked
+PRESENCES = tuple(n / 20 for n in range(20))  # 0: the presence head is not asked
 T = TypeVar("T")
 
 
@@ -56,7 +57,8 @@ class GroundingModule(pl.LightningModule):
         optimizer: recipe, learning rate, schedule, moving average.
         plans: nnU-Net's plans: encoder, spacing and patch are theirs. They are read once; a checkpoint holds the
             network and grid that came of them.
-        compile: torch.compile of the training step; its first steps take minutes (docs/training.md: where it pays).
+        compile: torch.compile of the training step; its first steps take minutes. How much it saves was
+            not measured: time it on your device (docs/training.md).
     """
 
     def __init__(
@@ -193,34 +195,31 @@ class GroundingModule(pl.LightningModule):
     def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
         if batch["exam_id"] == [None]:  # another process has one exam more
             return
-        losses, sentences = [], []
+        parts = []
         for decoded, wanted in answers_to(self, batch):
-            losses.append(deep_loss(decoded, wanted, self.loss_config)["loss"])
+            parts.append((deep_loss(decoded, wanted, self.loss_config), wanted))
             probability = decoded.stages[-1].float().sigmoid().flatten(0, 1).cpu().numpy()
             target = wanted.flatten(0, 1).cpu().numpy() > 0.5
-            sentences.append(len(target))
             head = decoded.presence
             said = np.ones(len(target)) if head is None else head.sigmoid().flatten().float().cpu().numpy()
             for threshold in THRESHOLDS:
                 for presence, hits in count_hits(probability, target, threshold, said, self._presences).items():
                     self._hits[threshold, presence] += hits
-        mean = sum(loss * number for loss, number in zip(losses, sentences, strict=True)) / sum(sentences)
-        self._validation += torch.stack([mean.detach().float(), torch.ones_like(mean).float()])
+        loss = over_sentences(parts, self.loss_config)
+        self._validation += torch.stack([loss.detach(), torch.ones_like(loss)])
 
     def on_validation_epoch_end(self) -> None:
         loss, exams = self.trainer.strategy.reduce(self._validation, reduce_op="sum").tolist()
         self.log("val/loss", loss / max(1.0, exams), sync_dist=True)  # the same in every process
-        scores = {}
-        for limits, hits in self._hits.items():
-            counts = torch.tensor([hits.true, hits.predicted, hits.wanted], dtype=torch.float32, device=self.device)
-            true, predicted, wanted = self.trainer.strategy.reduce(counts, reduce_op="sum").tolist()
-            scores[limits] = Hits(int(true), int(predicted), int(wanted)).f1
-        best = max(scores, key=lambda limits: scores[limits])
-        self.provenance["threshold"], self.provenance["presence_threshold"] = best
-        self.log("val/f1", scores[best], prog_bar=True, sync_dist=True)
-        self.log("val/threshold", best[0], sync_dist=True)
+        counts = torch.tensor([[h.true, h.predicted, h.wanted] for h in self._hits.values()], device=self.device)
+        counts = self.trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+        hits = {limits: Hits(*row) for limits, row in zip(self._hits, counts, strict=True)}
+        threshold, presence = best_limits(hits)
+        self.provenance["threshold"], self.provenance["presence_threshold"] = threshold, presence
+        self.log("val/f1", hits[threshold, presence].f1, prog_bar=True, sync_dist=True)
+        self.log("val/threshold", threshold, sync_dist=True)
         if self.net_config.presence:
-            self.log("val/presence_threshold", best[1], sync_dist=True)
+            self.log("val/presence_threshold", presence, sync_dist=True)
 
     @property
     def _presences(self) -> tuple[float, ...]:
@@ -267,17 +266,7 @@ class GroundingModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the checkpoint says of its making. Raises ConfigError when text encoder or network are others."""
         self.provenance = dict(checkpoint.get(CHECKPOINT_KEY, {}))
-        if self.provenance.get("network") != VERSION:
-            raise ConfigError(
-                "this checkpoint's weights are of a network that computes otherwise than this release's",
-                fix="train anew, or use the release that it was trained with",
-            )
-        made_with = self.provenance.get("text_key")
-        if made_with is not None and made_with != self.bank.encoder.key:
-            raise ConfigError(
-                f"the text encoder '{self.text_config.name}' is not the one this checkpoint was trained with",
-                fix="install the same version of it, or name its folder",
-            )
+        require_same_model(checkpoint, self)
 
     def _losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Of a whole batch."""

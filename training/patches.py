@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["box_of", "cut", "draw_start", "in_patch", "moved_box", "turned_margin"]
+__all__ = ["box_of", "cut", "draw_start", "in_image", "moved_box", "turned_margin"]
 
 Places = NDArray[np.int64]
 
@@ -80,9 +80,9 @@ def turned_margin(patch_zyx: Sequence[int], rotate_rad: float, scale: float, shi
     return tuple(int(n) for n in np.ceil(scale * half + np.sin(rotate_rad) * others + shift_voxels))
 
 
-def in_patch(target: NDArray[np.float32]) -> float:
-    """Whether a finding that the exam has lies in the patch, for the presence head: 1, or NaN where it does not.
+def in_image(target: NDArray[np.float32]) -> float:
+    """Whether a finding that the exam has lies in the patch or image, for the presence head: 1, or NaN if it does not.
 
-    target [Z, Y, X] in 0..1. Of a finding outside the patch nothing can be said from inside it.
+    target [Z, Y, X] in 0..1. Of a finding outside nothing can be said from inside.
     """
     return 1.0 if float(target.max(initial=0.0)) >= HALF else float("nan")

@@ -37,7 +37,7 @@ class PlansConfig:
         file: plans.json of nnunetv2's planner: `petground plans`, or a file of nnUNet_preprocessed.
         configuration: of the plans, e.g. 3d_fullres or 3d_lowres.
         fusion_stages: decoder stages that read the text; null: the three coarsest, but never the full resolution;
-            none ([]) leaves the plain network, which reads nothing.
+            none ([]) leaves the plain network, which reads nothing, shares nothing and has no presence head.
     """
 
     file: Path
@@ -81,7 +81,8 @@ def resolve(plans: PlansConfig, net: NetConfig, grid: GridSpec) -> tuple[NetConf
         kernel_sizes=[_turned(row, turn) for row in _each(_at(found, f"{_ARCH}.kernel_sizes", name), stages)],
         decoder_convs=decoder.pop(),
         fusion_stages=fused,
-        shared_stages=min(fused, default=net.shared_stages) if net.shared_stages else 0,
+        shared_stages=min(fused, default=0) if net.shared_stages else 0,
+        presence=net.presence and bool(fused),
     )
     z, y, x = (float(mm) for mm in _turned(_at(found, "spacing", name), turn))
     patch = [int(n) for n in _turned(_at(found, "patch_size", name), turn)]

@@ -72,11 +72,17 @@ def predict(
 def answers_to(module: Any, batch: Mapping[str, Any]) -> Iterator[tuple[Decoded, Tensor]]:
     """What is said to a validating batch, and the target [B, S, Z, Y, X] of it: the answers' logits and the presence.
 
-    All at once, or of an exam that is slid over a sentence at a time.
+    As many sentences at a time as `predict` decodes, or of an exam that is slid over one.
     """
     if module.grid.patch_zyx is None:
-        decoded = module._decoded(batch)
-        yield Decoded(decoded.stages[-1:], decoded.presence), batch["target"]
+        chunk = sentences_at_once(module.net_config, module.grid.input_zyx, module.device.type)
+        features = module.net.encode(batch["image"])
+        for start in range(0, batch["target"].shape[1], chunk):
+            target = batch["target"][:, start : start + chunk]
+            tokens, mask = module.embed([words for one in batch["sentences"] for words in one[start : start + chunk]])
+            asked = target.shape[:2]
+            decoded = module.net.decode(features, tokens.unflatten(0, asked), mask.unflatten(0, asked))
+            yield Decoded(decoded.stages[-1:], decoded.presence), target
         return
     for image, sentences, target in zip(batch["image"], batch["sentences"], batch["target"], strict=True):
         said = predict(module, image.float().cpu().numpy(), sentences)

@@ -55,8 +55,8 @@ def from_labels(work: Path, exams: Collection[str] | None = None, *, prompt: Pro
 
     prompt: whether sentences tell SUV and slice.
 
-    Labels that a reviewer rejected (`work.rejected`) are left out, with a count in the log. Raises InputError and
-    SchemaError as `read_table` does.
+    Labels that a reviewer's decision keeps out (`work.rejected`) are left out, with a count in the log. Raises
+    InputError and SchemaError as `read_table` does.
     """
     refused = rejected(work)
     findings = read_table(work / "findings.parquet", "findings")
@@ -64,7 +64,7 @@ def from_labels(work: Path, exams: Collection[str] | None = None, *, prompt: Pro
     rows = [row for row in read_labels(work) if exams is None or row["exam_id"] in exams]
     kept = [row for row in rows if (row["exam_id"], row["finding_id"]) not in refused]
     if len(kept) < len(rows):
-        _log.info("%d labels are left out: rejected in review", len(rows) - len(kept))
+        _log.info("%d labels are left out: rejected or unsure in review", len(rows) - len(kept))
     return [
         Reference(
             exam_id=row["exam_id"],

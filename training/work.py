@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from petground.labeling.errors import InputError, SchemaError
+from petground.labeling.errors import InputError
+from petground.pipeline.decided import decisions_of, kept_out
 from petground.pipeline.edited import read_labels
 from petground.pipeline.prompts import PromptMode, has_words, leaks, with_values
 from petground.pipeline.schemas import read_table
@@ -23,7 +22,6 @@ __all__ = [
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
-_REJECTED = ("wrong_lesion", "not_lesion")  # a reviewer's words for a label that must not teach
 _NO_LESION = ("negated", "prior", "reference", "threshold")  # reasons by which nothing need be at the place told of
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
@@ -68,7 +66,8 @@ class Example:
 class Exam:
     """One exam with at least one label; paths are relative to WORK.
 
-    told: every place where a lesion may be. negated: sentences of the report that say of a place that nothing is there.
+    told: every place where a lesion may be. negated: sentences of the report that say of another place that nothing is
+    there (`denied_sentences`); none where sentences tell slices.
     """
 
     exam_id: str
@@ -86,13 +85,13 @@ def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = 
 
     prompt: whether the sentences tell SUV and slice, from the table's columns.
 
-    Left out, with a count in the log: labels that a reviewer rejected, and labels of a sentence that has no words
-    besides SUV and slice. Raises InputError when WORK has none, a file it names is missing, or a prompt still tells
-    SUV or slice.
+    Left out, with a count in the log: labels that a reviewer's decision keeps out, and labels of a sentence that has
+    no words besides SUV and slice. Raises InputError when WORK has none, a file it names is missing, or a prompt still
+    tells SUV or slice.
     """
     exams = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
     findings = read_table(work / "findings.parquet", "findings")
-    told, negated = places_told(findings), denied_sentences(findings, prompt)
+    told = places_told(findings)
     refused = rejected(work)
     labels: dict[str, list[dict[str, Any]]] = {}
     dropped = wordless = 0
@@ -106,9 +105,12 @@ def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = 
         else:
             labels.setdefault(row["exam_id"], []).append(row)
     if dropped:
-        _log.info("%d labels are left out: rejected in review", dropped)
+        _log.info("%d labels are left out: rejected or unsure in review", dropped)
     if wordless:
         _log.warning("%d labels are left out: their sentence has no words besides SUV and slice", wordless)
+    here = {one: {*told.get(one, ()), *map(_place, labels.get(one, ()))} for one in {*told, *labels}}
+    # where slices are told, a sentence without one would be known by that: reports' denials are kept without theirs
+    negated = {} if prompt in ("words+slice", "all") else denied_sentences(findings, prompt, here)
     found = [
         _exam(exams.get(one), rows, told.get(one, ()), negated.get(one, ()), prompt)
         for one, rows in sorted(labels.items())
@@ -124,30 +126,11 @@ def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = 
 
 
 def rejected(work: Path) -> set[tuple[str, str]]:
-    """(exam_id, finding_id) whose newest decision in WORK/decisions.csv says wrong_lesion or not_lesion.
+    """(exam_id, finding_id) that WORK/decisions.csv keeps out (`petground.pipeline.decided`): rejected, or unsure.
 
-    Newest by the time written down, the later row of equal ones. The label's hash is not looked at: a label that was
-    made anew after its rejection stays out until it is decided anew. Empty without the file. Raises SchemaError
-    when a row lacks a column or its time is none.
+    Empty without the file. Raises as `decisions_of`.
     """
-    path = work / "decisions.csv"
-    if not path.is_file():
-        return set()
-    newest: dict[tuple[str, str], tuple[datetime, str]] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            try:
-                key, decision = (row["exam_id"], row["finding_id"]), row["decision"]
-                time = datetime.fromisoformat(row["time"].replace("Z", "+00:00"))
-            except (KeyError, ValueError, AttributeError) as error:
-                raise SchemaError(
-                    f"{path}, line {reader.line_num}: not a decision", fix="import the decisions again"
-                ) from error
-            time = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-            if decision and (key not in newest or time >= newest[key][0]):
-                newest[key] = time, decision
-    return {key for key, (_, decision) in newest.items() if decision in _REJECTED}
+    return set(kept_out(decisions_of(work)))
 
 
 def names_one_side(sentence: str) -> bool:
@@ -171,26 +154,30 @@ def places_told(findings: Iterable[dict[str, Any]]) -> dict[str, tuple[Place, ..
     for row in findings:
         known = row["site"] or row["reason"] != "repeat"  # what a repeat says was said with its place before
         if known and row["reason"] not in _NO_LESION:
-            told.setdefault(row["exam_id"], {})[(row["site"] or "").lower(), row["laterality"] or ""] = None
+            told.setdefault(row["exam_id"], {})[_place(row)] = None
     return {exam_id: tuple(places) for exam_id, places in told.items()}
 
 
 def denied_sentences(
-    findings: Iterable[dict[str, Any]], mode: PromptMode, here: Mapping[str, Collection[Place]] | None = None
+    findings: Iterable[dict[str, Any]], mode: PromptMode, here: Mapping[str, Collection[Place]]
 ) -> dict[str, tuple[str, ...]]:
-    """Sentences by exam that say that a place has no lesion ("a 6 mm left hilar node is not avid").
+    """Sentences by exam that say that a place has no lesion ("a 6 mm left hilar node is not avid"), as they say it.
 
+    Only those that state an SUV: a sentence without one is no row of findings.parquet.
     here: by exam every place at which there may be a lesion; sentences of such places are left out.
     """
     found: dict[str, dict[str, None]] = {}
     for row in findings:
         prompt = row["prompt"]
-        place = (row["site"] or "").lower(), row["laterality"] or ""
-        if here is not None and may_be_here(place, here.get(row["exam_id"], ())):
+        if row["reason"] != "negated" or not has_words(prompt) or leaks(prompt):
             continue
-        if row["reason"] == "negated" and prompt and has_words(prompt) and not leaks(prompt):
+        if not may_be_here(_place(row), here.get(row["exam_id"], ())):
             found.setdefault(row["exam_id"], {})[with_values(prompt, mode, row["suv"], row["slice"])] = None
     return {exam_id: tuple(sentences) for exam_id, sentences in found.items()}
+
+
+def _place(row: Mapping[str, Any]) -> Place:
+    return (row["site"] or "").lower(), row["laterality"] or ""
 
 
 def _exam(

@@ -8,8 +8,9 @@ from torch import Tensor
 from petground.kernels._triton import attention_plans
 from petground.kernels._triton.attention_plans import Plan
 
-__all__ = ["cannot_serve", "routed_plan", "window_plan"]
+__all__ = ["PAIRS", "cannot_serve", "routed_plan", "window_plan"]
 
+PAIRS = 1 << 24  # of a query and a key, which the bias's gradient is summed over: 64 MiB of float32
 # Channels per head; for wider ones registers do not suffice, and another backend serves.
 WIDEST = {torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}
 

@@ -8,9 +8,10 @@ from torch import Tensor
 from petground.kernels._shared.attention_checks import check_qkv
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
+from petground.kernels.linear_attention.chunked import linear_attention_chunked
 from petground.kernels.linear_attention.ops import linear_attention_op
 from petground.kernels.linear_attention.plans import cannot_serve
-from petground.kernels.linear_attention.reference import linear_attention_chunked, linear_attention_quadratic
+from petground.kernels.linear_attention.reference import linear_attention_quadratic
 
 __all__ = ["available_backends", "linear_attention"]
 

@@ -13,9 +13,9 @@ from petground.kernels._shared.attention_checks import check_qkv, head_scale
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
 from petground.kernels._shared.grids import check_grid, three
-from petground.kernels._triton.window_plans import cannot_serve
+from petground.kernels._triton.window_plans import PAIRS, cannot_serve
 from petground.kernels.window_attention.ops import window_attention_op
-from petground.kernels.window_attention.pattern import Pattern
+from petground.kernels.window_attention.pattern import Pattern, relative_pairs
 from petground.kernels.window_attention.reference import window_attention_reference
 
 __all__ = ["available_backends", "neighbourhood_attention", "window_attention"]
@@ -28,7 +28,7 @@ def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
     """Names that `backend=` can have for float32 tensors of this device, besides "auto"."""
     small = torch.empty(1, 1, 1, 16, device="meta")
     pattern = Pattern.windows((1, 1, 1), (1, 1, 1), (0, 0, 0), (0, 0, 0), (1, 1, 1))
-    reasons = _reasons(small, small, pattern, torch.device(device))
+    reasons = _reasons(small, small, None, pattern, torch.device(device))
     return tuple(name for name, reason in reasons.items() if reason is None)
 
 
@@ -119,19 +119,23 @@ def _run(
     check_grid(pattern.grid, q, k)
     if bias is not None:
         bias = _flat_bias(bias, q, pattern)
-    picked = choose(name, backend, _reasons(q, v, pattern, q.device), f"{q.device.type} {q.dtype}")
+    picked = choose(name, backend, _reasons(q, v, bias, pattern, q.device), f"{q.device.type} {q.dtype}")
     scale = head_scale(q, temperature)
     if picked == "reference":
         return window_attention_reference(q, k, v, mask, bias, pattern=pattern, scale=scale)
     return window_attention_op(q, k, v, mask, bias, scale, pattern.numbers(), picked)[0]
 
 
-def _reasons(q: Tensor, v: Tensor, pattern: Pattern, device: torch.device) -> dict[str, str | None]:
+def _reasons(
+    q: Tensor, v: Tensor, bias: Tensor | None, pattern: Pattern, device: torch.device
+) -> dict[str, str | None]:
     """{backend: why it cannot serve, or None}, in the order in which "auto" takes them."""
     strange = None if q.dtype in _DTYPES else f"does not take {q.dtype}"
     triton = cannot_serve(q, v, device)
     if math.prod([min(axis.steps, axis.window + 2 * axis.span) for axis in pattern.axes]) > _MOST:
         triton = f"takes windows of up to {_MOST} voxels"
+    elif bias is not None and bias.requires_grad and torch.is_grad_enabled() and relative_pairs(pattern) > PAIRS:
+        triton = f"sums the gradient of a bias over up to {PAIRS} pairs of voxels, here {relative_pairs(pattern)}"
     if device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
         return {"chunked": strange, "reference": None, "triton": triton}
     return {"triton": triton, "chunked": strange, "reference": None}

@@ -1,6 +1,7 @@
 """Windows and neighbourhoods on the CPU: some tiles at a time, scores computed again in the backward.
 
-Keys and values of a few tiles are copied together, `AT_ONCE` scores at a time, so that memory does not grow with N.
+Keys and values of a few tiles are copied together, `AT_ONCE` scores at a time, so that memory does not grow with N. A
+window of more is worked on in parts, of `TILE` queries at least.
 """
 
 from __future__ import annotations
@@ -8,17 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from petground.kernels._shared.grids import empty_heads
-from petground.kernels.window_attention.pattern import CUT, SLIDE, WINDOW, Axis, Pattern, query_tile
+from petground.kernels.window_attention.pattern import CUT, WINDOW, Axis, Pattern, Triple, query_tile
 
 __all__ = ["backward_chunked", "forward_chunked"]
 
 AT_ONCE = 1 << 20  # scores: 4 MiB of float32
-TILE = 64  # queries of a neighbourhood's tile
+TILE = 64  # queries of a neighbourhood's tile, and the fewest that a large window is parted into
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,20 @@ class _Tiles:
     entry: Tensor | None
 
 
-def _tiles(pattern: Pattern, at_once: int, device: torch.device, *, biased: bool) -> Iterator[_Tiles]:
+def _queries_together(pattern: Pattern, at_once: int) -> Triple:
+    """A tile's steps: the window, or even parts of it where it has more than `at_once` scores."""
     tile = query_tile(pattern, TILE)
+    keys = math.prod(pattern.box(tile))
+    if pattern.kind != WINDOW or math.prod(tile) * keys <= at_once:
+        return tile
+    rows = max(TILE, at_once // keys)
+    z, y, x = ([part for part in range(1, side + 1) if side % part == 0] for side in tile)
+    # about so many: a side of a prime number has no parts but single steps. Long along x, where voxels lie together
+    return min(product(z, y, x), key=lambda part: (abs(math.log(math.prod(part) / rows)), -part[2], -part[1]))
+
+
+def _tiles(pattern: Pattern, at_once: int, device: torch.device, *, biased: bool) -> Iterator[_Tiles]:
+    tile = _queries_together(pattern, at_once)
     sides = zip(pattern.axes, tile, pattern.box(tile), pattern.reach, strict=True)
     lines = [_line(axis, pattern.kind, t, box, reach, device) for axis, t, box, reach in sides]
     counts = [line.queries.shape[0] for line in lines]
@@ -84,7 +98,9 @@ def _tiles(pattern: Pattern, at_once: int, device: torch.device, *, biased: bool
         seen = (z & y & x).reshape(len(number), queries.shape[1], keys.shape[1])
         entry = None
         if biased:
-            some = at if pattern.kind == SLIDE else tuple(i[:1] for i in at)
+            # keys lie alike around every tile, unless it is moved inside the grid or a part of a window
+            alike = pattern.kind == CUT or tile == tuple(axis.window for axis in pattern.axes)
+            some = tuple(i[:1] for i in at) if alike else at
             z, y, x = (_of_pairs(line.entry[i], p) for p, (line, i) in enumerate(zip(lines, some, strict=True)))
             flat = (z * pattern.offsets[1] + y) * pattern.offsets[2] + x
             entry = flat.reshape(len(some[0]), queries.shape[1], keys.shape[1])

@@ -19,7 +19,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
-__all__ = ["CUT", "SLIDE", "WINDOW", "Axis", "Pattern", "Triple", "key_tile", "query_tile"]
+__all__ = [
+    "CUT",
+    "SLIDE",
+    "WINDOW",
+    "Axis",
+    "Pattern",
+    "Triple",
+    "key_tile",
+    "query_tile",
+    "relative_box",
+    "relative_pairs",
+]
 
 Triple = tuple[int, int, int]
 WINDOW, CUT, SLIDE = 0, 1, 2
@@ -116,6 +127,26 @@ class Pattern:
         """The most keys that the queries of a tile see along each axis."""
         z, y, x = (a.span if self.kind == WINDOW else t + a.span - 1 for a, t in zip(self.axes, tile, strict=True))
         return z, y, x
+
+
+def relative_box(pattern: Pattern, tile: Triple) -> tuple[Triple, Triple]:
+    """(steps before a tile, box): keys of all its queries, at the same places relative to it wherever it lies."""
+    if pattern.kind != SLIDE:
+        z, y, x = (axis.back for axis in pattern.axes)
+        return (z, y, x), pattern.box(tile)
+    # where neighbourhoods slide at the ends, their keys lie up to span - 1 steps to either side
+    z, y, x = (axis.span - 1 for axis in pattern.axes)
+    width_z, width_y, width_x = (b + axis.span - 1 for b, axis in zip(pattern.box(tile), pattern.axes, strict=True))
+    return (z, y, x), (width_z, width_y, width_x)
+
+
+def relative_pairs(pattern: Pattern) -> int:
+    """Queries of a tile times its `relative_box`: of a window, or of 64 voxels whose neighbourhoods go together.
+
+    These count as a cube, which `query_tile` nearly gives: its search is not for a compiler of graphs to trace.
+    """
+    z, y, x = (axis.window or 4 for axis in pattern.axes)
+    return z * y * x * math.prod(relative_box(pattern, (z, y, x))[1])
 
 
 @lru_cache(maxsize=256)

@@ -1,6 +1,7 @@
 """Attention over windows and neighbourhoods by Triton kernels: nothing of N x N, no gathered copies of keys or values.
 
-For the gradient of the bias the pairs of one tile and its box are held for a few heads at a time (`PAIRS` numbers).
+For the gradient of the bias the pairs of one tile and its box are held for a few heads at a time (`PAIRS` numbers);
+`window_attention.api` does not let through a pattern of which one head has more.
 """
 
 from __future__ import annotations
@@ -17,13 +18,11 @@ from petground.kernels._triton import window_backward, window_bias, window_forwa
 from petground.kernels._triton.attention import Operands, parts_of, strides
 from petground.kernels._triton.attention_plans import Plan
 from petground.kernels._triton.runtime import architecture, launch
-from petground.kernels._triton.window_plans import window_plan
+from petground.kernels._triton.window_plans import PAIRS, window_plan
 from petground.kernels.window_attention.fold import fold_pairs
-from petground.kernels.window_attention.pattern import SLIDE, WINDOW, Pattern, Triple, key_tile, query_tile
+from petground.kernels.window_attention.pattern import WINDOW, Pattern, Triple, key_tile, query_tile, relative_box
 
 __all__ = ["backward_triton", "cases", "forward_triton"]
-
-PAIRS = 1 << 24  # numbers of float32: 64 MiB
 
 
 class _Call:
@@ -122,13 +121,7 @@ def _bias(call: _Call, common: dict[str, Any]) -> Tensor:
     pattern, q = call.pattern, call.a.q
     heads = q.shape[1]
     _, tile, arguments = call.queries("bias")
-    # where neighbourhoods slide at the ends, their keys lie up to span - 1 steps to either side
-    before = tuple(axis.span - 1 if pattern.kind == SLIDE else axis.back for axis in pattern.axes)
-    z, y, x = (
-        b + axis.span - 1 if pattern.kind == SLIDE else b
-        for b, axis in zip(pattern.box(tile), pattern.axes, strict=True)
-    )
-    box = (z, y, x)
+    before, box = relative_box(pattern, tile)
     rows, cols = math.prod(tile), math.prod(box)
     p = call.plan("bias", rows, cols, check=True)
     arguments |= common | _by_axis("box", box) | _by_axis("before", before) | {"ROWS": p.rows, "COLS": p.cols}
@@ -136,7 +129,7 @@ def _bias(call: _Call, common: dict[str, Any]) -> Tensor:
         arguments["PRECISION"] = "ieee"  # three TF32 products take more registers than there are
     items = q.shape[0] * pattern.phases * math.prod(pattern.tiles(tile))
     blocks = -(-rows // p.rows) * -(-cols // p.cols)
-    some = max(1, min(heads, PAIRS // (rows * cols)))
+    some = max(1, min(heads, PAIRS // (rows * cols)))  # not 0 where the operator is called past its api
     done = []
     for first in range(0, heads, some):
         count = min(some, heads - first)

@@ -11,8 +11,11 @@ from petground.labeling.language.sentences import Sentence
 __all__ = ["make_finding", "unread_finding"]
 
 
-_NO_LESION = ("prior", "reference", "physiologic", "negated", "threshold")
-"""Reasons of values that a model is never asked for: no words are prepared for it."""
+_NEVER_ASKED = ("prior", "reference", "physiologic", "threshold")
+"""Reasons of values that a model is never asked for: no words are prepared for it.
+
+Not `negated`: a model learns from "The left hilar node is not avid." that the answer to it is an empty mask.
+"""
 
 
 def make_finding(text: str, reading: Reading, told: Told) -> Finding:
@@ -35,7 +38,7 @@ def make_finding(text: str, reading: Reading, told: Told) -> Finding:
         sentence=text[sentence.start : sentence.end],
         sentence_span=(sentence.start, sentence.end),
         section=sentence.section,
-        prompt=_prompt(text, reading, told) if told.reason not in _NO_LESION else "",
+        prompt=_prompt(text, reading, told) if told.reason not in _NEVER_ASKED else "",
         uncertain=told.uncertain,
         size_mm=told.size_mm,
         series=slice_mention.series if slice_mention is not None else None,

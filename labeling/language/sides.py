@@ -9,9 +9,11 @@ from petground.labeling.language.anatomy import POSITIONS
 from petground.labeling.language.stream import Item, Row
 from petground.labeling.language.tokens import Words
 
-__all__ = ["find_side", "find_site", "listed_places", "listed_side", "opposite"]
+__all__ = ["find_place", "find_side", "find_site", "listed_places", "listed_side", "opposite"]
 
 
+MANY_PLACES = 40
+"""Places in one sentence beyond which it is none."""
 _BESIDE = frozenset((".", ":", ",", "(", ")", "-", "/", "st", "nd", "rd", "th", "and", "&"))
 
 
@@ -152,16 +154,39 @@ def opposite(side: Laterality | None) -> Laterality | None:
 
 def find_site(row: list[Item], indices: list[int], value: int, text: str, words: Words) -> str | None:
     """Lower-case key words of the place: the anatomy words nearest to the value, with a lesion word if possible."""
-    runs = _runs(row, indices)
-    if not runs:
-        return None
-    worth = [_worth(row, run) for run in runs]
-    best = max(worth)
-    runs = [run for run, its in zip(runs, worth, strict=True) if its == best]
+    runs = _best_runs(row, indices)
     before = [run for run in runs if run[0] < value]
-    run = before[-1] if before else runs[0]
+    return _key_words(row, before[-1] if before else runs[0], text, words) if runs else None
+
+
+def find_place(row: Row, words: Words) -> tuple[str | None, Laterality | None]:
+    """Site and side of a row that tells no value: the first place named, unless another one has another side."""
+    indices = list(range(len(row)))
+    runs = _best_runs(row, indices)
+    if len(runs) > MANY_PLACES:
+        return None, None
+    sides = {_side_of_run(row, indices, run) for run in runs or [indices]}
+    side = sides.pop() if len(sides) == 1 else None
+    return _key_words(row, runs[0], words.text, words) if runs else None, side
+
+
+def _side_of_run(row: Row, indices: list[int], run: list[int]) -> Laterality | None:
+    """The side that a place has by its name ("4R", "LUL"), or else the one next to it."""
+    own = {side for _, side in _sides(row, run)}
+    return cast(Laterality, own.pop()) if len(own) == 1 else find_side(row, indices, run[0]) if run else None
+
+
+def _key_words(row: list[Item], run: list[int], text: str, words: Words) -> str | None:
     start, end = words.start[row[run[0]].first], words.end[row[run[-1]].last - 1]
     return " ".join(text[start:end].lower().replace("(", " ").replace(")", " ").split()) or None
+
+
+def _best_runs(row: list[Item], indices: list[int]) -> list[list[int]]:
+    """Of the neighbouring anatomy items those that tell a place best."""
+    runs = _runs(row, indices)
+    worth = [_worth(row, run) for run in runs]
+    best = max(worth, default=0)
+    return [run for run, its in zip(runs, worth, strict=True) if its == best]
 
 
 _PLACE = frozenset(("site", "sided", "ref", "phys", "midline", "lesion"))

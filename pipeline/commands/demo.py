@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from rich.table import Table
 
 from petground.labeling.errors import ConfigError, PetgroundError
 from petground.pipeline.commands.label import make_folder
-from petground.pipeline.files import write_json
+from petground.pipeline.files import read_json, write_json
 from petground.pipeline.phantom.score import score_labels
 from petground.pipeline.progress import counted
 from petground.pipeline.reports import read_reports
@@ -61,7 +60,7 @@ def demo(out: Path = Path("demo"), exams: int = 100, test_exams: int = 15, fresh
     make_folder(out)
     code = source_hash(*(f"petground.{room}" for room in ROOMS))  # a step is run again after a change of code
     console.print(f"[bold]petground demo[/bold]: {exams} phantom exams to learn from, {test_exams} held out, in {out}/")
-    marks = _read_json(out / "steps.json")
+    marks = read_json(out / "steps.json")
     steps = _steps(out, exams, test_exams)
     for number, step in enumerate(steps, start=1):
         key = content_hash([step.arguments, code, [steps[i].arguments for i in range(number - 1)]])
@@ -201,7 +200,7 @@ def _watch(pid: int, peak: list[int]) -> None:
 
 
 def _summary(out: Path, marks: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:
-    metrics = _read_json(out / "evaluation" / "metrics.json")
+    metrics = read_json(out / "evaluation" / "metrics.json")
     labels = score_labels([(out / "work", out / "phantom"), (out / "work_test", out / "phantom_test")])
     setup = Path(sys.prefix) / ".seconds"
     installing = float(setup.read_text()) if setup.is_file() else 0.0
@@ -238,11 +237,3 @@ def _show(console: Console, out: Path, summary: dict[str, Any], failed: int) -> 
         console.print(f"[red]{counted(failed, 'exam')} failed[/red]; see exams.parquet")
     console.print(f"Open this page: [bold]{(out / 'review' / 'index.html').resolve().as_uri()}[/bold]")
     console.print("Phantom figures tell that the parts work together; they tell nothing about patients.", style="dim")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

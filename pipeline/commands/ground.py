@@ -55,7 +55,8 @@ def ground(
         exam: folder with DICOM in any nesting, or pet.nii.gz [SUVbw] and ct.nii.gz [HU].
         checkpoint: a .ckpt file of `petground train`; needed unless a peer is asked.
         out: folder for masks, pictures and tables.
-        text: one sentence; its SUV and slice, if any, are not shown to the model, unless it was trained with them.
+        text: one sentence about one thing; its SUV and slice, if any, are not shown to the model, unless it was trained
+            with them. The mask is held against the side that it names; where it names lesions on both, against none.
         report: a text file with a whole report; its current lesions with SUVmax and slice are grounded.
         site: YAML with the site's conventions (how slices are counted); default: from the head, from 1.
         weight_kg: the patient's weight, where the DICOM header has none.
@@ -117,15 +118,15 @@ def _asked(text: str | None, report: Path | None, site: Site) -> list[Asked]:
     """What is to be grounded, from a sentence or from a report's positive findings."""
     from petground.labeling.extract import extract_findings
     from petground.labeling.language import make_prompt
+    from petground.labeling.language.asked import read_asked
 
     if (text is None) == (report is None):
         raise ConfigError("one of --text and --report is needed, not both", fix='--text "..." or --report FILE')
     if text is not None:
         if not text.strip():
             raise ConfigError("--text is empty", fix="give the sentence to ground")
-        told = [f for f in extract_findings(text, site=site) if f.status == "positive"]
-        alone = told[0] if len(told) == 1 else None
-        values = (alone.suv, alone.slice, alone.site, alone.laterality, alone.series) if alone else (None,) * 5
+        said = read_asked(text, extract_findings(text, site=site))
+        values = (said.suv, said.slice, said.site, said.laterality, said.series)
         one = Asked("f001", text.strip(), make_prompt(text), *values)
         if not one.has_words:
             raise InputError(f"--text: {NO_WORDS}", fix="say in words what lies where")

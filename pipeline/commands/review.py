@@ -11,22 +11,19 @@ from rich.console import Console
 from petground.labeling.errors import ConfigError, InputError
 from petground.labeling.site import Site
 from petground.pipeline.commands.label import read_site
+from petground.pipeline.decided import decisions_of, kept_out
 from petground.pipeline.edited import EDITED
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.progress import progress
-from petground.pipeline.review.decisions import (
-    add_decisions,
-    label_hash,
-    newest_decisions,
-    read_decisions,
-    read_sheet,
-)
+from petground.pipeline.review.decisions import add_decisions, label_hash, read_decisions
 from petground.pipeline.review.load import Case, Work, open_work
 from petground.pipeline.review.pack import write_pack
 from petground.pipeline.review.verdict import verdicts_of
 from petground.pipeline.settings_file import site_of_work
 
 __all__ = ["export", "import_decisions", "serve"]
+
+DOWNLOADED = "Download on a page gives one file per exam: import WORK ~/Downloads/decisions_*.csv"
 
 
 def export(
@@ -39,8 +36,8 @@ def export(
     """Write a page per exam on which a physician judges the labels; DICOM SEG and SR for DICOM exams.
 
     The pages need no server and no network: open OUT/index.html. Decisions are kept by the browser and downloaded as
-    CSV or JSONL; OUT/decisions.csv is a sheet for those who rather write them into a table. A label that the newest
-    imported decision rejects is in no SEG or SR.
+    CSV or JSONL, a file per exam; OUT/decisions.csv is a blank sheet for those who rather write them into a table. A
+    label that the newest imported decision rejects, or that it is unsure of, is in no SEG or SR.
 
     Args:
         work: the WORK folder of `petground label`.
@@ -53,7 +50,7 @@ def export(
     console = Console()
     tables = open_work(work)
     convention = _site(work, site)
-    verdicts = verdicts_of(read_sheet(work / "decisions.csv"))
+    verdicts = verdicts_of(decisions_of(work))
     unnamed: list[str] = []
 
     def dicom(case: Case, folder: Path) -> None:
@@ -83,7 +80,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8787,
 ) -> int:
-    """Serve the review pages from WORK; what a physician saves lands in WORK/decisions.csv at once.
+    """Serve the review pages from WORK; what a physician decides or takes back is in WORK/decisions.csv at once.
 
     Pages are made when they are asked for, so nothing is exported first. The address that is printed holds a secret
     word: only who has it gets in. Stop it with Ctrl-C. Without a server: `petground review export`.
@@ -110,12 +107,13 @@ def serve(
 
 
 def import_decisions(
-    work: Path, decisions: Path | None = None, edited: Path | None = None, reviewer: str | None = None
+    work: Path, decisions: list[Path] | None = None, edited: Path | None = None, reviewer: str | None = None
 ) -> int:
     """Take physicians' decisions into WORK/decisions.csv, and outlines that they redrew into WORK/edited.
 
     Decisions are added, never replaced: a second reader or a second thought is another row. Importing a file twice
-    changes nothing; a row that cannot be right stops the import before anything is written.
+    changes nothing; a row that cannot be right, or a file without a decision, stops the import before anything is
+    written.
 
     Redrawn outlines (DICOM SEG or RTSTRUCT from OHIF or 3D Slicer, NIfTI from 3D Slicer or ITK-SNAP) must lie on the
     exam's PET grid. Each is for the finding that its tracking UID, its own name or its file's name tells: f001 of E17
@@ -126,24 +124,30 @@ def import_decisions(
 
     Args:
         work: the WORK folder that the pages were exported from.
-        decisions: CSV or JSONL downloaded from a review page.
+        decisions: CSV or JSONL files downloaded from the review pages, e.g. ~/Downloads/decisions_*.csv, or a folder:
+            every file in it that is named decisions*.
         edited: file or folder with redrawn outlines.
         reviewer: who drew them: each is then also an "accept" of that person for the new outline.
     """
-    if decisions is None and edited is None:
-        raise ConfigError("nothing to import", fix="give a file of decisions, or --edited")
+    if not decisions and edited is None:
+        raise ConfigError("nothing to import", fix="give the files of decisions, or --edited")
     if reviewer is not None and (edited is None or not reviewer.strip()):
         raise ConfigError("--reviewer names who drew the outlines of --edited", fix="give both; a page asks for itself")
     console = Console()
     tables = open_work(work)
-    if decisions is not None:
+    if decisions:
         _take_decisions(console, tables, decisions)
     return 0 if edited is None else _take_edited(console, tables, edited, reviewer)
 
 
-def _take_decisions(console: Console, tables: Work, decisions: Path) -> None:
+def _take_decisions(console: Console, tables: Work, decisions: list[Path]) -> None:
     known = {(str(r["exam_id"]), str(r["finding_id"])) for r in tables.findings}
-    new = read_decisions(decisions, known)
+    new: list[dict[str, str]] = []
+    for given in decisions:
+        found = [row for path in _decision_files(given) for row in read_decisions(path, known)]
+        if not found:
+            raise InputError(f"no decision in {given}", fix=DOWNLOADED)
+        new += found
     place = tables.folder / "decisions.csv"
     added, merged = add_decisions(place, new)
     stale = sum(row["label_hash"] != _hash_now(tables, row) for row in added)
@@ -153,6 +157,13 @@ def _take_decisions(console: Console, tables: Work, decisions: Path) -> None:
         console.print(f"{repeated} were there already", highlight=False)
     if stale:
         console.print(f"{stale} were made on labels that have changed since; see label_hash", style="yellow")
+
+
+def _decision_files(given: Path) -> list[Path]:
+    """The file itself; of a folder, in which a browser puts much else, those named like the pages' downloads."""
+    if not given.is_dir():
+        return [given]
+    return [p for p in sorted(given.glob("decisions*")) if p.suffix.lower() in (".csv", ".jsonl", ".ndjson")]
 
 
 def _take_edited(console: Console, tables: Work, edited: Path, reviewer: str | None) -> int:
@@ -180,9 +191,9 @@ def _take_edited(console: Console, tables: Work, edited: Path, reviewer: str | N
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     told = f"{len(taken.kept)} outlines taken into {work / EDITED}, {taken.unchanged} as they were"
     console.print(f"{told}, {len(taken.failures)} refused", highlight=False, markup=False, soft_wrap=True)
-    newest = newest_decisions(read_sheet(work / "decisions.csv"))
-    if rejected := [" ".join(key) for key in taken.kept if newest.get(key) in ("wrong_lesion", "not_lesion", "unsure")]:
-        line = f"not used while the newest decision rejects them: {', '.join(rejected)} (import with --reviewer)"
+    out = kept_out(decisions_of(work))
+    if unused := [" ".join(key) for key in taken.kept if key in out]:
+        line = f"not used while the newest decision keeps them out: {', '.join(unused)} (import with --reviewer)"
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     return 3 if taken.failures else 0
 

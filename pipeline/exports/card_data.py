@@ -13,6 +13,7 @@ import numpy as np
 
 from petground.labeling.finding import IMAGE_REASONS, TEXT_REASONS
 from petground.labeling.regions import region_of
+from petground.pipeline.decided import KEPT_OUT
 from petground.pipeline.exports.duplicates import Duplicate
 from petground.pipeline.exports.layout import Release
 from petground.pipeline.exports.select import FATES, Lesion, Selection
@@ -140,7 +141,7 @@ def fates(selection: Selection, *, exact: bool = False) -> list[dict[str, Any]]:
         elif fate == "exported":
             found["exported", fate] += 1
         else:
-            stage = "review" if fate in ("wrong_lesion", "not_lesion", "unsure") else "release"
+            stage = "review" if fate in KEPT_OUT else "release"
             found["run" if fate == "export_failed" else stage, fate] += 1
     means = {**TEXT_REASONS, **IMAGE_REASONS, **FATES}
     order = {stage: n for n, stage in enumerate(STAGES)}

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from petground.labeling.errors import InputError
+from petground.pipeline.decided import KEPT_OUT, decided, decisions_of, newest
 from petground.pipeline.edited import EDITED, with_edits
 from petground.pipeline.prompts import has_words, leaks
-from petground.pipeline.review.decisions import newest_decisions, read_decisions, read_sheet
+from petground.pipeline.review.decisions import read_decisions
 from petground.pipeline.schemas import read_table
 
 __all__ = ["FATES", "Doubt", "ExamOut", "Lesion", "Selection", "select"]
@@ -118,8 +119,8 @@ def select(
     findings = read_table(work / "findings.parquet", "findings")
     findings, labels = with_edits(work, exam_rows, findings, read_table(work / "labels.parquet", "labels"))
     known = {(row["exam_id"], row["finding_id"]) for row in findings}
-    sheet = read_sheet(work / "decisions.csv") if decisions is None else read_decisions(decisions, known)
-    verdicts = newest_decisions(sheet)
+    rows = decisions_of(work) if decisions is None else read_decisions(decisions, known)
+    verdicts = {key: row["decision"] for key, row in newest(rows).items()}
     exams = {row["exam_id"]: row for row in exam_rows if row["pet_path"]}
     fates: dict[Key, str] = {}
     kept: dict[str, list[Lesion]] = defaultdict(list)
@@ -144,7 +145,9 @@ def select(
     for exam_id, found in _unlabelled(work, findings).items():
         doubts[exam_id].extend(found)
     untold.update(row["exam_id"] for row in findings if _wants_outline(row))
-    selection = Selection({}, fates, findings, exam_rows, decided=len(verdicts), provenance=_provenance(labels))
+    selection = Selection(
+        {}, fates, findings, exam_rows, decided=sum(map(decided, verdicts.values())), provenance=_provenance(labels)
+    )
     for exam_id, lesions in sorted(kept.items()):
         row = exams[exam_id]
         patient = row["patient_id"] or exam_id
@@ -172,10 +175,9 @@ def select(
 
 
 def _fate(row: Mapping[str, Any], decision: str | None, min_confidence: float) -> str:
-    if decision in ("wrong_lesion", "not_lesion", "unsure"):
+    if decision in KEPT_OUT:
         return decision
-    looked_at = decision in ("accept", "adjust")  # a physician's word stands above the computed confidence
-    if not looked_at and _confidence(row) < min_confidence:
+    if decision is None and _confidence(row) < min_confidence:  # a physician's word stands above the computed one
         return "below_confidence"
     return "exported"
 

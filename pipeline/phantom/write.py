@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import shutil
 import uuid
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from petground.pipeline.files import write_bytes, write_json
+from petground.pipeline.files import read_json, write_bytes, write_json
 from petground.pipeline.nifti import write_nifti
 from petground.pipeline.phantom.exam import exam_id_of, make_exam
 from petground.pipeline.phantom.records import PhantomExam, PhantomReport
@@ -55,11 +54,7 @@ def write_exam(out: str, seed: int, index: int, form: str, code: str, mirrored: 
 
 def finished(root: Path, exam_id: str, form: str, code: str) -> dict[str, Any] | None:
     """The record of an exam that is complete, in this form and by this code; else None."""
-    mark = root / "truth" / exam_id / MARK
-    try:
-        record: dict[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    record = read_json(root / "truth" / exam_id / MARK)
     fits = record.get("form") == form and record.get("code") == code
     return record if fits and (root / "exams" / exam_id).is_dir() else None
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from petground.labeling.errors import InputError, PetgroundError
 from petground.labeling.site import Site
+from petground.pipeline.decided import COLUMNS, decided
 from petground.pipeline.files import write_bytes
-from petground.pipeline.review.decisions import COLUMNS, label_hash, read_sheet, write_decisions
+from petground.pipeline.review.decisions import label_hash, read_sheet, write_decisions
 from petground.pipeline.review.judge import alarms
 from petground.pipeline.review.load import Case, Work, load_case
 from petground.pipeline.review.page import Stamp, file_name, render_case, render_index, render_mentions
@@ -23,6 +24,7 @@ from petground.pipeline.review.verdict import Verdicts
 __all__ = ["Outcome", "exam_entry", "exam_page", "stamp_of", "write_pack"]
 
 OBJECTS = ("seg", "sr", "rwvm")
+NOTHING_DECIDED = Verdicts()
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ def write_pack(
     exams: Sequence[str] | None = None,
     dicom: Callable[[Case, Path], None] | None = None,
     tick: Callable[[str, int, int], None] = lambda stage, done, total: None,
-    verdicts: Verdicts | None = None,
+    verdicts: Verdicts = NOTHING_DECIDED,
 ) -> Outcome:
     """Writes OUT/index.html, OUT/<exam_id>.html, OUT/decisions.csv, and what `dicom(case, folder)` adds for DICOM.
 
-    `dicom` is given the case without the labels that `verdicts` reject. An exam that fails is named in the index and
+    `dicom` is given the case without the labels that `verdicts` keep out. An exam that fails is named in the index and
     stops no other; nothing of an earlier export of it stays. Decisions that someone wrote into an earlier
     decisions.csv stay in it. Raises InputError for an unknown exam id, when `out` cannot be written, and before
     anything is written when an earlier decisions.csv is not understood.
@@ -58,12 +60,12 @@ def write_pack(
     stamp = stamp_of(work)
     index, sheet, failures, rejected = [], [], [], []
     for done, exam in enumerate(chosen, start=1):
-        entry = exam_entry(work, exam)
+        entry = exam_entry(work, exam, verdicts)
         index.append(entry)
         with _writable(out):
             _clear(out, str(exam["exam_id"]))
         try:
-            text, case = exam_page(work, exam, entry, site, stamp)
+            text, case = exam_page(work, exam, entry, site, stamp, verdicts)
         except PetgroundError as error:
             entry["note"] = f"no page: {error}"
             failures.append((str(exam["exam_id"]), str(error)))
@@ -100,7 +102,12 @@ def stamp_of(work: Work) -> Stamp:
 
 
 def exam_page(
-    work: Work, exam: dict[str, Any], entry: dict[str, Any], site: Site, stamp: Stamp
+    work: Work,
+    exam: dict[str, Any],
+    entry: dict[str, Any],
+    site: Site,
+    stamp: Stamp,
+    verdicts: Verdicts = NOTHING_DECIDED,
 ) -> tuple[str | None, Case | None]:
     """The exam's page, and the case when there is something to judge; (None, None) for an exam without findings."""
     if entry["findings"] and exam["status"] != "failed":
@@ -109,7 +116,7 @@ def exam_page(
         entry["alarms"] = sum(
             any(a["level"] != "note" for a in alarms(case, item, site)) for item in case.items if item.label is not None
         )
-        return render_case(case, site, stamp), case
+        return render_case(case, site, stamp, verdicts.of(case.exam_id)), case
     if exam["status"] == "failed":
         entry["note"] = f"failed: {exam.get('detail') or exam.get('reason')}"
     mentions = work.of(str(exam["exam_id"])).findings
@@ -126,14 +133,18 @@ def _chosen(work: Work, exams: Sequence[str] | None) -> list[dict[str, Any]]:
     return [known[exam_id] for exam_id in dict.fromkeys(exams)]
 
 
-def exam_entry(work: Work, exam: dict[str, Any]) -> dict[str, Any]:
-    """An exam's line in the index, its page not made yet."""
-    rows = work.of(str(exam["exam_id"]))
+def exam_entry(work: Work, exam: dict[str, Any], verdicts: Verdicts = NOTHING_DECIDED) -> dict[str, Any]:
+    """An exam's line in the index, its page not made yet. decided: of the findings that a page asks about."""
+    exam_id = str(exam["exam_id"])
+    rows, words = work.of(exam_id), verdicts.words(exam_id)
+    asked = [str(r["finding_id"]) for r in rows.findings if exam["status"] != "failed" and work.judged(r)]
+    told = [words[finding_id] for finding_id in asked if finding_id in words]
     judged = [r for r in rows.findings if r["status"] == "positive" or r.get("stage") in ("match", "contour", "check")]
     facts = [exam.get("tracer"), exam.get("study_date"), exam.get("source")]
     return {
-        "exam_id": str(exam["exam_id"]), "href": None, "facts": [f for f in facts if f], "findings": len(judged),
+        "exam_id": exam_id, "href": None, "facts": [f for f in facts if f], "findings": len(judged),
         "labels": len(rows.labels), "alarms": 0,
+        "asked": len(asked), "decided": sum(decided(word) for word in told), "unsure": told.count("unsure"),
         "excluded": len(rows.findings) - len(judged), "note": "" if judged else "nothing to judge", "files": [],
     }  # fmt: skip
 
@@ -156,16 +167,15 @@ def _clear(out: Path, exam_id: str) -> None:
         (out / name).rmdir()
 
 
-def _accepted(case: Case, verdicts: Verdicts | None) -> tuple[Case, str]:
-    """The case without the labels that a physician rejected, and a sentence that names them."""
-    if verdicts is None:
+def _accepted(case: Case, verdicts: Verdicts) -> tuple[Case, str]:
+    """The case without the labels that a physician's decision keeps out, and a sentence that names them."""
+    why = verdicts.kept_out(case.exam_id)
+    out = [item.finding_id for item in case.items if item.label is not None and item.finding_id in why]
+    if not out:
         return case, ""
-    why = {i.finding_id: verdicts.rejection(case, i) for i in case.items if i.label is not None}
-    named = [f"{finding_id} ({words})" for finding_id, words in why.items() if words is not None]
-    if not named:
-        return case, ""
-    kept = [item for item in case.items if why.get(item.finding_id) is None]
-    return replace(case, items=kept), f"rejected by a physician, not in SEG and SR: {', '.join(named)}"
+    kept = [item for item in case.items if item.finding_id not in out]
+    named = ", ".join(f"{finding_id} ({why[finding_id]})" for finding_id in out)
+    return replace(case, items=kept), f"not in SEG and SR as a physician decided: {named}"
 
 
 def _dicom(

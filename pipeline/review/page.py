@@ -16,7 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from petground.labeling.site import Site
-from petground.pipeline.review.decisions import COLUMNS, DECISIONS, label_hash
+from petground.pipeline.decided import COLUMNS, DECISIONS, RETRACT, Row, time_in, time_of
+from petground.pipeline.review.decisions import label_hash
 from petground.pipeline.review.judge import alarms, describe, provenance, side_of, site_slice, title
 from petground.pipeline.review.load import Case, Item, reason_text
 from petground.pipeline.review.marks import Piece, mark_sentences
@@ -55,8 +56,11 @@ class Stamp:
     key: str
 
 
-def render_case(case: Case, site: Site, stamp: Stamp) -> str:
-    """The page of one exam as HTML, below 3 MB for any usual number of findings."""
+def render_case(case: Case, site: Site, stamp: Stamp, kept: Sequence[Row] = ()) -> str:
+    """The page of one exam as HTML, below 3 MB for any usual number of findings.
+
+    kept: events of WORK/decisions.csv on this exam, so that every browser shows what others decided.
+    """
     keep = np.zeros(case.pet.shape, dtype=bool)
     for item in case.items:
         if item.mask is not None:
@@ -68,7 +72,7 @@ def render_case(case: Case, site: Site, stamp: Stamp) -> str:
     for pixel_mm, quality in QUALITIES:
         album = Album(viewer, pixel_mm, quality)
         items = [_item(case, item, album, site, pieces[item.finding_id]) for item in case.items]
-        text = _fill(case.exam, case.excluded, stamp, items=items, images=album.images, facts=facts)
+        text = _fill(case.exam, case.excluded, stamp, items=items, images=album.images, facts=facts, kept=kept)
         if len(text) < PAGE_BYTES:
             break
     return text
@@ -79,11 +83,14 @@ def render_mentions(exam: Mapping[str, Any], excluded: Sequence[Mapping[str, Any
     return _fill(exam, excluded, stamp, items=[], images={}, facts=[])
 
 
-def render_index(rows: Sequence[Mapping[str, Any]], *, version: str, exported: str) -> str:
-    """The list of exams: rows have exam_id, href (None: no page), facts, findings, labels, alarms, excluded, note."""
+def render_index(rows: Sequence[Mapping[str, Any]], *, version: str, exported: str, served: bool = False) -> str:
+    """The list of exams, rows as of `pack.exam_entry`. served: no page was made yet to count warnings on."""
+    names = ("findings", "labels", "alarms", "excluded", "asked", "decided", "unsure")
+    totals = {name: sum(int(r[name]) for r in rows) for name in names}
     template = _environment().get_template("index.html")
-    totals = {name: sum(int(r[name]) for r in rows) for name in ("findings", "labels", "alarms", "excluded")}
-    return template.render(css=_asset("page.css"), rows=rows, totals=totals, version=version, exported=exported)
+    return template.render(
+        css=_asset("page.css"), rows=rows, totals=totals, version=version, exported=exported, served=served
+    )
 
 
 def file_name(exam_id: str) -> str:
@@ -104,6 +111,7 @@ def _fill(
     items: list[dict[str, Any]],
     images: Mapping[str, Any],
     facts: list[str | None],
+    kept: Sequence[Row] = (),
 ) -> str:
     exam_id = str(exam["exam_id"])
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
@@ -111,6 +119,7 @@ def _fill(
     setting = {
         "exam_id": exam_id, "file": file_name(exam_id), "version": stamp.version, "ceiling": SUV_CEILING,
         "key": f"petground.review.1/{stamp.key}/{exam_id}", "columns": COLUMNS, "captions": CAPTIONS,
+        "kept": [_event(row) for row in kept],
     }  # fmt: skip
     pieces = mark_sentences(excluded)
     mentions = [
@@ -192,6 +201,15 @@ def _candidate(case: Case, item: Item, row: Mapping[str, Any]) -> dict[str, Any]
         "side": side_of(case, row), "score": f"{row['score']:.2f}",
         "chosen": item.label is not None and row is item.candidates[0],
     }  # fmt: skip
+
+
+def _event(row: Row) -> dict[str, Any]:
+    """A row of decisions.csv for the page, times in ms: browsers read fewer forms of ISO 8601 than we do."""
+    event: dict[str, Any] = {name: row[name] for name in ("finding_id", "decision", "reason", "reviewer", "label_hash")}
+    event["at"] = round(time_of(row).timestamp() * 1000)
+    if row["decision"] == RETRACT:
+        event["back"] = round(time_in(row["reason"]).timestamp() * 1000)
+    return event
 
 
 def _printed(row: Mapping[str, Any]) -> str:

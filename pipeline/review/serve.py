@@ -19,10 +19,12 @@ from urllib.parse import unquote, urlsplit
 
 from petground.labeling.errors import ConfigError, PetgroundError
 from petground.labeling.site import Site
+from petground.pipeline.decided import decisions_of
 from petground.pipeline.review.decisions import add_decisions, parse_decisions
 from petground.pipeline.review.load import Work
 from petground.pipeline.review.pack import exam_entry, exam_page, stamp_of
 from petground.pipeline.review.page import file_name, render_index
+from petground.pipeline.review.verdict import verdicts_of
 
 __all__ = ["Desk", "desk_server"]
 
@@ -39,16 +41,17 @@ class Desk:
 
     def page(self, name: str) -> str | None:
         """HTML of a page by its file name, None when there is none. Raises PetgroundError when it cannot be made."""
+        verdicts = verdicts_of(decisions_of(self.work.folder))  # anew: another reader may have decided since
         if name in ("", "index.html"):
-            rows = [exam_entry(self.work, exam) for exam in self._exams.values()]
+            rows = [exam_entry(self.work, exam, verdicts) for exam in self._exams.values()]
             for entry, file in zip(rows, self._exams, strict=True):
                 entry["href"] = file if entry["findings"] or entry["excluded"] else None
-            return render_index(rows, version=self.stamp.version, exported=self.stamp.exported)
+            return render_index(rows, version=self.stamp.version, exported=self.stamp.exported, served=True)
         if name not in self._exams:
             return None
         exam = self._exams[name]
         with self._lock:
-            return exam_page(self.work, exam, exam_entry(self.work, exam), self.site, self.stamp)[0]
+            return exam_page(self.work, exam, exam_entry(self.work, exam), self.site, self.stamp, verdicts)[0]
 
     def save(self, body: str) -> dict[str, int]:
         """Takes decisions (a JSON object a line) into WORK/decisions.csv. Raises SchemaError: then nothing is taken."""

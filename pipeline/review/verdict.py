@@ -1,53 +1,54 @@
-"""What physicians' decisions mean for the labels as they are now: which are rejected, which someone accepted."""
+"""What physicians' decisions mean for one exam's labels: which stay out, which someone accepted."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from petground.labeling.errors import SchemaError
-from petground.pipeline.review.decisions import label_hash, time_of
-from petground.pipeline.review.load import Case, Item
+from petground.pipeline.decided import KEPT_OUT, Row, kept_out, newest, standing
+from petground.pipeline.review.decisions import label_hash
+from petground.pipeline.review.load import Case
 
-__all__ = ["REJECTED", "Verdicts", "verdicts_of"]
-
-REJECTED = {"wrong_lesion": "wrong lesion", "not_lesion": "not a lesion"}
+__all__ = ["Verdicts", "verdicts_of"]
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Decided rows by (exam_id, finding_id, label_hash), the oldest first."""
+    """The events of WORK/decisions.csv by exam_id."""
 
-    rows: Mapping[tuple[str, str, str], list[Mapping[str, str]]]
+    rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
-    def rejection(self, case: Case, item: Item) -> str | None:
-        """Why a label must not leave as a lesion, in words: what the newest decision on it says, whoever made it."""
-        found = self._of(case, item)
-        return REJECTED.get(found[-1]["decision"]) if found else None
+    def of(self, exam_id: str) -> Sequence[Row]:
+        """Every event of an exam, retractions too."""
+        return self.rows.get(exam_id, ())
+
+    def words(self, exam_id: str) -> dict[str, str]:
+        """The decision that counts, by finding_id."""
+        return {finding_id: row["decision"] for (_, finding_id), row in newest(self.of(exam_id)).items()}
+
+    def kept_out(self, exam_id: str) -> dict[str, str]:
+        """Why a finding's label must not leave as a lesion, in words, by finding_id."""
+        return {finding_id: KEPT_OUT[word] for (_, finding_id), word in kept_out(self.of(exam_id)).items()}
 
     def accepted_by(self, case: Case, reviewer: str) -> bool:
-        """Whether the newest decision of this person on each label of the case accepts it."""
-        labels = [item for item in case.items if item.label is not None]
-        newest = [[r for r in self._of(case, item) if _name(r["reviewer"]) == _name(reviewer)][-1:] for item in labels]
-        return bool(labels) and all(own and own[0]["decision"] == "accept" for own in newest)
+        """Whether this person's newest decision on each label of the case, as it is now, accepts it."""
+        own = {
+            (row["finding_id"], row["label_hash"]): row["decision"]
+            for row in standing(self.of(case.exam_id))
+            if _name(row["reviewer"]) == _name(reviewer)
+        }
+        labels = [(i.finding_id, label_hash(i.finding, i.mask)) for i in case.items if i.label is not None]
+        return bool(labels) and all(own.get(seen) == "accept" for seen in labels)
 
-    def _of(self, case: Case, item: Item) -> list[Mapping[str, str]]:
-        return self.rows.get((case.exam_id, item.finding_id, label_hash(item.finding, item.mask)), [])
 
-
-def verdicts_of(decisions: Iterable[Mapping[str, str]]) -> Verdicts:
-    """The rows of WORK/decisions.csv by what was judged. Raises SchemaError for a time that is none."""
-    rows: dict[tuple[str, str, str], list[Mapping[str, str]]] = {}
+def verdicts_of(decisions: Iterable[Row]) -> Verdicts:
+    """The rows of `decisions_of`."""
+    rows: dict[str, list[Row]] = defaultdict(list)
     for row in decisions:
-        if row["decision"]:
-            rows.setdefault((row["exam_id"], row["finding_id"], row["label_hash"]), []).append(row)
-    try:
-        return Verdicts({key: sorted(found, key=time_of) for key, found in rows.items()})
-    except ValueError as error:
-        raise SchemaError(
-            "decisions.csv holds a time that is none", fix="ISO 8601, e.g. 2025-03-01T09:30:00Z"
-        ) from error
+        rows[row["exam_id"]].append(row)
+    return Verdicts(dict(rows))
 
 
 def _name(person: str) -> list[str]:

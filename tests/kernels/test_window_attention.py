@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 import resource
+from functools import partial
 from itertools import product
 
 import pytest
 import torch
 
+from petground.kernels._triton.window_plans import PAIRS
 from petground.kernels.window_attention import (
     BackendUnavailableError,
     KernelInputError,
+    api,
+    chunked,
     neighbourhood_attention,
     window_attention,
 )
-from petground.kernels.window_attention.pattern import Pattern
+from petground.kernels.window_attention.pattern import Pattern, query_tile, relative_box, relative_pairs
 from petground.kernels.window_attention.reference import pairs
-from tests.kernels.comparing import LIMITS, assert_equals_reference
-from tests.kernels.window_cases import CASES, made, run
+from tests.kernels.comparing import LIMITS, assert_equals_reference, assert_gradients_close, operands
+from tests.kernels.window_cases import CASES, FEW, made, run
+from tests.models.conformance.memory import largest_tensor
+
+NONE, ONE = (0, 0, 0), (1, 1, 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -100,9 +107,87 @@ def test_memory_does_not_hold_all_pairs() -> None:
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 76e6
 
 
+@pytest.mark.parametrize("name", [name for name in FEW if "window" in CASES[name][1]])
+def test_large_windows_are_worked_on_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made small instead of the windows large: parts of three queries or so, with shift, halo and interval."""
+    monkeypatch.setattr(chunked, "AT_ONCE", 1)
+    monkeypatch.setattr(chunked, "TILE", 3)
+    tensors, mask = made(name, torch.float64, batch=2, heads=2)
+    assert_equals_reference(run, name, "chunked", tensors, mask, LIMITS[torch.float64])
+
+
+def test_several_parts_of_one_window_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prime side has only single voxels as parts, two of them at a time here: each takes its own entries of bias."""
+    monkeypatch.setattr(chunked, "AT_ONCE", 2 * 7)
+    monkeypatch.setattr(chunked, "TILE", 1)
+    q, k, v, _ = operands((1, 1, 16, 16, 8, 5), torch.float64)
+    given = {"q": q, "k": k, "v": v, "bias": torch.randn(1, 1, 1, 13, dtype=torch.float64)}
+    own, truth = (
+        partial(window_attention, grid=(1, 1, 16), window=(1, 1, 7), backend=backend)
+        for backend in ("chunked", "reference")
+    )
+    assert_gradients_close(own, truth, given, LIMITS[torch.float64])
+
+
+def test_one_window_over_the_grid_is_not_held_whole() -> None:
+    grid = (12, 14, 13)
+    count = math.prod(grid)
+    pattern = Pattern.windows(grid, grid, NONE, NONE, ONE)
+    q, scale, bias = torch.randn(1, 1, count, 2), torch.ones(1), torch.randn(1, math.prod(pattern.offsets))
+    with largest_tensor() as seen:
+        out, stat = chunked.forward_chunked(q, q, q, None, bias, scale, pattern)
+        chunked.backward_chunked(out, q, q, q, None, bias, scale, out, stat, pattern, bias_grad=True)
+    assert seen.numbers <= 1.2 * chunked.AT_ONCE < count**2 / 3, seen.shape
+
+
+def test_a_bias_that_learns_over_too_many_pairs_is_not_for_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gradient holds all pairs of a window; without a gradient, or without a bias, any window will do."""
+    monkeypatch.setattr(api, "cannot_serve", lambda *_: None)
+    q, gpu = torch.empty(1, 1, 1, 16, device="meta"), torch.device("cuda")
+
+    def served(side: int, *, halo: int = 0, slide: bool | None = None, learns: bool | None = True) -> bool:
+        pattern = Pattern.windows((48,) * 3, (side,) * 3, NONE, (halo,) * 3, ONE)
+        if slide is not None:
+            pattern = Pattern.neighbours((48,) * 3, (side,) * 3, ONE, slide=slide)
+        bias = None if learns is None else torch.empty(1, math.prod(pattern.offsets), requires_grad=learns)
+        reasons = api._reasons(q, q, bias, pattern, gpu)
+        assert next(name for name, reason in reasons.items() if reason is None) in ("triton", "chunked")
+        return reasons["triton"] is None
+
+    assert served(16)
+    assert not served(16, halo=1)
+    assert not served(24)
+    assert served(24, learns=False)
+    assert served(24, learns=None)
+    with torch.no_grad():
+        assert served(24)
+    assert served(31, slide=True)
+    assert not served(33, slide=True)
+    assert served(47, slide=False)
+    big = torch.zeros(1, 1, 24**3, 16)
+    options = {"grid": (24,) * 3, "window": (24,) * 3, "bias": torch.zeros(1, 47**3, requires_grad=True)}
+    with pytest.raises(BackendUnavailableError, match=r"gradient of a bias.*serving here: auto, chunked"):
+        window_attention(big, big, big, **options, backend="triton")
+
+
+def test_what_is_counted_before_is_what_triton_holds() -> None:
+    for size in ((16, 16, 16), (31, 31, 31), (9, 31, 47)):
+        for pattern in (
+            Pattern.windows((48,) * 3, size, NONE, (1, 0, 2), ONE),
+            Pattern.neighbours((48,) * 3, size, ONE, slide=True),
+            Pattern.neighbours((48,) * 3, size, ONE, slide=False),
+        ):
+            for rows in (16, 32, 64):  # what plans take together
+                tile = query_tile(pattern, rows)
+                held = math.prod(tile) * math.prod(relative_box(pattern, tile)[1])
+                assert held <= 1.1 * relative_pairs(pattern)
+    assert relative_pairs(Pattern.windows((48,) * 3, (16,) * 3, NONE, NONE, ONE)) == PAIRS
+
+
 def test_compiles_in_one_graph_and_passes_opcheck() -> None:
     for name in ("slide", "halo"):
         tensors, mask = made(name, torch.float32)
+        tensors["bias"].requires_grad_()
         compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(name, **tensors, mask=mask), run(name, **tensors, mask=mask))
     q, k, v, bias = (tensors[name].requires_grad_() for name in ("q", "k", "v", "bias"))

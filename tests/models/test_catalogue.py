@@ -57,15 +57,20 @@ def test_figures_become_tables(catalogue: ModuleType, tmp_path: Path) -> None:
     head = {"command": "python benchmarks/run.py x", "machine": "m", "libraries": {"torch": "2.13"}}
     sizes = {
         "4096": {"ms": 12.34, "ratio": 0.512, "peak_mib": 3.2, "parameters": 1},
-        "32768": {"ms": 99.0, "peak_mib": 40.6, "parameters": 1},
+        "32768": {"ms": 99.0, "ratio": 0.9, "peak_mib": 40.6, "parameters": 1},
         "110592": {"left_out": "would take about 300 s"},
     }
     row = {"slot": "attention", "key": "agent", "pattern": "self", "growth": 1.04, "parameters": 1234, "sizes": sizes}
     gone = {**row, "key": "gone"}
-    cost = {"edges": [16, 32, 48], "channels": 128, "heads": 4, "text_tokens": 64, "blocks": [row, gone]}
+    fails = {size: {"left_out": "failed: RuntimeError"} for size in sizes}
+    broken = {"slot": "fusion", "key": "none", "pattern": "", "growth": None, "parameters": None, "sizes": fails}
+    cost = {"edges": [16, 32, 48], "channels": 128, "heads": 4, "text_tokens": 64, "sdpa_queries": 2048}
+    cost["blocks"] = [row, gone, broken]
     (tmp_path / "blocks.json").write_text(json.dumps({**head, "figures": cost}))
     lines = tables.cost_table(links, tmp_path)
-    assert "| [agent](#attention-agent) self | 0.51 (12.3) | (99) | left out | 1.0 | 41 | 1,234 |" in lines
+    name, slow = "[agent](#attention-agent) self", "left out (would take about 300 s)"
+    assert f"| {name} | 0.51 (12.3) | 0.9 (99) | {slow} | 1.0 | 41 | 1,234 |" in lines
+    assert "| [none](#fusion-none) |" + " left out (failed: RuntimeError) |" * 3 + " - | - | - |" in lines
     assert not any("gone" in line for line in lines)
     step = {"ratio": 0.8, "range": [0.7, 0.9], "pairs": 5}
     slower = {"step": {**step, "range": [0.9, 1.1]}, "inference": step}
@@ -77,7 +82,7 @@ def test_figures_become_tables(catalogue: ModuleType, tmp_path: Path) -> None:
     lines = tables.cost_table(links, tmp_path)
     quick = "0.80 (0.70 to 0.90)"
     assert f"| [lookup](#x) | {quick} | {quick} | 0.80 (0.90 to 1.10) | {quick} |" in lines
-    assert any(line.startswith("| [mue_exit](#x) * | - | - | left out: more than 600 s") for line in lines)
+    assert any(line.startswith("| [mue_exit](#x) | - | - | left out: more than 600 s") for line in lines)
     assert (
         "At stage 2 a training step is quicker in every pair with: [lookup](#x). "
         "At stage 1 a training step is quicker in every pair with: none."

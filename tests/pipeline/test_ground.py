@@ -13,6 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from petground.labeling.errors import ConfigError, InputError
+from petground.labeling.site import Site
 from petground.labeling.volume import Volume, same_grid
 from petground.pipeline.commands import ground as command
 from petground.pipeline.commands.ground import Asked, ground
@@ -247,3 +248,41 @@ def test_one_sentence_is_stripped_of_its_numbers_before_the_model_reads_it(
     assert "eft inguinal node" in prompt
     assert "8.0" not in prompt
     assert "30" not in prompt
+
+
+@pytest.mark.parametrize("text", ["FDG avid {} axillary lymph node.", "{} adrenal nodule with SUVmax 5.2", "{} axilla"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_mask_on_the_other_side_is_told_of_any_sentence_that_names_one(
+    exam: Path, module: SideModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, side: str
+) -> None:
+    """The model first obeys, then confuses the sides; the sentence states no slice, or no value at all."""
+    out, sentence = tmp_path / "out", text.format(side)
+    (one,) = command._asked(sentence, None, Site())
+    assert one.laterality == side
+    assert one.site is not None
+    ground(exam, tmp_path / "x.ckpt", out, text=sentence)
+    (row,) = json.loads((out / "findings.json").read_text())["findings"]
+    assert (row["side_reported"], row["side_measured"], row["problem"]) == (side, side, None)
+    obeyed, other = module.predict, {"left": "right", "right": "left"}[side]
+    monkeypatch.setattr(module, "predict", lambda image, asked: obeyed(image, [s.replace(side, other) for s in asked]))
+    ground(exam, tmp_path / "x.ckpt", out, text=sentence)
+    (row,) = json.loads((out / "findings.json").read_text())["findings"]
+    assert (row["side_reported"], row["side_measured"]) == (side, other)
+    assert f"the sentence says {side}" in row["problem"]
+
+
+def test_values_without_a_slice_are_told_as_they_are(
+    exam: Path, module: SideModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    drawn = command.write_answer
+
+    def write(*args: Any) -> Any:
+        row, picture = drawn(*args)
+        shown.append(picture.headline)
+        return row, picture
+
+    monkeypatch.setattr(command, "write_answer", write)
+    for text in ("Adrenal nodule with SUVmax 5.2.", "Adrenal nodule on slice 12."):
+        ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text=text)
+    assert [one.partition("; ")[2] for one in shown] == ["reported SUVmax 5.2", "reported slice 12"]

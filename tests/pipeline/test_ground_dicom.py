@@ -133,6 +133,22 @@ def test_a_side_that_the_image_contradicts_is_in_no_object(
             assert row["problem"] is None
 
 
+@pytest.mark.parametrize("text", ["FDG avid {} axillary node.", "The {} axillary node has an SUVmax of 4.1."])
+def test_objects_name_side_and_site_of_a_sentence_without_slice(
+    text: str, run: Callable[..., int], tmp_path: Path
+) -> None:
+    write_series(tmp_path / "exam", **SERIES["head_first"])
+    _each(tmp_path / "exam", _body)
+    labels = {"left": "Left axillary node (f001)", "right": "Axillary node, not right as said (f001)"}
+    for said, label in labels.items():
+        assert run("--text", text.format(said)) == OK
+        segment = hd.seg.segread(tmp_path / "out" / "seg.dcm").SegmentSequence[0]
+        assert segment.SegmentLabel == label
+        (group,) = hd.sr.srread(tmp_path / "out" / "sr.dcm").content.get_volumetric_roi_measurement_groups()
+        (place,) = group.finding_sites
+        assert (place.laterality is not None) == (said == "left")
+
+
 def test_objects_say_who_made_them_and_carry_no_report_text(run: Callable[..., int], tmp_path: Path) -> None:
     write_series(tmp_path / "exam", **SERIES["head_first"])
     assert run("--text", "Peculiar words about the left axillary node, SUVmax 4.1, axial slice 7.") == OK

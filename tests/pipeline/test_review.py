@@ -21,8 +21,9 @@ from petground.labeling.errors import GeometryError, InputError
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
 from petground.pipeline.commands.review import export
+from petground.pipeline.decided import COLUMNS
 from petground.pipeline.nifti import write_nifti
-from petground.pipeline.review.decisions import COLUMNS, label_hash, read_decisions
+from petground.pipeline.review.decisions import label_hash, read_decisions
 from petground.pipeline.review.judge import alarms
 from petground.pipeline.review.load import load_case, open_work
 from petground.pipeline.review.marks import mark_sentence, mark_sentences

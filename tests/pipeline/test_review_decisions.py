@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import json
-import re
-import shutil
-import subprocess
 import tempfile
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
@@ -22,9 +18,10 @@ from review_work import hash_of
 from petground.labeling.errors import ConfigError, InputError, PetgroundError, SchemaError
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
+from petground.pipeline import cli
 from petground.pipeline.commands.review import export, import_decisions
+from petground.pipeline.decided import COLUMNS
 from petground.pipeline.review.decisions import (
-    COLUMNS,
     merge_decisions,
     parse_decisions,
     read_decisions,
@@ -32,6 +29,7 @@ from petground.pipeline.review.decisions import (
     write_decisions,
 )
 from petground.pipeline.review.pack import Outcome
+from petground.pipeline.schemas import read_table, write_table
 
 GOOD = {
     "exam_id": "e1", "finding_id": "f001", "decision": "accept", "reason": 'said "so", and\tmore; =1+1',
@@ -47,12 +45,12 @@ def sheet(path: Path, *rows: dict[str, str]) -> Path:
 
 
 def test_import_adds_and_never_replaces(work: Path, tmp_path: Path) -> None:
-    import_decisions(work, sheet(tmp_path / "a.csv", GOOD))
+    import_decisions(work, [sheet(tmp_path / "a.csv", GOOD)])
     second = {**GOOD, "decision": "unsure", "time": "2024-01-03T10:00:00Z"}
-    import_decisions(work, sheet(tmp_path / "b.csv", GOOD, second))
+    import_decisions(work, [sheet(tmp_path / "b.csv", GOOD, second)])
     (tmp_path / "c.jsonl").write_text(json.dumps({**GOOD, "reviewer": "Roe"}) + "\n", encoding="utf-8")
-    import_decisions(work, tmp_path / "c.jsonl")
-    import_decisions(work, work / "decisions.csv")
+    import_decisions(work, [tmp_path / "c.jsonl"])
+    import_decisions(work, [work / "decisions.csv"])
     kept = read_decisions(work / "decisions.csv", [("e1", "f001")])
     assert kept == [GOOD, second, {**GOOD, "reviewer": "Roe"}]
 
@@ -74,7 +72,7 @@ def test_bad_row_stops_the_import_before_anything_is_written(
 ) -> None:
     path = sheet(tmp_path / "d.csv", GOOD, {**GOOD, **change})
     with pytest.raises(SchemaError, match=message):
-        import_decisions(work, path)
+        import_decisions(work, [path])
     assert not (work / "decisions.csv").exists()
 
 
@@ -85,10 +83,10 @@ def test_clocks_may_differ_a_little_and_a_time_without_zone_may_be_local(
     time = (datetime.now(timezone.utc) + timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%S") + zone
     path = sheet(tmp_path / "d.csv", {**GOOD, "time": time})
     if taken:
-        assert import_decisions(work, path) == 0
+        assert import_decisions(work, [path]) == 0
     else:
         with pytest.raises(SchemaError, match="in the future"):
-            import_decisions(work, path)
+            import_decisions(work, [path])
 
 
 @given(st.text(), st.sampled_from([".csv", ".jsonl"]))
@@ -118,16 +116,41 @@ def test_a_reason_that_is_taken_is_kept_as_it_is(reason: str, suffix: str) -> No
 
 def test_files_that_are_no_decisions_are_named(work: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no decisions"):
-        import_decisions(work, tmp_path / "none.csv")
+        import_decisions(work, [tmp_path / "none.csv"])
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="no column exam_id"):
-        import_decisions(work, tmp_path / "x.csv")
+        import_decisions(work, [tmp_path / "x.csv"])
     (tmp_path / "x.jsonl").write_text("{\n")
     with pytest.raises(SchemaError, match="line 1: not JSON"):
-        import_decisions(work, tmp_path / "x.jsonl")
+        import_decisions(work, [tmp_path / "x.jsonl"])
     (tmp_path / "y.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="UTF-8"):
-        import_decisions(work, tmp_path / "y.csv")
+        import_decisions(work, [tmp_path / "y.csv"])
+
+
+def test_files_of_several_exams_come_in_together_or_not_at_all(work: Path, tmp_path: Path) -> None:
+    findings = read_table(work / "findings.parquet", "findings")
+    write_table(work / "findings.parquet", "findings", [*findings, {**findings[0], "exam_id": "e2"}])
+    one = sheet(tmp_path / "decisions_e1.csv", GOOD)
+    two = sheet(tmp_path / "decisions_e2 (1).csv", {**GOOD, "exam_id": "e2", "decision": "unsure"})
+    (tmp_path / "thesis.csv").write_text("not of a page")
+    blank = sheet(tmp_path / "blank.csv", {**GOOD, "decision": ""})
+    assert cli.main(["review", "import", str(work), str(one), str(blank)]) == 1
+    assert not (work / "decisions.csv").exists()
+    assert cli.main(["review", "import", str(work), str(one), str(two)]) == 0
+    assert [r["exam_id"] for r in read_sheet(work / "decisions.csv")] == ["e1", "e2"]
+    (work / "decisions.csv").unlink()
+    assert cli.main(["review", "import", str(work), str(tmp_path)]) == 0
+    assert [r["exam_id"] for r in read_sheet(work / "decisions.csv")] == ["e1", "e2"]
+
+
+def test_the_blank_sheet_of_an_export_is_refused_with_the_way_out(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(work, tmp_path / "out")
+    for given_ in (tmp_path / "out/decisions.csv", tmp_path / "out", work / "labels"):
+        assert cli.main(["review", "import", str(work), str(given_)]) == 1
+        assert "import WORK ~/Downloads/decisions_*.csv" in capsys.readouterr().err
 
 
 @given(st.lists(st.fixed_dictionaries({c: st.sampled_from(["a", "b"]) for c in COLUMNS}), max_size=6))
@@ -136,65 +159,6 @@ def test_merging_keeps_old_rows_first_and_all_new_ones(rows: list[dict[str, str]
     assert merged[: len(rows[:2])] == rows[:2]
     assert all(row in merged for row in rows)
     assert merge_decisions(merged, rows[2:]) == merged
-
-
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-CLICKS = """
-document.querySelector("#reviewer").value = "Doe, Jane";
-const press = (key) => document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-const cards = [...document.querySelectorAll("article.finding")];
-const click = (card, word) => card.querySelector(`.decide [data-decide=${word}]`).click();
-click(cards[0], "wrong_lesion"); press("1"); press("j"); press("2"); press("z");
-cards[1].querySelector("[data-reason]").value = 'the "upper" one, slice 9';
-click(cards[1], "unsure");
-press("o");
-document.body.dataset.progress = document.querySelector("#progress").textContent;
-document.body.dataset.state = cards[0].querySelector("[data-state]").textContent;
-URL.createObjectURL = (blob) => {
-  blob.text().then((text) => { document.body.dataset[blob.type === "text/csv" ? "csv" : "jsonl"] = text; });
-  return "#";
-};
-document.querySelector("#save-csv").click(); document.querySelector("#save-jsonl").click();
-"""
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no chromium to open the page with")
-def test_decisions_made_in_a_browser_come_back(work: Path, tmp_path: Path) -> None:
-    export(work, tmp_path / "out")
-    page = tmp_path / "out/e1.html"
-    text = page.read_text(encoding="utf-8")
-    clean = _browse(page, tmp_path)
-    assert "Refused to" not in clean[1], "the page's own rules let its own script run"
-    assert "0 of 2 decided" in clean[0]
-    open_rules = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", text)
-    page.write_text(open_rules.replace("</body>", f"<script>{CLICKS}</script></body>"), encoding="utf-8")
-    dom, _ = _browse(page, tmp_path)
-    assert 'data-progress="2 of 2 decided"' in dom
-    assert 'data-state="Accept · Doe, Jane"' in dom
-    assert "no-outline" in dom
-    found = {k: html.unescape(re.search(rf'data-{k}="([^"]*)"', dom)[1]) for k in ("csv", "jsonl")}  # type: ignore[index]
-    (tmp_path / "d.csv").write_text(found["csv"], encoding="utf-8")
-    (tmp_path / "d.jsonl").write_text(found["jsonl"], encoding="utf-8")
-    import_decisions(work, tmp_path / "d.csv")
-    rows = read_decisions(work / "decisions.csv", [("e1", "f001"), ("e1", "f002")])
-    assert [(r["finding_id"], r["decision"], r["reason"]) for r in rows] == [
-        ("f001", "accept", ""),
-        ("f002", "unsure", 'the "upper" one, slice 9'),
-    ]
-    assert len(rows[0]["label_hash"]) == 16
-    assert rows[1]["label_hash"] == hash_of(work, 1)
-    events = [json.loads(line)["decision"] for line in found["jsonl"].splitlines()]
-    assert events == ["wrong_lesion", "accept", "unsure"], "every step is kept, what was undone is not"
-
-
-def _browse(page: Path, tmp_path: Path) -> tuple[str, str]:
-    """(DOM after the scripts ran, log) of a page opened from its file."""
-    done = subprocess.run(
-        [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-         "--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    return done.stdout, done.stderr
 
 
 def test_pack_of_a_dicom_exam_has_seg_and_sr(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,14 +197,14 @@ def packed(work: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str],
     return made
 
 
-@pytest.mark.parametrize("word", ["wrong_lesion", "not_lesion"])
-def test_label_whose_newest_decision_rejects_it_leaves_in_no_object(
+@pytest.mark.parametrize("word", ["wrong_lesion", "not_lesion", "unsure"])
+def test_label_whose_newest_decision_keeps_it_out_leaves_in_no_object(
     word: str, work: Path, tmp_path: Path, packed: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     judged(work, (word, "Roe", "03"), ("accept", "Doe", "02"))
     assert export(work, tmp_path / "out", reviewer="Doe") == 0
     assert packed == []
-    said = f"rejected by a physician, not in SEG and SR: f001 ({word.replace('_', ' ').replace('not l', 'not a l')})"
+    said = f"not in SEG and SR as a physician decided: f001 ({word.replace('_', ' ').replace('not l', 'not a l')})"
     assert said in capsys.readouterr().out
     assert said in (tmp_path / "out/index.html").read_text(encoding="utf-8")
     judged(work, (word, "Roe", "03"), ("accept", "Doe", "04"))
@@ -248,10 +212,12 @@ def test_label_whose_newest_decision_rejects_it_leaves_in_no_object(
     assert packed == [(["f001"], None)]
 
 
-def test_rejection_of_another_label_does_not_count(work: Path, tmp_path: Path, packed: list[Any]) -> None:
-    write_decisions(work / "decisions.csv", [{**GOOD, "decision": "not_lesion"}])
+def test_a_label_made_anew_after_its_rejection_stays_out_as_it_does_in_training(
+    work: Path, tmp_path: Path, packed: list[Any]
+) -> None:
+    write_decisions(work / "decisions.csv", [{**GOOD, "decision": "not_lesion", "label_hash": "of an earlier label"}])
     export(work, tmp_path / "out")
-    assert packed == [(["f001"], None)]
+    assert packed == []
 
 
 @pytest.mark.parametrize(
@@ -260,7 +226,7 @@ def test_rejection_of_another_label_does_not_count(work: Path, tmp_path: Path, p
         ([], False),
         ([("accept", "Doe, Jane", "02")], True),
         ([("accept", "Roe", "02")], False),
-        ([("accept", "doe jane", "02"), ("unsure", "Doe, Jane", "03")], False),
+        ([("accept", "doe jane", "02"), ("adjust", "Doe, Jane", "03")], False),
         ([("unsure", "Jane Doe", "02"), ("accept", "Jane Doe", "03"), ("adjust", "Roe", "04")], True),
     ],
 )

@@ -181,7 +181,7 @@ def test_who_redrew_an_outline_has_accepted_it(tmp_path: Path, capsys: pytest.Ca
     write_decisions(work / "decisions.csv", [wrong])
     save_seg(tmp_path / "back", work, pet, redrawn(first))
     assert import_decisions(work, edited=tmp_path / "back") == 0
-    assert "not used while the newest decision rejects them: E17 f001" in capsys.readouterr().out
+    assert "not used while the newest decision keeps them out: E17 f001" in capsys.readouterr().out
     assert select(work).fates["E17", "f001"] == "wrong_lesion"
     (work / "edited/E17/f001.nii.gz").unlink()
     assert import_decisions(work, edited=tmp_path / "back", reviewer="Roe, Jo") == 0

@@ -163,7 +163,7 @@ def test_nothing_to_import_is_said(work: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to import"):
         import_decisions(work)
     with pytest.raises(ConfigError, match="--reviewer"):
-        import_decisions(work, tmp_path / "d.csv", reviewer="Roe")
+        import_decisions(work, [tmp_path / "d.csv"], reviewer="Roe")
     with pytest.raises(InputError, match="nothing at"):
         import_decisions(work, edited=tmp_path / "none")
     (tmp_path / "empty").mkdir()

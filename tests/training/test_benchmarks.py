@@ -192,6 +192,7 @@ def test_every_part_of_the_cost_works_in_the_same_precision(bench: Any, monkeypa
 def test_the_cheapest_blocks_that_can_stand_in_the_gates_place_are_trained(bench: Any) -> None:
     trained = bench("blocks_trained")
     blocks = [("attention", "agent", "cross", 3), ("attention", "hedgehog", "cross", 1), ("fusion", "v2v_t2v", "", 4),
+              *(("attention", same, "cross", 0.1) for same in ("softmax", "aaren", "size_switched", "kmeans_cross")),
               ("attention", "pointer", "cross", 2), ("attention", "halo", "self", 0.1), ("fusion", "loopback", "", 2),
               ("fusion", "contextual_gate", "", 0), ("fusion", "deepstack", "", 1), ("fusion", "lxmert_cross", "", 9),
               ("fusion", "gone", "", 0.1)]  # fmt: skip

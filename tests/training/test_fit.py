@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -17,8 +19,10 @@ from fit_work import GRID, data_of, flags_of, make_work
 
 from petground.labeling.errors import ConfigError, InputError, PetgroundError
 from petground.pipeline.splits import patient_hash
+from petground.training.augment import AugmentConfig
 from petground.training.cli import main
 from petground.training.data import GroundingData
+from petground.training.dataset import collate
 from petground.training.module import GroundingModule
 
 
@@ -118,6 +122,23 @@ def test_a_loss_that_is_no_number_names_the_exam(work: Path) -> None:
     batch["image"] = batch["image"] * float("nan")
     with pytest.raises(PetgroundError, match=rf"^{batch['exam_id'][0]}: the loss is nan"):
         module.training_step(batch, 0)
+
+
+def test_a_lesion_that_augmentation_pushed_out_of_the_grid_is_not_taught_as_absent(work: Path) -> None:
+    far = AugmentConfig(affine_chance=1.0, rotate_rad=0.0, scale=0.0, shift_voxels=24.0)
+    data = data_of(work, augment=far, sentences=4, absent_fraction=0.25, validation_fraction=0.0)
+    dataset = data._dataset("train", training=True)
+    kinds: set[float | None] = set()
+    for epoch, number in itertools.product(range(6), range(len(dataset))):
+        item = dataset[epoch, number]
+        assert collate([item])["present"].shape == (1, 4)
+        here = {example.prompt for example in dataset.exams[number].examples}
+        for sentence, target, present in zip(item["sentences"], item["target"], item["present"].tolist(), strict=True):
+            shown = 1.0 if target.max() >= 0.5 else None
+            told = None if math.isnan(present) else present
+            assert told == (shown if sentence in here else 0.0)
+            kinds.add(told)
+    assert kinds == {0.0, 1.0, None}
 
 
 def _batches(data: GroundingData) -> Iterator[dict[str, Any]]:

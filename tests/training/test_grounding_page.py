@@ -32,6 +32,7 @@ def test_figures_become_rows_and_gaps_are_told(page: ModuleType) -> None:
 
     row = {
         "f1": share(0.75), "f1_overlap": share(0.875), "mean_dice": share(0.5), "left_right_confusion": share(0.0525),
+        "mean_dice_as_marked": share(0.25), "parameters": 734567, "references": 253,
         "false_positives_per_absent_sentence": share(0.25), "false_positives_per_swapped_sentence": share(0.5),
         "shuffled_f1": 0.125, "steps": 1883, "training_seconds": 3600.0,
     }  # fmt: skip
@@ -39,14 +40,20 @@ def test_figures_become_rows_and_gaps_are_told(page: ModuleType) -> None:
     made = {"command": "python benchmarks/run.py grounding", "commit": "abc", "machine": "m", "note": "Two at a time."}
     text = page.written({**made, "libraries": {"torch": "2", "numpy": "2"}, "figures": figures})
     assert (
-        "| ConTEXTual Net 3D, faithful | 0.750 (0.700 to 0.800) | 0.88 (0.82 to 0.93) | 0.50 (0.45 to 0.55) "
-        "| 5.2 % (0.2 to 10.2) | 25 % / 50 % / - | 0.12 | - | 1883 steps, 60 min |"
+        "| ConTEXTual Net 3D, small | 0.73 M | 0.750 (0.700 to 0.800) | 0.88 (0.82 to 0.93) | 0.50 (0.45 to 0.55) "
+        "| 0.25 (0.20 to 0.30) | 5.2 % (0 to 10) of 40 | 25.0 % (20 to 30) of 40 "
+        "| 50.0 % (45 to 55) of 40 | - | 0.12 | - | 1883 steps, 60 min |"
     ) in text
+    assert "60 of another seed, with 253 lesions," in text
     assert "Not run yet: ours, LLMSeg." in text
     assert "What the text costs: not measured yet." in text
     assert text.rstrip().endswith("Two at a time.")
     pair = {"ratio": 1.04, "seconds": 2.0, "against_seconds": 1.92, "pairs": 7}
     costs = dict.fromkeys(page.COSTS, 1.04)
     figures |= {**costs, "cost": dict.fromkeys(page.COSTS, pair), "device": "CPU, 2 threads"}
+    figures |= {"patch_zyx": [64, 64, 64], "exam_zyx": [128, 64, 64], "sentences_in_a_step": 4}
+    figures["parameters"] = {"ours": 103.4e6}
     text = page.written({**made, "libraries": {"torch": "2", "numpy": "2"}, "figures": figures})
-    assert "| 1.04 | 1.05 | 2.00 s, 1.92 s |" in text
+    assert "| 1.04 | 1.05 | 2.00 s, 1.92 s | 7 |" in text
+    assert "with 4 sentences, as the config trains, against the same | 1.04 | - |" in text
+    assert "(103 M parameters) on random numbers, patch 64 x 64 x 64, exam 128 x 64 x 64, CPU, 2 threads" in text

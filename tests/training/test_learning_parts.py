@@ -17,7 +17,7 @@ from petground.models.unet import Decoded
 from petground.pipeline.splits import read_splits, split_patients, write_splits
 from petground.training.augment import Augment, AugmentConfig
 from petground.training.data import GroundingData
-from petground.training.hits import Hits, count_hits
+from petground.training.hits import Hits, best_limits, count_hits
 from petground.training.losses import LossConfig, deep_loss, grounding_loss
 from petground.training.metrics import best_component
 from petground.training.module import OptimizerConfig
@@ -233,6 +233,29 @@ def test_the_surest_component_is_kept_and_hits_are_counted() -> None:
     assert counted[0.3] == Hits(true=1, predicted=1, wanted=3)  # the second sentence's answer is held back
     assert hits.f1 == pytest.approx(2 * 1 / 5)
     assert Hits().f1 == 0
+
+
+def test_the_limit_of_presence_is_where_an_answer_no_longer_pays() -> None:
+    """A presence that is right as a probability, 1000 sentences at each, of whose answers 8 in 10 hit."""
+    presences, limits = np.arange(0.025, 1.0, 0.05), [n / 20 for n in range(20)]
+
+    def counts(limit: float) -> Hits:
+        asked = presences[presences >= limit]
+        return Hits(round(800 * asked.sum()), 1000 * len(asked), round(1000 * presences.sum()))
+
+    hits = {(0.5, limit): counts(limit) for limit in limits}
+    best = max(limits, key=lambda limit: hits[0.5, limit].f1)
+    assert 0.3 < best < 0.6
+    assert best_limits(hits) == (0.5, best)
+    lucky = dict(hits)
+    chance = hits[0.5, best].f1 + 0.005 - hits[0.5, 0.75].f1
+    high = hits[0.5, 0.75]
+    lucky[0.5, 0.75] = Hits(high.true + round(chance * (high.predicted + high.wanted) / 2), high.predicted, high.wanted)
+    assert max(limits, key=lambda limit: lucky[0.5, limit].f1) == 0.75
+    assert abs(best_limits(lucky)[1] - best) <= 0.05, "chance at one limit moves what is chosen"
+    assert best_limits({**hits, **{(0.3, limit): found for (_, limit), found in hits.items()}})[0] == 0.5, "a tie"
+    assert best_limits({(0.5, limit): Hits(0, 5, 5) for limit in limits}) == (0.5, 0.0), "nothing is hit yet"
+    assert best_limits({(0.5, 0.0): Hits(3, 5, 5), (0.1, 0.0): Hits(4, 5, 5)}) == (0.1, 0.0), "no presence head"
 
 
 def test_learning_rate_rises_then_falls_to_its_end() -> None:

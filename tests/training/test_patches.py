@@ -20,7 +20,7 @@ from petground.training.augment import Augment, AugmentConfig
 from petground.training.data import GroundingData
 from petground.training.dataset import ExamDataset, collate
 from petground.training.grid import GridSpec, mask_to_model_grid, model_template, to_model_grid, to_pet_grid
-from petground.training.patches import box_of, cut, draw_start, in_patch, moved_box, turned_margin
+from petground.training.patches import box_of, cut, draw_start, in_image, moved_box, turned_margin
 from petground.training.work import read_exams
 
 
@@ -327,9 +327,9 @@ def test_the_key_of_a_fixed_grid_is_what_it_was_and_a_patch_has_its_own(patch_wo
 
 def test_a_finding_outside_the_patch_says_nothing() -> None:
     target = np.zeros((4, 4, 4), dtype=np.float32)
-    assert np.isnan(in_patch(target))
+    assert np.isnan(in_image(target))
     target[1, 2, 3] = 0.3
-    assert np.isnan(in_patch(target)), "its rim alone"
+    assert np.isnan(in_image(target)), "its rim alone"
     target[1, 2, 2] = 0.8
-    assert in_patch(target) == 1
+    assert in_image(target) == 1
     assert affine()[0, 0] < 0

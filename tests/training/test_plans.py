@@ -104,7 +104,9 @@ def test_text_goes_to_the_three_coarsest_decoder_stages_and_never_to_full_resolu
     assert plain.shared_stages == 0
     given, _ = resolve(PlansConfig(file, fusion_stages=[1]), OURS, GridSpec())
     assert (given.fusion_stages, given.shared_stages) == ([1], 1)
-    assert resolve(PlansConfig(file, fusion_stages=[]), NetConfig(), GridSpec())[0].fusion_stages == []
+    for net in (NetConfig(), OURS):
+        deaf, _ = resolve(PlansConfig(file, fusion_stages=[]), net, GridSpec())
+        assert (deaf.fusion_stages, deaf.shared_stages, deaf.presence) == ([], 0, False)
 
 
 def test_plain_networks_and_single_numbers_are_read(tmp_path: Path) -> None:

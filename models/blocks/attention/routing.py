@@ -26,10 +26,11 @@ class RoutingAttention(nn.Module):
     w = ceil(N / clusters) queries and the w keys of the largest products with it (both sets, as in the noncausal case);
     within a cluster out = softmax(q k^T / sqrt(D)) v. A query that several clusters take gets the mean of their
     answers, one that none takes zero. In training the centroids follow the tokens nearest to them, m_c <- decay m_c +
-    (1 - decay) / 2 (mean of queries + mean of keys), and are made unit vectors again: once a step, at the first forward
-    after a backward, so that a forward and its second run under gradient checkpointing see one set. The first
-    `local_heads` heads see the box of `radius` voxels around the query instead (without a grid: `span` tokens to either
-    side).
+    (1 - decay) / 2 (mean of queries + mean of keys), tokens as unit vectors, and are made unit vectors again. The means
+    are of all exams of the batch, as in the released code; the paper writes sums, whose steps would grow with N. Where
+    no query (or key) is nearest, m_c itself stands for their mean. This happens once a step, at the first forward after
+    a backward, so that a forward and its second run under gradient checkpointing see one set. The first `local_heads`
+    heads see the box of `radius` voxels around the query instead (without a grid: `span` tokens to either side).
 
     The causal pattern is not served: a later token can displace an earlier one from a cluster, so that what the paper
     trains with a causal mask inside clusters still looks ahead. Clusters about sqrt(N) give the paper's N^1.5 d.
@@ -154,7 +155,10 @@ class RoutingAttention(nn.Module):
 
     @torch.no_grad()
     def _aim(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-        """Where each centroid is drawn: the queries and keys that are nearest to it; its own place without any."""
+        """Half the means of the queries and of the keys nearest to each centroid [H, c, D]; itself without any.
+
+        Not made unit vectors: the more a centroid's tokens differ, the less they move it.
+        """
         means, drawn = cast(Tensor, self.centroids), []
         for x in (q, k):
             unit = normalize(x.to(means.dtype), dim=-1)
@@ -166,7 +170,7 @@ class RoutingAttention(nn.Module):
             share = one_hot.to(means.dtype) / count.clamp_min(1)[:, None]  # a sum over all tokens would leave float16
             mean = torch.einsum("bhnc,bhnd->hcd", share, unit)
             drawn.append(torch.where((count > 0)[..., None], mean, means))
-        return normalize((drawn[0] + drawn[1]) / 2, dim=-1)
+        return (drawn[0] + drawn[1]) / 2
 
     def _passed(self, grad: Tensor) -> None:
         """The backward has come by: the centroids may move."""

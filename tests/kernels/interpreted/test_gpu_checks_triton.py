@@ -86,6 +86,29 @@ def test_a_call_is_compared_with_float64(name: str) -> None:
     assert set(gpu_check.faults_of(truth, found, torch.float32)) == {"out"}
 
 
+@pytest.mark.parametrize(
+    ("name", "gate"),
+    [
+        (n, g)
+        for n, a in _small().items()
+        if "scale" in a
+        for g in (("tanh", "residual_tanh") if "gate" in a else ("none",))
+    ],
+)
+def test_the_temperatures_gradient_does_not_cancel_and_has_the_limit_of_all(name: str, gate: str) -> None:
+    call = _call(name)
+    problem = gpu_problems.problem_of(replace(call, arguments=call.arguments | {"gate": gate}), CPU)
+    truth = gpu_check.outcome(problem.plain, problem.tensors, wide=True)
+    shares = (problem.tensors["q"].double() * truth["dq"]).sum(-1)  # of each query in the scale's gradient, times scale
+    assert bool((shares.sum((0, 2)).abs() > 0.8 * shares.abs().sum((0, 2))).all()), "one number out of many that cancel"
+    found = truth | {"dscale": truth["dscale"] * 1.05}
+    assert set(gpu_check.faults_of(truth, found, torch.bfloat16)) == {"dscale"}
+    wrong = replace(
+        problem, fused=lambda scale, **rest: problem.plain(scale=scale * 1.05 - scale.detach() * 0.05, **rest)
+    )
+    assert gpu_check.compare(wrong)[0] == pytest.approx(0.05, rel=1e-2), "left out of the largest error"
+
+
 def test_a_wrong_gradient_is_found_where_the_output_is_right() -> None:
     problem = gpu_problems.problem_of(_call("text_to_voxel.forward_triton"), CPU)
     wrong = replace(problem, fused=lambda q, **rest: problem.fused(q=q * 1.01 - q.detach() * 0.01, **rest))

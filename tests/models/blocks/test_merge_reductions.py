@@ -41,14 +41,13 @@ def test_merging_keeps_the_mean_and_constants(merges: int) -> None:
 
 
 def test_unweighted_means_are_the_released_codes() -> None:
-    """Three voxels in a row merged in two steps: sizes tell 1/3 each from 1/4, 1/4, 1/2."""
+    """Four voxels in two steps, first three and then the fourth: sizes tell 1/4 each from 1/6, 1/6, 1/6, 1/2."""
     tokens = torch.zeros(1, 4, 8, dtype=torch.float64)
     tokens[0, :, 0] = 1.0  # all like each other
-    tokens[0, :, 1] = torch.tensor([0.001, 0.002, 0.03, -0.03])
-    equal = MergePrune(8, merges=2, sizes=True, **MERGE_ONLY)(tokens)
-    assert torch.allclose(equal.tokens[0], tokens[0].mean(0, keepdim=True), atol=1e-12)
-    code = MergePrune(8, merges=2, sizes=False, **MERGE_ONLY)(tokens)
-    assert code.tokens.shape == equal.tokens.shape == (1, 1, 8)
+    tokens[0, :, 1] = torch.tensor([0.001, 0.002, 0.03, -0.03])  # 0 and 2 are most like 1
+    for sizes, shares in ((True, [1 / 4, 1 / 4, 1 / 4, 1 / 4]), (False, [1 / 6, 1 / 6, 1 / 6, 1 / 2])):
+        reduced = MergePrune(8, merges=2, sizes=sizes, **MERGE_ONLY)(tokens)
+        assert torch.allclose(reduced.tokens[0], torch.tensor([shares], dtype=torch.float64) @ tokens[0], atol=1e-12)
 
 
 def test_no_merging_is_the_identity() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, mse_loss
+from torch.nn.functional import layer_norm, mse_loss, normalize
 from torch.utils.checkpoint import checkpoint
 
 from petground.models import build
@@ -106,6 +106,33 @@ def test_routing_centroids_follow_in_training_only() -> None:
         other(*loud, mask=mask)
     assert torch.allclose(module.centroids, other.centroids)  # padding moves nothing
     assert not torch.allclose(module.centroids, start)
+
+
+def test_routing_moves_its_centroids_by_the_formula() -> None:
+    """One step by hand: in two channels a layer-normalised token is (1, -1) or (-1, 1), by which of its two is more."""
+    module = build("attention", "routing", channels=2, num_heads=1, clusters=2, local_heads=0, decay=0.9).double()
+    near, far = torch.tensor([1.0, -1.0]).double() / 2**0.5, torch.tensor([0.8, 0.6]).double()
+    module.centroids.copy_(torch.stack([near, far])[None])
+    more, less = [3.0, 1.0], [1.0, 3.0]
+    q, k = torch.tensor([[more, more, less, less], [more] * 4])[:, None, None].double()
+    for _ in range(2):
+        module.train()(q, k, q)
+    # `far` is nearest to the two queries (-1, 1) / sqrt 2 and to no key, `near` to all the rest, which is itself
+    moved = 0.9 * far + 0.1 * (-near + far) / 2
+    assert torch.allclose(module.centroids[0], torch.stack([near, moved / moved.norm()]))
+
+
+def test_routing_tokens_that_differ_move_a_centroid_less() -> None:
+    """The mean of what is nearest, 0.45 along and 0.45 across, counts with its length: it is no unit vector."""
+    module = build("attention", "routing", channels=3, num_heads=1, clusters=1, local_heads=0, decay=0.9).double()
+    along, across = normalize(torch.tensor([[2.0, -1.0, -1.0], [0.0, 1.0, -1.0]]).double())
+    module.centroids.copy_(along[None, None])
+    there, away = 0.6 * along + 0.8 * across, 0.6 * along - 0.8 * across
+    tokens = torch.stack([there, there, away, across])[None, None]
+    for _ in range(2):
+        module.train()(tokens, tokens, tokens)
+    moved = 0.9 * along + 0.1 * (0.45 * along + 0.45 * across)
+    assert torch.allclose(module.centroids[0, 0], moved / moved.norm())
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

@@ -1,0 +1,135 @@
+"""A training that stopped goes on with the steps that would have come, and with the flags that it is given."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from small_fit import logged, small_flags
+
+from petground.labeling.errors import ConfigError
+from petground.training.cli import main
+from petground.training.dataset import EpochSampler
+from petground.training.module import GroundingModule
+
+TWO_EPOCHS: dict[str, Any] = {
+    "data__validation_fraction": 0, "data__absent_fraction": 0, "model__optimizer__name": "sgd",
+    "trainer__max_epochs": 2,
+}  # fmt: skip
+STEP = GroundingModule.training_step
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Lightning turns Ctrl-C off for the rest of the process."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def _fit(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch, *, stop: tuple[int, int] | None = None, kill: bool = False
+) -> list[str]:
+    """Trains and tells which exams came; stop: the epoch and batch after which, or with `kill` in which, it ends."""
+    seen: list[str] = []
+
+    def told(module: GroundingModule, batch: Any, index: int) -> torch.Tensor:
+        here = (module.current_epoch, index) == stop
+        if here and kill:
+            raise KeyboardInterrupt
+        seen.extend(batch["exam_id"])
+        if here:
+            module.trainer.should_stop = True  # as Lightning's timer of max_time does
+        return STEP(module, batch, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GroundingModule, "training_step", told)
+        if kill:
+            with pytest.raises(KeyboardInterrupt):
+                main(flags)
+        else:
+            assert main(flags) == 0
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("stop", "more", "again"),
+    [
+        pytest.param((1, 1), {}, 0, id="a-stop"),
+        pytest.param((0, 2), {}, 0, id="a-stop-in-the-first-epoch"),
+        pytest.param(
+            (1, 0),
+            {"data__validation_fraction": 0.25, "trainer__val_check_interval": 1},
+            0,
+            id="a-stop-at-a-validation",
+        ),
+        # the third exam's gradients waited for the fourth's, and were lost
+        pytest.param((1, 2), {"trainer__accumulate_grad_batches": 2}, 1, id="a-stop-within-a-step"),
+    ],
+)
+def test_a_stop_within_an_epoch_loses_nothing_of_it(
+    stop: tuple[int, int], more: dict[str, Any], again: int, patch_work: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    whole, parts, more = tmp_path / "whole", tmp_path / "parts", TWO_EPOCHS | more
+    each = 3 if more["data__validation_fraction"] else 4
+    wanted = _fit(small_flags(patch_work, whole, **more), monkeypatch)
+    assert len(wanted) == 2 * each
+    first = _fit(small_flags(patch_work, parts, **more), monkeypatch, stop=stop)
+    assert len(first) == each * stop[0] + stop[1] + 1
+    rest = _fit(small_flags(patch_work, parts, **more, ckpt_path="last"), monkeypatch)
+    assert first[: len(first) - again] + rest == wanted
+    losses = logged(parts / "version_0") | logged(parts / "version_1")
+    assert losses == pytest.approx(logged(whole / "version_0"), rel=1e-4)
+    weights = [torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, parts)]
+    assert weights[0]["global_step"] == weights[1]["global_step"]
+    for name, value in weights[0]["state_dict"].items():
+        torch.testing.assert_close(weights[1]["state_dict"][name], value)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_after_ctrl_c_the_epoch_comes_again(patch_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    wanted = _fit(small_flags(patch_work, whole, **TWO_EPOCHS), monkeypatch)
+    _fit(small_flags(patch_work, parts, **TWO_EPOCHS), monkeypatch, stop=(1, 2), kill=True)
+    rest = _fit(small_flags(patch_work, parts, **TWO_EPOCHS, ckpt_path="last"), monkeypatch)
+    assert rest == wanted[4:]
+    after = {step: loss for step, loss in logged(whole / "version_0").items() if step >= 4}
+    assert logged(parts / "version_1") == pytest.approx(after, rel=1e-4)
+
+
+def test_what_was_taken_of_an_epoch_is_left_out_of_that_one_alone() -> None:
+    for rank in range(2):
+        whole, rest = (EpochSampler(13, 5, rank=rank, processes=2, step=3, taken=taken) for taken in ((0, 0), (4, 1)))
+        for epoch, out in ((3, 0), (4, 3), (5, 0)):
+            whole.set_epoch(epoch)
+            rest.set_epoch(epoch)
+            assert list(rest) == list(whole)[out:]
+        assert len(rest) == len(whole) == 6
+
+
+def test_flags_win_over_the_checkpoints_settings_and_another_network_is_refused(
+    patch_work: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    once = {"trainer__limit_train_batches": 1, "data__validation_fraction": 0}
+    assert main(small_flags(patch_work, run, **once, trainer__max_epochs=1)) == 0
+    path = tmp_path / "kept.ckpt"
+    path.write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
+    for attempt, checkpoint in enumerate((path, "last"), start=1):
+        more = {"model__loss__place": 0.7, "model__optimizer__ema": 0.9, "trainer__max_epochs": attempt + 1}
+        assert main(small_flags(patch_work, run, **once, **more, ckpt_path=checkpoint)) == 0
+        config = yaml.safe_load((run / f"version_{attempt}" / "config.yaml").read_text())
+        assert config["model"]["loss"]["place"] == 0.7
+        assert config["model"]["optimizer"]["ema"] == 0.9
+        kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        assert kept["hyper_parameters"]["loss"]["place"] == 0.7
+    other = small_flags(patch_work, tmp_path / "other", **once, model__net__features="[4,12]", ckpt_path=path)
+    with pytest.raises(ConfigError, match=r"model.net.features is \[4, 12\] here, \[4, 8\] there") as caught:
+        main(other)
+    assert "config.yaml" in str(caught.value.fix)
