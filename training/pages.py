@@ -16,7 +16,7 @@ __all__ = ["SAYS_NO", "cell", "write_comparison", "write_evaluation"]
 GROUPS = ("tracer", "size", "uptake", "laterality", "site")
 RUNS = {
     "right": "its own sentence",
-    "shuffled": "a sentence of another exam",
+    "shuffled": "another exam's sentence",
     "empty": "an empty sentence",
 }
 SAYS_NO = {

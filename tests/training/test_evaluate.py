@@ -98,8 +98,8 @@ def test_the_page_names_what_was_not_found(
     monkeypatch.setattr("petground.training.pages.MOST_WRONG", 3)
     evaluate(work, checkpoint, tmp_path / "out", split="all", controls=False, outline="model")
     page = (tmp_path / "out" / "evaluation.html").read_text()
-    assert page.count("<td>overlaps it, SUVmax 6.0</td>") == 3
-    assert "<td>right</td>" in page
+    assert page.count(">overlaps it, SUVmax 6.0</td>") == 3
+    assert ">right</td>" in page
     assert "1 more. predictions.csv" in page
 
 
