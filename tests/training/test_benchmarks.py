@@ -107,11 +107,12 @@ def test_a_stopped_training_goes_on_and_one_of_other_code_begins_again(small: _B
     began = small.folder / "bench" / "ours" / "last.ckpt"
     assert small.call(seconds=1.0) == ["train"]
     assert not small.steps.done("fit_ours")
+    stopped = small.steps.seconds("fit_ours")
     assert small.steps.metrics("ours") is None, "figures of the old code are told of as today's"
     began.parent.mkdir(exist_ok=True), began.touch(), small.slow.unlink()
     assert small.call() == ["train", "evaluate"]
     assert began.is_file()
-    assert small.steps.seconds("fit_ours") > 1.0, "the stopped attempt's seconds are lost"
+    assert small.steps.seconds("fit_ours") >= stopped > 0.2, "the stopped attempt's seconds are lost"
     small.code["models"] = "3"
     assert small.call(run=False) == []
     assert not small.steps.done("evaluate_ours")

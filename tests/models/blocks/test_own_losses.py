@@ -308,13 +308,17 @@ def test_an_exam_costs_what_it_costs_alone() -> None:
     assert answers[0][0] != answers[0][1]
 
 
-def test_a_stage_that_runs_once_per_exam_too_is_heard_in_both() -> None:
+@pytest.mark.parametrize(("stage", "entries"), [(0, 2), (1, 4)], ids=["once per exam", "per sentence"])
+def test_a_stage_is_heard_as_often_as_it_runs(stage: int, entries: int) -> None:
     shared = {**SMALL, "fusion_stages": [1], "coarse_heads": True, "shared_stages": 1}
     torch.manual_seed(0)
-    net = GroundingNet(NetConfig(**shared, **_blocks("dyn_perceiver", [1])), text_channels=6).train()
+    net = GroundingNet(NetConfig(**shared, **_blocks("dyn_perceiver", [stage])), text_channels=6).train()
     _, own, held = _step(net)
-    assert [len(one["logits"]) for one in held["dyn_perceiver"][1]] == [2, 4]
+    assert [len(one["logits"]) for one in held["dyn_perceiver"][1]] == [entries]
     assert own["dyn_perceiver/heads"].shape == (2,)
+
+
+def test_the_outcome_of_an_exam_is_that_of_its_sentences() -> None:
     outcome = Outcome(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, math.nan]]))
     correct, present = outcome.of(1)
     assert (correct.item(), present.item()) == (0.5, 0.0)
