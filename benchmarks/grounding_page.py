@@ -61,8 +61,8 @@ def written(result: Mapping[str, Any] | None) -> str:
 def _models(figures: Mapping[str, Any]) -> list[str]:
     rows = figures["models"]
     heads = ["model", "parameters", "F1", "F1 by overlap", "mean Dice", "as marked", "other side",
-             "false alarms: another exam's", "other side", "denied", "shuffled", "presence AUROC",
-             "training"]  # fmt: skip
+             "false alarms: another exam's", "false alarms: other side", "false alarms: denied", "shuffled",
+             "presence AUROC", "training"]  # fmt: skip
     cells = [
         [
             f"{NAMES[name]}, small",
