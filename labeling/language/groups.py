@@ -127,6 +127,15 @@ def _trailing_side(row: list[Item], a: int, b: int, own: list[int]) -> int:
     first = own[0]
     while first - 1 > a and (row[first - 1].text in _DETERMINERS or row[first - 1].has(*_BEFORE_NAME)):
         first -= 1
+    return _back_over_denial(row, first, a)
+
+
+def _back_over_denial(row: list[Item], first: int, a: int) -> int:
+    """Reads "(SUVmax 7) without uptake in the left node (SUVmax 0.9)": what denies belongs to the name behind it."""
+    for i in range(first - 1, max(a, first - 5), -1):
+        if row[i].has("negation"):
+            cut = i - 1 if row[i - 1].text in ("with", "but") else i
+            return cut if cut > a and (row[cut - 1].has("value", "slice") or row[cut - 1].text in (")", "]")) else first
     return first
 
 

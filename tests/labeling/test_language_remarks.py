@@ -35,3 +35,11 @@ def test_a_remark_is_a_finding_of_its_own() -> None:
     found = extract_findings("Left parotid nodule (right parotid SUVmax 2.2) with SUVmax 8.8, slice 40.")
     assert [(f.suv, f.laterality, f.reason) for f in found] == [(2.2, "right", "reference"), (8.8, "left", None)]
     assert found[0].span[0] < found[1].span[0]
+
+
+@pytest.mark.parametrize(("one", "other"), [("left", "right"), ("right", "left"), ("left", "left")])
+@pytest.mark.parametrize("denial", ["without uptake in the", "with no abnormal uptake in the", "but no uptake in the"])
+def test_what_is_denied_behind_a_lesion_takes_nothing_from_it(one: str, other: str, denial: str) -> None:
+    text = f"Avid {one} iliac node (SUVmax 7.0, image 200) {denial} {other} inguinal node (SUVmax 0.9, image 230)."
+    found = [(f.suv, f.laterality, f.reason) for f in extract_findings(text)]
+    assert found == [(7.0, one, None), (0.9, other, "negated")]
