@@ -48,6 +48,7 @@ def dask(
     described = None if cluster is None else read_cluster(cluster)
     try:
         from distributed import LocalCluster
+        from distributed.gc import disable_gc_diagnosis
     except ImportError as error:
         raise ConfigError("the Dask engine is not installed", fix="pip install 'petground[dask]'") from error
     with ExitStack() as stack:
@@ -61,6 +62,7 @@ def dask(
                 local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0)
                 place = stack.enter_context(local)  # before a Ctrl-C that came meanwhile: what was started is ended
         client = stack.enter_context(_connected(place))
+        disable_gc_diagnosis(force=True)  # a Ctrl-C that falls into its callback of the garbage collector is swallowed
         claim = stack.enter_context(claimed(folders))
         _check_workers(client, claim)
         try:

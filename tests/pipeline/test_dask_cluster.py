@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import shutil
@@ -293,3 +294,8 @@ def test_jobs_of_slurm_one_of_them_cancelled(exams: ModuleType, tmp_path: Path) 
     while subprocess.run(["squeue", "-h"], capture_output=True, check=True).stdout:
         assert time.monotonic() < deadline, "jobs are left"
         time.sleep(0.5)
+
+
+def test_no_callback_of_the_garbage_collector_can_swallow_ctrl_c() -> None:
+    with executor("dask", workers=1):
+        assert not [one for one in gc.callbacks if "distributed" in type(getattr(one, "__self__", one)).__module__]
