@@ -30,8 +30,8 @@ out = [Path(word[6:]) for word in sys.argv if word.startswith("--out=")]
 for folder in out:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "labels.parquet").write_text(Path({labels!r}).read_text())
-if sys.argv[1] == "train" and Path({slow!r}).exists():
-    time.sleep(60)
+if sys.argv[1] == "train":
+    time.sleep(60 if Path({slow!r}).exists() else 0.2)
 """
 
 
@@ -78,7 +78,7 @@ ALL = ["phantom", "label", "phantom", "label", "train", "evaluate"]
 def test_a_step_runs_once_and_anew_with_what_hangs_on_it_when_something_changed(small: _Bench, capsys: Any) -> None:
     assert small.call() == ALL
     assert small.call() == []
-    assert small.steps.seconds("fit_ours") >= 0.0
+    assert small.steps.seconds("fit_ours") > 0
     small.config.write_text("lr: 2")
     assert small.call() == ["train", "evaluate"]
     assert "fit_ours runs anew, for there changed: config " in capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_a_stopped_training_goes_on_and_one_of_other_code_begins_again(small: _B
     began.parent.mkdir(exist_ok=True), began.touch(), small.slow.unlink()
     assert small.call() == ["train", "evaluate"]
     assert began.is_file()
-    assert small.steps.seconds("fit_ours") >= stopped > 0.2, "the stopped attempt's seconds are lost"
+    assert small.steps.seconds("fit_ours") > stopped > 0.2, "the stopped attempt's seconds are lost"
     small.code["models"] = "3"
     assert small.call(run=False) == []
     assert not small.steps.done("evaluate_ours")
