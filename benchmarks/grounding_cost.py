@@ -1,7 +1,7 @@
 """What the text costs: a training step with it, ten sentences on one exam, and the same beside nnU-Net's predictor.
 
 Part of `python benchmarks/run.py grounding`; alone: `python benchmarks/grounding_cost.py`. Ratios of times taken side
-by side in one process (A B A B, median of the pairs' ratios), after a warm-up. Ours is the network of
+by side in one process (A B A B; median and quartiles of the pairs' ratios), after a warm-up. Ours is the network of
 configs/train/ours.yaml with the loss there, as they stand. What is smaller: the patch, 64^3 in place of the config's,
 and the exam, 128 x 64 x 64, three windows; one exam in a step. "Plain" is the same network without text: `fusion: none`
 and without the sentences' heads (coarse heads, presence, filters); its loss is Dice and cross-entropy. Both, and
@@ -53,7 +53,7 @@ PLAIN_LOSS = replace(LOSS, place=0.0, presence=0.0)
 PATCH, EXAM, TOKENS, TEXT, SENTENCES = (64, 64, 64), (128, 64, 64), 24, 384, 10
 
 
-def measure(pairs: int = 7) -> dict[str, Any]:
+def measure(pairs: int = 15) -> dict[str, Any]:
     reuse_memory()
     use_threads()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,7 +61,7 @@ def measure(pairs: int = 7) -> dict[str, Any]:
     ours, plain = (GroundingNet(NetConfig(**config), TEXT).to(device) for config in (OURS, PLAIN))
     channels_last_on_cpu(ours), channels_last_on_cpu(plain)
     step = _ratio(_step(ours, LOSS, device), _step(plain, PLAIN_LOSS, device), pairs, device)
-    steps = _ratio(_step(ours, LOSS, device, TRAINED_ON), _step(plain, PLAIN_LOSS, device), max(1, pairs // 2), device)
+    steps = _ratio(_step(ours, LOSS, device, TRAINED_ON), _step(plain, PLAIN_LOSS, device), max(1, pairs // 3), device)
     ours.eval(), plain.eval()
     image = torch.rand(2, *EXAM).numpy()
     tokens = torch.randn(SENTENCES, TOKENS, TEXT, device=device)
@@ -74,8 +74,8 @@ def measure(pairs: int = 7) -> dict[str, Any]:
         for n in range(SENTENCES):
             _slide(ours, image, tokens[n : n + 1], mask[n : n + 1])
 
-    ten = _ratio(together, alone, max(1, pairs // 3), device)
-    peer = _ratio(together, _nnunet(plain, image, device), max(1, pairs // 2), device)
+    ten = _ratio(together, alone, max(1, pairs // 5), device)
+    peer = _ratio(together, _nnunet(plain, image, device), max(1, pairs // 3), device)
     figures = {
         "text_step_ratio": step,
         "text_steps_ratio": steps,
@@ -158,12 +158,15 @@ def _nnunet(plain: GroundingNet, image: Any, device: torch.device) -> Callable[[
     return partial(predictor.predict_sliding_window_return_logits, data)
 
 
-def _ratio(a: Callable[[], Any], b: Callable[[], Any], pairs: int, device: torch.device) -> dict[str, float]:
-    """Median of the pairs' time ratios a / b, and both medians in seconds."""
+def _ratio(a: Callable[[], Any], b: Callable[[], Any], pairs: int, device: torch.device) -> dict[str, Any]:
+    """Median and quartiles of the pairs' time ratios a / b, and both medians in seconds."""
     _timed(a, device), _timed(b, device)
     times = [(_timed(a, device), _timed(b, device)) for _ in range(pairs)]
+    ratios = [one / other for one, other in times]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if pairs > 1 else ratios * 3
     return {
-        "ratio": round(statistics.median(one / other for one, other in times), 3),
+        "ratio": round(middle, 3),
+        "quartiles": [round(low, 3), round(high, 3)],
         "seconds": round(statistics.median(one for one, _ in times), 3),
         "against_seconds": round(statistics.median(other for _, other in times), 3),
         "pairs": pairs,

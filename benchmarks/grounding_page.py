@@ -94,7 +94,7 @@ def _costs(figures: Mapping[str, Any]) -> list[str]:
     if "cost" not in figures:
         return ["What the text costs: not measured yet."]
     cells = [
-        [words.format(sentences=figures.get("sentences_in_a_step")), f"{figures[key]:.2f}",
+        [words.format(sentences=figures.get("sentences_in_a_step")), _ratio(figures["cost"][key]),
          f"{ASKED[key]:.2f}" if key in ASKED else "-",
          f"{figures['cost'][key]['seconds']:.2f} s, {figures['cost'][key]['against_seconds']:.2f} s",
          str(figures["cost"][key]["pairs"])]
@@ -106,10 +106,15 @@ def _costs(figures: Mapping[str, Any]) -> list[str]:
     return [
         f"The full network of `ours.yaml` ({figures['parameters']['ours'] / 1e6:.0f} M parameters) on random numbers, "
         f"patch {sizes[0]}, exam {sizes[1]}, {figures['device']}. Both sides take turns in one process; the ratio is "
-        "the median of the pairs', the seconds are medians of their own:",
+        "the median of the pairs' (their quartiles in brackets), the seconds are medians of their own:",
         "",
         *table(heads, cells),
     ]
+
+
+def _ratio(cost: Mapping[str, Any]) -> str:
+    low, high = cost["quartiles"]
+    return f"{cost['ratio']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _training(row: Mapping[str, Any]) -> str:

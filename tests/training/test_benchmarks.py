@@ -172,6 +172,14 @@ def test_the_cost_is_measured_on_the_shipped_network_and_loss(bench: Any) -> Non
     assert plain == replace(ours, **heads), "the plain network differs in more than the text"
 
 
+def test_a_ratio_is_told_with_the_spread_of_its_pairs(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = bench("grounding_cost")
+    took = {"a": iter([9.0, 1.0, 2.0, 3.0, 4.0, 5.0]), "b": iter([9.0, *[2.0] * 5])}
+    monkeypatch.setattr(cost, "_timed", lambda work, device: next(took[work]))
+    told = cost._ratio("a", "b", 5, torch.device("cpu"))
+    assert told == {"ratio": 1.5, "quartiles": [1.0, 2.0], "seconds": 3.0, "against_seconds": 2.0, "pairs": 5}
+
+
 def test_every_part_of_the_cost_works_in_the_same_precision(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cost = bench("grounding_cost")
     monkeypatch.setattr(cost, "native_bf16", lambda device: True)
