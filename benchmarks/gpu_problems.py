@@ -110,7 +110,7 @@ def _attention(a: dict[str, Any], real: Real, names: tuple[str, ...]) -> dict[st
     if "scale" in tensors:
         tensors["scale"] = torch.linspace(0.7, 1.3, a["scale"].numel(), device=tensors["q"].device) / width**0.5
         # Its gradient is one number a head: the covariances of scores and of what values are worth, summed over the
-        # queries. Of random signs they would cancel and drown an error in rounding. So both hang on the keys' sums:
+        # queries. Of random signs they would cancel and drown an error in rounding. So both depend on the keys' sums:
         # queries are positive, and values have a part of them; what comes from above is positive (`outcome`), and so
         # are the features that a gate multiplies it with.
         for name in {"q", "x"} & set(tensors):

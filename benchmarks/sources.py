@@ -1,4 +1,4 @@
-"""Which code a figure hangs on: modules and all that they import of petground, read from the source itself."""
+"""Which code a figure depends on: modules and all that they import of petground, read from the source itself."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ CODE = {
     "train": ("petground.training.cli",),
     "evaluate": ("petground.training.evaluate",),
 }
-NETWORKS = ("train", "evaluate")  # what they give hangs on PyTorch's release, too
+NETWORKS = ("train", "evaluate")  # what they give depends on PyTorch's release, too
 
 
 @dataclass(frozen=True)

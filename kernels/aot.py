@@ -5,7 +5,7 @@ launch is recorded and compiled to machine code for each architecture. For each 
 registers: must be 0), shared memory (must fit) and which matrix instructions came out.
 
 All of it takes an hour or two of one core. So the outcome is kept in a table (docs/results/aot.csv) under keys that
-hang on all that is compiled: the sources that a kernel reaches, types, block sizes, warps, stages, architecture and
+depend on all that is compiled: the sources that a kernel reaches, types, block sizes, warps, stages, architecture and
 Triton's version. A changed kernel has a key that the table lacks.
 
   --proof FILE   compiles only what the table lacks. It may be stopped at any moment and goes on where it was.

@@ -1,4 +1,4 @@
-"""What the launchers would launch, a key for each that hangs on what is compiled, and its compilation without a GPU."""
+"""What the launchers would launch, a key for each made of what is compiled, and its compilation without a GPU."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def keyed(arch: int, modules: tuple[str, ...] = MODULES) -> dict[str, tuple[str,
 
 
 def key_of(one: Launch, arch: int) -> str:
-    """Changes with whatever the machine code hangs on; not with comments, docstrings or where a line stands."""
+    """Changes with whatever the machine code depends on; not with comments, docstrings or where a line stands."""
     import triton
 
     signature, constants, attributes = _specialise(one)

@@ -1,4 +1,4 @@
-"""What one exam says about how its report counts slices: where the reported values are met, and where numbers point.
+"""What one exam says about how its report counts slices: where the reported values are found, and where numbers point.
 
 Kept small (a few integers per finding), so that an archive's evidence fits in memory and into a stage's record; what it
 amounts to over all exams is told by `infer_numbering`.

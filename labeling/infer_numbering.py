@@ -1,4 +1,4 @@
-"""How an export counts slices, found from where its reported values are met: evidence, and whether it is clear.
+"""How an export counts slices, found from where its reported values are found: evidence, and whether it is clear.
 
 If a convention is right, the printed slice number points at a slice that holds a local maximum of the printed SUVmax;
 under a wrong one that happens by chance, the more often the commoner the value is there. Per finding and convention the
@@ -47,7 +47,7 @@ class ExamEvidence:
 
 @dataclass(frozen=True)
 class Table:
-    """Evidence as arrays; F findings that are met somewhere, H conventions, P values of EXACT.
+    """Evidence as arrays; F findings that are found somewhere, H conventions, P values of EXACT.
 
     exam [F]: index of the exam. met, can [F, H]: value met where the number points; whether it can be counted so.
     chance [F, H]. logs [F, H, P]: log likelihood ratio against chance. sightings: of the F rows.
@@ -123,7 +123,7 @@ def judge(table: Table) -> Verdict:
         evidence, shift, n = max(moved)
         if evidence > CLEAR:
             where = f"{abs(shift)} slices nearer to the {'head' if shift > 0 else 'feet'}"
-            why = f"the values are met {where} than '{standings[n].convention}' says: is the stack cut off at an end?"
+            why = f"the values are found {where} than '{standings[n].convention}' says: is the stack cut off at an end?"
             return Verdict(standings, None, why)
         reached = f"the best reaches {logs[0] / np.log(10):+.1f}, {CLEAR / np.log(10):.0f} is the least"
         return Verdict(standings, None, f"no convention does clearly better than chance: {reached}")
@@ -134,7 +134,7 @@ def judge(table: Table) -> Verdict:
     control, shift = _best_shift(table, column)
     if control > logs[0] - MARGIN:
         where = f"{abs(shift)} slices nearer to the {'head' if shift > 0 else 'feet'} than '{top.convention}' says"
-        return Verdict(standings, None, f"the values are met about as well {where}: is the stack cut off at an end?")
+        return Verdict(standings, None, f"the values are found about as well {where}: is the stack cut off at an end?")
     habit = _second_habit(table, column, best)
     if habit is not None:
         return Verdict(standings, None, habit)
@@ -249,7 +249,7 @@ def _best_shift(table: Table, column: int) -> tuple[float, int]:
 
 
 def _spread(table: Table, column: int) -> list[str]:
-    """Whether more findings than by chance are met one or two slices off."""
+    """Whether more findings than by chance are found one or two slices off."""
     missed = table.can[:, column] & ~table.met[:, column]
     met, chance = _shifted(table, column, (-2, -1, 1, 2))
     near = met.any(axis=1) & missed
@@ -257,7 +257,7 @@ def _spread(table: Table, column: int) -> list[str]:
     extra, total = float(near.sum()) - by_chance, int(table.can[:, column].sum())
     if extra < max(3.0, 3.0 * np.sqrt(by_chance), 0.03 * total):
         return []
-    return [f"about {extra / total:.0%} more are met within two slices: consider slice_tolerance: 2 in the site file"]
+    return [f"about {extra / total:.0%} more are found within two slices: consider slice_tolerance: 2 in the site file"]
 
 
 def _differing(table: Table, one: int, other: int) -> float:

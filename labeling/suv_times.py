@@ -1,4 +1,4 @@
-"""The two times that SUV hangs on: what the image is decay-corrected to, and when the tracer was injected. Pure.
+"""The two times that SUV depends on: what the image is decay-corrected to, and when the tracer was injected. Pure.
 
 Rules: DICOM PS3.3 C.8.9.1 and C.8.9.4; QIBA FDG-PET/CT profile; IBSI manual on SUV computation (2026).
 """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CODE", "exam_case", "ingest_case", "ingest_is_current", "label_case", "label_key"]
 
-# What each stage's outcome hangs on besides its input: results kept by other code are made anew.
+# What each stage's outcome depends on besides its input: results kept by other code are made anew.
 CODE = {
     "ingest": (
         "petground.labeling",

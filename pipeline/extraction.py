@@ -38,7 +38,7 @@ __all__ = [
     "whole_shard",
 ]
 
-CODE = ("petground.labeling",)  # what is read out of a report hangs on this source; a site's settings do not matter
+CODE = ("petground.labeling",)  # what is read out of a report depends on this source; a site's settings do not matter
 _RESULT = re.compile(r"[0-9a-f]{32}\.parquet")
 SHARD = 100  # reports per unit of work, about: a report takes milliseconds, a hand-over to a process as well
 SHARD_CHARACTERS = 4 << 20

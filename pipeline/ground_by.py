@@ -132,6 +132,13 @@ def by_checkpoint(checkpoint: Path, device: str, slice_margin_mm: float | None, 
     module = load_module(checkpoint, device=device)
     reads: PromptMode = getattr(module, "prompt", "words")
     margin = MARGIN_MM if slice_margin_mm is None and reads in ("words+slice", "all") else slice_margin_mm
+    if module.grid.patch_zyx is None:
+        if slice_margin_mm is not None:
+            raise ConfigError(
+                f"--slice-margin-mm leaves windows out, and {checkpoint.name} looks at the whole exam at once",
+                fix="leave it out",
+            )
+        margin = None
     sha256 = sha256_of(checkpoint) if checkpoint.is_file() else None
 
     def answers(

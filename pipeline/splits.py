@@ -58,7 +58,7 @@ def assign(
     earlier: patients whose part is fixed already; they stay, and the others fill what is missing.
 
     Iterative stratification (Sechidis et al., ECML PKDD 2011): the rarest trait is dealt out first, each patient to
-    the part that wants it most. The outcome hangs on the patients, their traits and the seed, not on their order.
+    the part that wants it most. The outcome depends on the patients, their traits and the seed, not on their order.
     """
     units = set(traits)
     fixed = {unit: part for unit, part in (earlier or {}).items() if unit in units and part in shares}

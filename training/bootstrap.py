@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Estimate", "estimate", "estimate_weighted", "exchanged", "mean_of"]
+__all__ = ["Estimate", "estimate", "estimate_weighted", "exchanged", "mean_of", "share"]
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -47,6 +47,19 @@ def estimate(
     np.add.at(by_patient, owner, columns)
     value = float(statistic(columns.sum(axis=0)))
     return _interval(value, lambda: statistic(_drawn(len(names), draws, seed) @ by_patient), owner, level)
+
+
+def share(columns: NDArray[np.float64], patients: Sequence[str]) -> Estimate:
+    """Share of events with its interval; columns [N, 2]: of each sentence, how many events and how many others.
+
+    Where nothing or everything is an event, every drawing gives the same and the bootstrap is blind: then the interval
+    is the exact one of the binomial distribution (Clopper and Pearson 1934), as if sentences were independent.
+    """
+    found = estimate(columns, patients, lambda sums: mean_of(np.stack([sums[..., 0], sums.sum(axis=-1)], axis=-1)))
+    if found.low is None or found.value not in (0.0, 1.0):
+        return found
+    reach = 1.0 - 0.025 ** (1.0 / float(np.sum(columns)))
+    return found._replace(low=0.0, high=reach) if found.value == 0.0 else found._replace(low=1.0 - reach, high=1.0)
 
 
 def estimate_weighted(

@@ -30,7 +30,7 @@ from petground.training.ema import moving_average
 from petground.training.find_lr import find_lr
 from petground.training.loggers import MlflowConfig, run_loggers
 from petground.training.module import GroundingModule
-from petground.training.runtime import native_bf16, use_threads
+from petground.training.runtime import default_precision, use_threads
 
 __all__ = ["TrainCLI", "main"]
 
@@ -110,6 +110,8 @@ class TrainCLI(LightningCLI):
             kwargs |= {"logger": False, "enable_checkpointing": False, "max_epochs": -1, "max_steps": steps}
             config |= kwargs
         kwargs["default_root_dir"] = root
+        if config.get("precision") is None:
+            kwargs["precision"] = default_precision(config.get("accelerator", "auto"))
         kwargs["use_distributed_sampler"] = False  # the data share themselves out, epoch by epoch
         if config.get("logger") in (None, True) and not config.get("fast_dev_run"):
             kwargs["logger"] = run_loggers(root, self._get(self.config_init, "mlflow"), self._settings())
@@ -188,7 +190,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             TrainCLI(
                 GroundingModule,
                 GroundingData,
-                trainer_defaults={"precision": "bf16-mixed" if native_bf16() else "32-true"},
                 seed_everything_default=0,
                 save_config_kwargs={"overwrite": True},
                 auto_configure_optimizers=False,

@@ -192,7 +192,7 @@ class GroundingData(pl.LightningDataModule):
         return sorted(words | denied)
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """Exams in a new order each epoch; what is random in one hangs on seed, epoch and exam alone."""
+        """Exams in a new order each epoch; what is random in one depends on seed, epoch and exam alone."""
         dataset = self._dataset("train", training=True)
         rank, processes = self._process()
         step = min(self.exams_per_step, len(dataset) // processes)

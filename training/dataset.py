@@ -178,7 +178,7 @@ def _present(target: torch.Tensor, asked: int) -> torch.Tensor:
 
 
 class EpochSampler(Sampler[Any]):
-    """(epoch, index) pairs in an order that hangs on seed and epoch; Lightning calls `set_epoch`, also on resume.
+    """(epoch, index) pairs in an order that depends on seed and epoch; Lightning calls `set_epoch`, also on resume.
 
     Of `processes` this is the `rank`-th: together their steps take the same exams as one process whose steps are
     `processes` times as large. What does not fill a step of all is left out. taken: an epoch and its steps that an

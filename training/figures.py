@@ -10,7 +10,7 @@ import numpy as np
 
 from petground.labeling.body import towards_side_mm
 from petground.pipeline.sides import CLEAR_SIDE_MM
-from petground.training.bootstrap import Estimate, estimate, mean_of
+from petground.training.bootstrap import estimate, mean_of, share
 from petground.training.metrics import RULES, Score, counts, f1, precision_recall, size_class, uptake_class
 from petground.training.presence import auroc, calibration
 from petground.training.references import Reference
@@ -95,9 +95,9 @@ def _confusion(references: Sequence[Reference], right: Sequence[Score]) -> dict[
     for reference, score in zip(references, right, strict=True):
         into = towards_side_mm(score.right_mm, reference.laterality)
         if into is not None:
-            rows.append([float(into <= -CLEAR_SIDE_MM), 1.0])
+            rows.append([float(into <= -CLEAR_SIDE_MM), float(into > -CLEAR_SIDE_MM)])
             patients.append(reference.patient_id)
-    return estimate(np.array(rows), patients, mean_of).as_json() if rows else Estimate(None, None, None, 0).as_json()
+    return share(np.array(rows), patients).as_json()
 
 
 def _run_figures(scores: Sequence[Score], patients: Sequence[str]) -> dict[str, Any]:
@@ -109,21 +109,16 @@ def _run_figures(scores: Sequence[Score], patients: Sequence[str]) -> dict[str, 
     return {
         "n": len(scores),
         "f1": {rule: estimate(c, patients, f1).as_json() for rule, c in rules.items()},
-        "precision": {rule: estimate(c[:, [0, 1]], patients, _share).as_json() for rule, c in rules.items()},
-        "recall": {rule: estimate(c[:, [0, 2]], patients, _share).as_json() for rule, c in rules.items()},
+        "precision": {rule: share(c[:, [0, 1]], patients).as_json() for rule, c in rules.items()},
+        "recall": {rule: share(c[:, [0, 2]], patients).as_json() for rule, c in rules.items()},
         "mean_dice": estimate(np.stack([dices, ones], axis=1), patients, mean_of).as_json(),
         "mean_dice_as_marked": estimate(np.stack([own, ones], axis=1), patients, mean_of).as_json(),
         "median_dice_of_overlapping": float(np.median(dices[found])) if found else None,
-        "answered": estimate(np.stack([answered, ones], axis=1), patients, mean_of).as_json(),
+        "answered": share(np.stack([answered, ones - answered], axis=1), patients).as_json(),
         "counts": {
             rule: dict(zip(("tp", "fp", "fn"), map(int, c.sum(axis=0)), strict=True)) for rule, c in rules.items()
         },
     }
-
-
-def _share(sums: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Columns (hits, misses) -> hits / (hits + misses)."""
-    return mean_of(np.stack([sums[..., 0], sums[..., 0] + sums[..., 1]], axis=-1))
 
 
 def _difference(a: Sequence[Score], b: Sequence[Score], patients: Sequence[str], rule: str) -> dict[str, Any]:
@@ -133,10 +128,8 @@ def _difference(a: Sequence[Score], b: Sequence[Score], patients: Sequence[str],
 
 
 def _answered(scores: Sequence[Score], patients: Sequence[str], members: Sequence[int]) -> dict[str, Any]:
-    if not members:
-        return Estimate(None, None, None, 0).as_json()
-    rows = np.array([[float(scores[i].answered), 1.0] for i in members])
-    return estimate(rows, [patients[i] for i in members], mean_of).as_json()
+    rows = np.array([[float(scores[i].answered), float(not scores[i].answered)] for i in members])
+    return share(rows, [patients[i] for i in members]).as_json()
 
 
 def _rank(name: str) -> tuple[float, str]:

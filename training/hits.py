@@ -13,10 +13,12 @@ from petground.training.metrics import best_component
 
 __all__ = ["Hits", "best_limits", "count_hits"]
 
+LEAST_DICE = 0.1  # of a hit: one component over most of the body, which a network marks before it learns, hits nothing
+
 
 @dataclass
 class Hits:
-    """true: predictions that overlap their lesion; predicted: sentences with any prediction; wanted: with a lesion."""
+    """true: predictions with a Dice of LEAST_DICE or more; predicted: sentences with any; wanted: with a lesion."""
 
     true: int = 0
     predicted: int = 0
@@ -48,10 +50,11 @@ def count_hits(
     hits = {limit: Hits() for limit in limits}
     for one, wanted, said in zip(probability, target, presence, strict=True):
         best = best_component(one, threshold=threshold).mask
-        true, predicted = int((best & wanted).any()), int(best.any())
+        marked, lesion = int(best.sum()), int(wanted.sum())
+        true, predicted = int(2 * int((best & wanted).sum()) >= LEAST_DICE * max(1, marked + lesion)), int(marked > 0)
         for limit in limits:
             asked = int(said >= limit)
-            hits[limit] += Hits(asked * true, asked * predicted, int(wanted.any()))
+            hits[limit] += Hits(asked * true, asked * predicted, int(lesion > 0))
     return hits
 
 

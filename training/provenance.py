@@ -21,7 +21,7 @@ _PACKAGES = ("petground", "torch", "lightning", "monai", "transformers", "peft",
 
 
 def versions() -> dict[str, str]:
-    """Python's, and those of the packages that results hang on, as far as they are here."""
+    """Python's, and those of the packages that results depend on, as far as they are here."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

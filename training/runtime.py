@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["channels_last_on_cpu", "native_bf16", "of_all_processes", "seed_step", "use_threads"]
+__all__ = ["channels_last_on_cpu", "default_precision", "native_bf16", "of_all_processes", "seed_step", "use_threads"]
 
 
 def use_threads() -> int:
@@ -31,7 +31,7 @@ def channels_last_on_cpu(net: nn.Module) -> None:
 
 
 def seed_step(*of: int) -> None:
-    """What the step draws (dropout, sampled rows) hangs on these numbers alone: a fit that goes on draws the same.
+    """What the step draws (dropout, sampled rows) depends on these numbers alone: a fit that goes on draws the same.
 
     of: epoch, batch, process. The run's seed counts, too.
     """
@@ -46,6 +46,15 @@ def of_all_processes(names: list[str]) -> list[str]:
     found: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(found, names)
     return [name for one in found for name in one]
+
+
+def default_precision(accelerator: object) -> str:
+    """Lightning's name for what a training works in unless it is told: bfloat16 where its device has it natively.
+
+    accelerator: Lightning's `--trainer.accelerator`.
+    """
+    kind = "cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
+    return "bf16-mixed" if native_bf16(kind) else "32-true"
 
 
 def native_bf16(device: torch.device | str = "cpu") -> bool:

@@ -1,7 +1,7 @@
 """Losses that blocks have of their own, beside the task's: held in a training forward, collected by a training step.
 
 A block that has one declares `own_losses: Calls = None` in its class and calls `hold(self, name=value)` in a training
-forward, the paper's coefficient (its option `loss_weight`) included. A loss that hangs on the answer holds what it
+forward, the paper's coefficient (its option `loss_weight`) included. A loss that depends on the answer holds what it
 needs, and says in a method `outcome_losses(held, outcome) -> {name: value}` what comes of it. Values are scalars or one
 for each entry [E]: the mean over an exam's entries is that exam's, so that exams cost what they cost alone.
 

@@ -104,12 +104,17 @@ def ground(
                 "source": images.source,
                 "suv_rule": images.suv_rule,
                 "series": images.pet_series,
+                "ct_read": images.ct is not None,
+                "ct_series": images.ct_series,
                 **by.facts,
                 "not_looked_at": unseen,
                 "dicom": dicom,
                 "findings": rows,
             },
         )
+    if images.ct is None:
+        why = f": {images.ct_series}" if images.ct_series else ""
+        console.print(f"no CT was read{why}; {who} saw the PET alone.", style="yellow", markup=False, soft_wrap=True)
     show(console, out, rows, unseen, dicom, who)
     return 0 if len(askable) == len(asked) and dicom["problem"] is None else 3
 

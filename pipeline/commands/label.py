@@ -64,8 +64,8 @@ def label(
         weights: CSV with weight_kg and exam_id or patient_id, for exams whose DICOM header has no PatientWeight.
         second_reading: table of `petground second-reading`: only pairs on which grammar and model agree are labelled.
         infer_numbering: find how slices are counted, by scanner and time where it differs, from where the reported
-            values are met on the images; says on what evidence, writes OUT/site_inferred.yaml, and labels nothing when
-            it is not clear. Settings of --site that say how slices are counted are not used then.
+            values are found on the images; says on what evidence, writes OUT/site_inferred.yaml, and labels nothing
+            when it is not clear. Settings of --site that say how slices are counted are not used then.
         engine: local processes, or a Dask cluster: of this machine, at --address, or of jobs by --cluster.
         workers: processes at once; default: one per core that this job may use.
         address: scheduler of a running Dask cluster, tcp://HOST:PORT.

@@ -57,7 +57,7 @@ DEFINED_TERMS = frozenset(
      "DTIM", "NORM", "RAN", "STATIC", "DYNAMIC", "GATED", "WHOLE BODY", "IMAGE", "REPROJECTION", "MONOCHROME1",
      "MONOCHROME2", "M", "F")
 )  # fmt: skip
-"""What PET reading hangs on stays even where a person is called so: PS3.3 C.7.3.1, C.7.6.1, C.8.9.1, C.8.9.4."""
+"""What PET reading depends on stays even where a person is called so: PS3.3 C.7.3.1, C.7.6.1, C.8.9.1, C.8.9.4."""
 DEEPEST = 40
 _FIGURES = re.compile(rb"[0-9eE+. :\\\0-]*")
 

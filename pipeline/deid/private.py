@@ -1,4 +1,4 @@
-"""Private attributes that SUV hangs on: kept where their value is what it should be; all other private ones go.
+"""Private attributes that SUV depends on: kept where their value is what it should be; all other private ones go.
 
 PS3.15 Annex E.3.10 lets private attributes stay that are known to be safe. A date-time is moved like every date, a
 factor must be a number, so neither can carry a name.

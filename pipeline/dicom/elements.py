@@ -36,7 +36,7 @@ OF_ONE_SLICE = frozenset(
         "AcquisitionTime", "AcquisitionDateTime", "FrameReferenceTime", "ActualFrameDuration", "DecayFactor",
     )
 )  # fmt: skip
-"""What may differ from slice to slice; `Shared.once` must not be asked for what hangs on it."""
+"""What may differ from slice to slice; `Shared.once` must not be asked for what depends on it."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class CasePlan:
 
 
 def case_key(plan: CasePlan) -> str:
-    """Hash of what the case's files hang on: its inputs by size and time, the options, the code."""
+    """Hash of what the case's files depend on: its inputs by size and time, the options, the code."""
     paths = [plan.exam.pet_path, plan.exam.ct_path, *(lesion.mask_path for lesion in plan.exam.lesions)]
     paths += [doubt.mask_path for doubt in plan.exam.doubts if plan.ignore]
     stats = []

@@ -15,7 +15,7 @@ __all__ = ["Lesion", "Patient", "PhantomExam", "PhantomReport"]
 
 @dataclass(frozen=True)
 class Patient:
-    """Who is scanned: everything random about the body hangs on these and the seed."""
+    """Who is scanned: everything random about the body depends on these and the seed."""
 
     patient_id: str
     sex: str  # F | M

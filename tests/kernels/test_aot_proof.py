@@ -1,4 +1,4 @@
-"""The table that proves every launch compiles: what its keys hang on, what a check finds, and going on after a kill."""
+"""The table that proves every launch compiles: what its keys are made of, what a check finds, going on after a kill."""
 
 from __future__ import annotations
 

@@ -67,6 +67,17 @@ def test_bank_survives_half_a_file_and_another_encoder(encoder: TextEncoder, tmp
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
 
 
+def test_sentences_that_are_cut_are_told_by_number_and_not_by_text(
+    encoder: TextEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bank = TextBank(encoder, tmp_path)
+    bank.add(["left node", "right node"])
+    assert not caplog.records
+    bank.add(["left node", "right axillary node beside the pectoral muscle, SUVmax 5.2, slice 104."])
+    assert ["1 of 1 sentences fill all 8 tokens" in record.message for record in caplog.records] == [True]
+    assert "axillary" not in caplog.text
+
+
 def test_an_encoder_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(TextEncoderError, match="empty"):

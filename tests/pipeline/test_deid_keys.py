@@ -1,4 +1,4 @@
-"""Keys: ids that hang on the key alone, UIDs that any reader takes, days that are one patient's."""
+"""Keys: ids that depend on the key alone, UIDs that any reader takes, days that are one patient's."""
 
 from __future__ import annotations
 

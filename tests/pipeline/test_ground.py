@@ -208,6 +208,26 @@ def test_slices_beyond_the_grid_are_told(
     assert f"slices {first} to 40 lie outside" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_margin_around_the_slice_is_refused_where_no_window_is_left_out(
+    exam: Path, module: SideModule, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="looks at the whole exam"):
+        ground(exam, Path("x.ckpt"), tmp_path / "out", text="left node", slice_margin_mm=6.0)
+    module.prompt = "all"
+    ground(exam, Path("x.ckpt"), tmp_path / "out", text="left node, SUVmax 8.0, slice 30")
+    assert json.loads((tmp_path / "out" / "findings.json").read_text())["slice_margin_mm"] is None
+
+
+def test_an_answer_without_a_ct_says_so(
+    exam: Path, module: SideModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for there in (True, False):
+        ground(exam, Path("x.ckpt"), tmp_path / "out", text="left node")
+        assert json.loads((tmp_path / "out" / "findings.json").read_text())["ct_read"] == there
+        assert ("no CT was read" in capsys.readouterr().out) != there
+        (exam / "ct.nii.gz").unlink(missing_ok=True)
+
+
 def test_one_of_text_and_report_is_needed(exam: Path, tmp_path: Path) -> None:
     for wrong in ({}, {"text": "a", "report": tmp_path / "r.txt"}, {"text": "  "}):
         with pytest.raises(ConfigError, match="--text"):

@@ -21,7 +21,7 @@ from petground.training.hits import Hits, best_limits, count_hits
 from petground.training.losses import LossConfig, deep_loss, grounding_loss
 from petground.training.metrics import best_component
 from petground.training.module import OptimizerConfig
-from petground.training.runtime import channels_last_on_cpu, native_bf16
+from petground.training.runtime import channels_last_on_cpu, default_precision, native_bf16
 from petground.training.work import Example, swap_sides
 
 
@@ -233,6 +233,13 @@ def test_the_surest_component_is_kept_and_hits_are_counted() -> None:
     assert counted[0.3] == Hits(true=1, predicted=1, wanted=3)  # the second sentence's answer is held back
     assert hits.f1 == pytest.approx(2 * 1 / 5)
     assert Hits().f1 == 0
+    marked = {size: np.zeros((1, 6, 6, 6), dtype=np.float32) for size in (19, 20, 216)}
+    for size, one in marked.items():
+        one.reshape(-1)[:size] = 0.7
+    lesion = marked[19] > 0
+    lesion.reshape(-1)[1:] = False
+    found = {size: count_hits(one, lesion, 0.5, np.ones(1), [0.0])[0.0].true for size, one in marked.items()}
+    assert found == {19: 1, 20: 0, 216: 0}, "what marks the whole grid hits every lesion"
 
 
 def test_the_limit_of_presence_is_where_an_answer_no_longer_pays() -> None:
@@ -281,9 +288,17 @@ def test_channels_last_changes_the_order_and_not_the_answer() -> None:
     torch.testing.assert_close(net(image), before)
 
 
-def test_runtime_answers_everywhere() -> None:
-    assert isinstance(native_bf16(), bool)
+@pytest.mark.parametrize("by", ["cpu", "cuda"])
+def test_the_device_that_trains_decides_about_bfloat16(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that has it beside a CPU without, and the other way round."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: by == "cuda")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: by == "cpu", raising=False)
+    assert native_bf16("cuda") == (by == "cuda")
+    assert native_bf16("cpu") == (by == "cpu")
     assert not native_bf16("meta")
+    for accelerator, kind in (("cpu", "cpu"), ("gpu", "cuda"), ("cuda", "cuda"), ("auto", "cuda")):
+        assert default_precision(accelerator) == ("bf16-mixed" if kind == by else "32-true")
 
 
 def test_sides_are_exchanged_in_their_own_case_only_where_a_sentence_names_one() -> None:

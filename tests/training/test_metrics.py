@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petground.training.bootstrap import estimate, mean_of
+from petground.training.bootstrap import estimate, mean_of, share
 from petground.training.controls import shuffled_among_exams
 from petground.training.metrics import (
     Component,
@@ -165,6 +165,23 @@ def test_interval_draws_patients_not_sentences() -> None:
     assert estimate(rows, ["a"] * 100, mean_of)[:3] == (0.5, None, None)
     assert estimate(np.zeros((0, 2)), [], mean_of).value is None
     assert estimate(np.zeros((2, 3)), ["a", "b"], f1).value is None
+
+
+def test_a_share_of_none_or_all_has_the_exact_interval() -> None:
+    """217 answers without an event: at most 1.69 % (Clopper and Pearson; 1 - 0.025^(1/217))."""
+    none, patients = np.tile([0.0, 1.0], (217, 1)), [str(n // 4) for n in range(217)]
+    found = share(none, patients)
+    assert (found.value, found.low, found.n) == (0.0, 0.0, 217)
+    assert found.high == pytest.approx(0.01686, abs=1e-5)
+    all_of_them = share(none[:, ::-1], patients)
+    assert all_of_them[:3] == pytest.approx((1.0, 1 - 0.01686, 1.0), abs=1e-5)
+    some = none.copy()
+    some[:9] = [1.0, 0.0]
+    rows = np.stack([some[:, 0], np.ones(217)], axis=1)
+    assert share(some, patients) == estimate(rows, patients, mean_of)
+    assert share(none, ["a"] * 217)[1:3] == (None, None)
+    assert share(np.zeros((3, 2)), ["a", "b", "c"]).value is None
+    assert share(np.zeros((0, 2)), []).n == 0
 
 
 def test_interval_is_the_same_on_every_run() -> None:

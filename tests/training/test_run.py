@@ -57,6 +57,16 @@ def test_the_learning_rate_finder_suggests_and_does_not_train(
         main(small_flags(patch_work, run, find_lr=3))
 
 
+def test_a_precision_that_is_not_given_is_that_of_the_device_that_trains(
+    patch_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for has_it, wanted in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has_it=has_it: has_it, raising=False)
+        run = tmp_path / wanted
+        assert main(small_flags(patch_work, run, trainer__precision=None, trainer__max_epochs=1)) == 0
+        assert json.loads((run / "version_0" / "run.json").read_text())["precision"] == wanted
+
+
 def test_one_batch_is_learnt_by_heart(patch_work: Path, tmp_path: Path) -> None:
     flags = small_flags(
         patch_work, tmp_path / "run", trainer__overfit_batches=1, trainer__max_epochs=40, data__validation_fraction=0,

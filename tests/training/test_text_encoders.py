@@ -108,10 +108,12 @@ def test_encoders_on_this_machine_are_listed(monkeypatch: pytest.MonkeyPatch, tm
 COUNTING = """
 import sys, time, torch
 from pathlib import Path
+from types import SimpleNamespace
 from petground.models.text.bank import TextBank
 
 class Counting:
     key = "k"
+    config = SimpleNamespace(max_tokens=8)
 
     def __call__(self, sentences):
         with open(sys.argv[2], "a") as file:
