@@ -21,7 +21,7 @@ demo:
 test:
 	@.ci/setup.sh dev
 	@OMP_NUM_THREADS=1 $(RUN)/pytest -n auto tests/models tests/kernels
-	@$(RUN)/pytest --ignore=tests/models --ignore=tests/kernels  # one at a time: some measure time, some kill processes
+	@OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --ignore=tests/models --ignore=tests/kernels  # no more: some measure time
 test-all:
 	@.ci/setup.sh dev
 	@$(RUN)/pytest -m "slow or not slow"

@@ -22,7 +22,7 @@ def table(heads: list[str], cells: Iterable[list[str]]) -> list[str]:
 
 
 def cost_table(links: Links, results: Path = RESULTS) -> list[str]:
-    """Each size's time over that of PyTorch's fused attention, and the peak memory. Blocks that are gone: left out."""
+    """Each size's time over that of PyTorch's fused attention, floor, peak memory. Blocks that are gone: left out."""
     result = _result(results / "blocks.json")
     if result is None:
         return NOT_YET
@@ -33,18 +33,36 @@ def cost_table(links: Links, results: Path = RESULTS) -> list[str]:
         link = links.get((row["slot"], row["key"]))
         if link is None:
             continue
-        peaks = [row["sizes"].get(size, {}).get("peak_mib") for size in sizes]
-        peak = next((f"{mib:.0f}" for mib in reversed(peaks) if mib is not None), "-")
+        largest = next((row["sizes"][size] for size in reversed(sizes) if "ms" in row["sizes"].get(size, {})), {})
+        peak, plain, floor = (largest.get(name) for name in ("peak_mib", "sdpa_peak_mib", "floor_ms"))
         growth = "-" if row["growth"] is None else f"{row['growth']:.1f}"
         parameters = "-" if row["parameters"] is None else f"{row['parameters']:,}"
         told = [_cost(row["sizes"].get(size, {})) for size in sizes]
-        cells.append([f"{link} {row['pattern']}".strip(), *told, growth, peak, parameters])
-    heads = ["block", *(f"{int(size):,} voxels" for size in sizes), "N^x", "peak MiB", "parameters"]
+        memory = "-" if peak is None else f"{peak:.0f}" + ("" if plain is None else f" ({plain:.0f})")
+        cells.append(
+            [
+                f"{link} {row['pattern']}".strip(),
+                *told,
+                growth,
+                "-" if floor is None else f"{floor:.3g}",
+                memory,
+                parameters,
+            ]
+        )
+    heads = [
+        "block",
+        *(f"{int(size):,} voxels" for size in sizes),
+        "N^x",
+        "floor ms",
+        "peak MiB (SDPA's)",
+        "parameters",
+    ]
     about = (
         f"{figures['channels']} channels in {figures['heads']} heads, {figures['text_tokens']} words, batch 1: the "
         "block's time over that of PyTorch's fused attention on the same tokens, in turn in one process (in brackets: "
         f"ms); of that among voxels {figures['sdpa_queries']:,} queries are timed, and multiplied. N^x: how time grew "
-        "between the two largest sizes measured. Peak: memory alive together in a call, at the largest size measured."
+        "between the two largest sizes measured. At the largest size measured: floor, the time to copy the answer; "
+        "peak, memory alive together in a call (in brackets: in one of fused attention)."
     )
     whole = _whole_table(links, figures["whole"]) if figures.get("whole") else []
     return [about, "", *table(heads, cells), "", *whole, _made(result)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -21,10 +21,11 @@ _SHARED = "_"  # folders of kernels/ that are no operators
 _NAMED = ("triton", "flex", "sdpa", "chunked", "reference")
 
 
-def operators_of(cls: type[nn.Module]) -> list[str]:
+def operators_of(cls: type[nn.Module], preset: Mapping[str, Any] | None = None) -> list[str]:
     """Operators that the class's methods, or the functions and classes that these name, call; sorted.
 
-    "torch_sdpa" is PyTorch's fused attention, called without an operator of ours.
+    "torch_sdpa" is PyTorch's fused attention, called without an operator of ours. Where a preset decides what is
+    called, the class says what is not (`without`).
     """
     found: set[str] = set()
     seen: set[int] = set()
@@ -43,7 +44,8 @@ def operators_of(cls: type[nn.Module]) -> list[str]:
                 found |= set() if operator.startswith(_SHARED) else {operator}
             elif module.startswith(_BLOCKS):
                 waiting.append(named)
-    return sorted(found)
+    without = getattr(cls, "without", None)
+    return sorted(found - without(**preset or {}) if without is not None else found)
 
 
 def backends_of(operator: str) -> list[str]:

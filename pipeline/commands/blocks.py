@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json as to_json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -22,11 +22,12 @@ SLOTS = {
     "fusion": "voxels with the sentence's tokens",
 }
 PATTERNS = ("self", "cross", "causal")
+BACKENDS = ("triton", "sdpa", "chunked")  # and the reference, which every operator has
 WIDEST = 100
 
 
 def blocks(key: str | None = None, slot: str | None = None, json: bool = False) -> int:
-    """List every registered block: its name in YAML, what it serves, the paper behind it, what it costs.
+    """List every registered block: its name in YAML, what it serves, its backends, the paper, what it costs.
 
     One line a block, cut off at the terminal's edge; in a pipe the whole line. The cost counts N queries or voxels, M
     keys, P words, d channels. With a KEY: equation, options and their defaults, the property that its tests assert.
@@ -69,7 +70,10 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     for slot in dict.fromkeys(row["slot"] for row in rows):
         own = [row for row in rows if row["slot"] == slot]
-        cells = [[row["key"], *_patterns(row), _source(row["paper"]), row["cost"], row["summary"]] for row in own]
+        cells = [
+            [row["key"], *_patterns(row), _backends(row), _source(row["paper"]), row["cost"], row["summary"]]
+            for row in own
+        ]
         widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
         widths[-2] = min(widths[-2], 30)
         lines += ["", f"{slot} ({len(own)}), model.net.{slot}: {SLOTS.get(slot, '')}"]
@@ -83,7 +87,17 @@ def _patterns(row: Mapping[str, Any]) -> list[str]:
     """Attention's patterns, each in its own place; no column for the others."""
     if row["slot"] != "attention":
         return []
-    return [" ".join(name if name in row["patterns"] else " " * len(name) for name in PATTERNS)]
+    return [_in_places(PATTERNS, row["patterns"])]
+
+
+def _backends(row: Mapping[str, Any]) -> str:
+    """What is quicker than plain PyTorch in it, each in its own place: of all its operators together."""
+    ways = {way for served in row["operators"].values() for way in served}
+    return _in_places(BACKENDS, ways)
+
+
+def _in_places(names: Sequence[str], here: Collection[str]) -> str:
+    return " ".join(name if name in here else " " * len(name) for name in names)
 
 
 def _source(paper: str) -> str:

@@ -57,7 +57,7 @@ def test_figures_become_tables(catalogue: ModuleType, tmp_path: Path) -> None:
     head = {"command": "python benchmarks/run.py x", "machine": "m", "libraries": {"torch": "2.13"}}
     sizes = {
         "4096": {"ms": 12.34, "ratio": 0.512, "peak_mib": 3.2, "parameters": 1},
-        "32768": {"ms": 99.0, "ratio": 0.9, "peak_mib": 40.6, "parameters": 1},
+        "32768": {"ms": 99.0, "ratio": 0.9, "peak_mib": 40.6, "sdpa_peak_mib": 8.4, "floor_ms": 2.345, "parameters": 1},
         "110592": {"left_out": "would take about 300 s"},
     }
     row = {"slot": "attention", "key": "agent", "pattern": "self", "growth": 1.04, "parameters": 1234, "sizes": sizes}
@@ -69,8 +69,8 @@ def test_figures_become_tables(catalogue: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "blocks.json").write_text(json.dumps({**head, "figures": cost}))
     lines = tables.cost_table(links, tmp_path)
     name, slow = "[agent](#attention-agent) self", "left out (would take about 300 s)"
-    assert f"| {name} | 0.51 (12.3) | 0.9 (99) | {slow} | 1.0 | 41 | 1,234 |" in lines
-    assert "| [none](#fusion-none) |" + " left out (failed: RuntimeError) |" * 3 + " - | - | - |" in lines
+    assert f"| {name} | 0.51 (12.3) | 0.9 (99) | {slow} | 1.0 | 2.35 | 41 (8) | 1,234 |" in lines
+    assert "| [none](#fusion-none) |" + " left out (failed: RuntimeError) |" * 3 + " - | - | - | - |" in lines
     assert not any("gone" in line for line in lines)
     step = {"ratio": 0.8, "range": [0.7, 0.9], "pairs": 5}
     slower = {"step": {**step, "range": [0.9, 1.1]}, "inference": step}

@@ -274,13 +274,21 @@ def test_blocks_in_a_pipe_are_one_line_each(capsys: pytest.CaptureFixture[str]) 
     assert all(line.endswith(row["summary"]) for line, row in zip(lines, rows, strict=True))
 
 
+def test_blocks_tell_their_backends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["blocks", "--slot", "attention"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    assert lines["agent"].split()[:5] == ["agent", "self", "cross", "triton", "2312.08874"]
+    assert lines["lightning_attention"].split()[3:6] == ["triton", "chunked", "2405.17381"]
+    assert lines["pointer"].split()[4:5] == ["1506.03134"], "additive scores have no fused kernel"
+
+
 def test_blocks_fit_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
     assert cli.main(["blocks"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert max(map(len, table)) <= 80
-    assert any(line.split()[:5] == ["softmax", "self", "cross", "causal", "1706.03762"] for line in table)
+    assert any(line.split()[:5] == ["softmax", "self", "cross", "causal", "sdpa"] for line in table)
     assert cli.main(["blocks", "swin_v2_cosine_3d"]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 

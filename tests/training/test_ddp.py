@@ -57,14 +57,20 @@ def _start(flags: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 TWO: dict[str, Any] = {"trainer__devices": 2, "trainer__strategy": "ddp", "data__exams_per_step": 1}
 
 
-MOH = json.dumps({"name": "moh", "num_heads": 2, "loss_weight": 0.1})  # its own loss is of a batch's mean
+MOH = {"model__net__attention": json.dumps({"name": "moh", "num_heads": 2, "loss_weight": 0.1})}  # of a batch's mean
+# its guess learns by its own loss alone; 32 voxels: of more than 64 it draws some, each process its own
+SPARSIFINER: dict[str, Any] = {
+    "model__net__attention": json.dumps({"name": "sparsifiner", "keep": 8, "stages": [3]}),
+    "model__net__features": "[4,4,4,4,8]", "model__grid__shape_zyx": "[32,16,32]",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "blocks",
     [
         pytest.param({}, id="plain"),
-        pytest.param({"model__net__attention": MOH}, id="moh", marks=pytest.mark.slow),
+        pytest.param(MOH, id="moh", marks=pytest.mark.slow),
+        pytest.param(SPARSIFINER, id="sparsifiner", marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_give_the_losses_of_one(blocks: dict[str, Any], patch_work: Path, tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ class ScoredAttention(nn.Module):
         self.selective = Selective(dim) if temperature == "selective" else None
         self.fused = SoftmaxAttention(channels, num_heads) if score == "dot" and normaliser == "softmax" else None
 
+    @staticmethod
+    def without(score: str = "dot", normaliser: str = "softmax", **_: object) -> set[str]:
+        """Operators that the code names and a preset does not call."""
+        return set() if score == "dot" and normaliser == "softmax" else {"torch_sdpa"}
+
     def forward(
         self,
         q: Tensor,
