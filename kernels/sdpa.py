@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from petground.kernels._shared.attention_checks import check_qkv
+from petground.kernels._shared.errors import KernelInputError
+from petground.kernels._shared.tensor_checks import FLOATS, check_broadcast
+
 __all__ = ["masked_sdpa"]
 
 
@@ -24,7 +28,20 @@ def masked_sdpa(
     Q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], keep (bool) and bias broadcastable to [B, H, N, M] -> [B, H, N, E].
     scale None is 1 / sqrt(D). Causal: a token sees none after it. Nothing of N x M is held but keep and bias as they
     were given, and the bits of causal with padding; on CPUs a bias with a gradient takes PyTorch's written-out way.
+
+    Raises KernelInputError for shapes, types or devices that do not fit.
     """
+    name = "masked_sdpa"
+    check_qkv(name, q, k, v, None)
+    full = (*q.shape[:3], k.shape[2])
+    if keep is not None:
+        check_broadcast(name, "keep", keep, "BHNM", full, (torch.bool,), q.device)
+    if bias is not None:  # of bools it would be taken for `keep`
+        check_broadcast(name, "bias", bias, "BHNM", full, FLOATS, q.device)
+        bias = bias if bias.dtype == torch.float32 else bias.to(q.dtype)  # PyTorch takes these two
+    if causal and q.shape[2] != k.shape[2]:
+        held = f"q has {q.shape[2]} tokens and k {k.shape[2]}"
+        raise KernelInputError(f"{name}: {held}, expected as many of both with causal")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     # PyTorch's fused kernels want the channels side by side and, on CPUs, one width for all: they silently hold N x M
     # where it is not so. Values wider than there are keys (asked for maps) would cost more widened than N x M does.

@@ -33,7 +33,8 @@ class NetConfig:
         kernel_sizes: of each stage's convolutions, [z, y, x] each, odd; 3 by default.
         decoder_convs: convolutions in each decoder stage.
         fusion: the block that fuses text, by name, and its options, e.g. {name: contextual_gate, num_heads: 4}.
-            An option can be a block, too: {name: contextual_gate, attention: {name: agent}}.
+            An option can be a block, too: {name: contextual_gate, attention: {name: agent}}. In every slot it can
+            differ by stage, {stage: value}: {name: p_mod, layers: 4, layer: {2: 1, 1: 2}}.
         fusion_stages: stages whose decoder has the block; 0 is full resolution, the last stage has no decoder.
         attention: self-attention among the voxels of decoder stages, after their convolutions: a block by name, its
             options, `num_heads`, and `stages` (those of `fusion_stages` by default), e.g.
@@ -144,24 +145,38 @@ class NetConfig:
             raise BlockError(f"{slot} needs a name; `petground blocks --slot {slot}` lists them")
         if any(stage not in range(len(self.features) - 1) for stage in self.stages_of(slot)):
             raise BlockError(f"{slot}: stages {block['stages']} not all in 0..{len(self.features) - 2}")
-        options = self.options_of(slot)
+        for stage in self.stages_of(slot) or [0]:
+            self._check_options(slot, block, self.options_of(slot, stage))
+
+    def _check_options(self, slot: str, block: dict[str, Any], options: dict[str, Any]) -> None:
         if "stages" in options and "stages" not in signature(find(slot, block["name"]).cls).parameters:
             where = "fusion_stages" if slot == "fusion" else "attention's stages"
             raise BlockError(f"{slot} '{block['name']}' has no stages; {where} tells where it goes")
         if slot == "attention":
-            options.pop("num_heads", None)  # the network's, also for blocks that do not ask for it
+            heads = options.pop("num_heads", 1)  # the network's, also for blocks that do not ask for it
+            if type(heads) is not int:
+                raise BlockError(f"attention '{block['name']}': num_heads is {heads!r}, expected int")
         check_options(slot, block["name"], options)
 
-    def options_of(self, slot: str) -> dict[str, Any]:
+    def options_of(self, slot: str, stage: int) -> dict[str, Any]:
         """The slot's options that are its block's own: less its name and, where the slot has them, its stages."""
         block: dict[str, Any] = getattr(self, slot) or {}
         placed = ("name", "stages") if slot in PLACED else ("name",)
-        return {key: value for key, value in block.items() if key not in placed}
+        return {key: self._at(stage, slot, key, value) for key, value in block.items() if key not in placed}
+
+    def _at(self, stage: int, slot: str, option: str, value: Any) -> Any:
+        """The stage's own where an option differs by stage; JSON makes words of the numbers."""
+        if option == "num_heads" or not isinstance(value, Mapping) or not all(str(key).isdigit() for key in value):
+            return value
+        told, stages = {int(key): one for key, one in value.items()}, self.stages_of(slot)
+        if told.keys() != set(stages):
+            raise BlockError(f"{slot}: {option} is told for stages {sorted(told)}; give one for each of {stages}")
+        return told[stage]
 
     def stages_of(self, slot: str) -> list[int]:
         """Decoder stages that have the slot's block."""
         block = self.attention if slot == "token_reduction" else getattr(self, slot)
-        if block is None:
+        if block is None or getattr(self, slot) is None:
             return []
         return list(block.get("stages", self.fusion_stages)) if slot != "fusion" else self.fusion_stages
 
@@ -170,15 +185,17 @@ class NetConfig:
         stages = [stage for stage in self.stages_of("token_reduction") if stage < self.shared_stages]
         if self.token_reduction is None or not stages:
             return
-        name, options = self.token_reduction["name"], self.options_of("token_reduction")
-        with torch.device("meta"):
-            reduction = build("token_reduction", name, channels=self.features[stages[0]], **options)
-        if reduction.text_use == "needs":
-            raise BlockError(
-                f"token_reduction '{name}' asks the sentence, but with shared_stages {self.shared_stages} stage "
-                f"{stages[0]} runs once per exam, without one: set shared_stages: 0, or choose other stages or a "
-                "reduction that needs no text"
-            )
+        name = self.token_reduction["name"]
+        for stage in stages:
+            options = self.options_of("token_reduction", stage)
+            with torch.device("meta"):
+                reduction = build("token_reduction", name, channels=self.features[stage], **options)
+            if reduction.text_use == "needs":
+                raise BlockError(
+                    f"token_reduction '{name}' asks the sentence, but with shared_stages {self.shared_stages} stage "
+                    f"{stage} runs once per exam, without one: set shared_stages: 0, or choose other stages or a "
+                    "reduction that needs no text"
+                )
 
     def _check_heads(self, stages: int) -> None:
         if not 0 <= self.shared_stages < stages - 1:
@@ -199,10 +216,10 @@ class NetConfig:
             return []
         blocks = []
         for slot in ("fusion", "attention", "token_reduction", "mixer"):
-            if self.stages_of(slot) and (named := getattr(self, slot)):
-                block = find(slot, named["name"])
-                blocks += [block, *(inner for inner, _ in held(block, named).values())]
-        return [f"{block.key}: {block.idle}" for block in blocks if block.idle]
+            for stage in self.stages_of(slot):
+                block = find(slot, getattr(self, slot)["name"])
+                blocks += [block, *(inner for inner, _ in held(block, self.options_of(slot, stage)).values())]
+        return list(dict.fromkeys(f"{block.key}: {block.idle}" for block in blocks if block.idle))
 
     @property
     def pool_stage(self) -> int:

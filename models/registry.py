@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import DocstringStyle, parse
 from torch import nn
@@ -88,7 +90,7 @@ def list_blocks(slot: str | None = None) -> list[dict[str, Any]]:
                     "choices": {key: words for key, words in _choices(block).items() if key in options},
                     "equation": _described(block.cls)[0],
                     "meanings": {key: text for key, text in _described(block.cls)[1].items() if key in options},
-                    "operators": {name: _backends(name) for name in operators_of(block.cls)},
+                    "operators": {name: _backends(name) for name in operators_of(block.cls, block.preset)},
                 }
             )
     return rows
@@ -104,10 +106,8 @@ def check_options(slot: str, name: str, options: Mapping[str, Any], *, complete:
             raise BlockError(f"{slot} '{name}' has no option '{key}'; {nearest(key, parameters)}")
     hints = get_type_hints(cls.__init__)
     for key, value in options.items():
-        if not _fits(value, hints.get(key, Any)):
-            wanted = hints[key]
-            words = ", ".join(map(str, get_args(wanted))) if get_origin(wanted) is Literal else wanted.__name__
-            raise BlockError(f"{slot} '{name}': {key} is {value!r}, expected {words}")
+        if key not in block.holds and not _fits(value, hints.get(key, Any)):
+            raise BlockError(f"{slot} '{name}': {key} is {value!r}, expected {_words(hints[key])}")
     held(block, options)
     missing = [k for k, p in parameters.items() if p.default is inspect.Parameter.empty and k not in options]
     if complete and missing:
@@ -196,12 +196,30 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
+    """Whether a config's value is of an option's type; no option takes a number that is not finite."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is Literal:
+        return value in parts
+    if kind in (Sequence, list):  # how many it takes is the block's to say
+        return isinstance(value, (list, tuple)) and all(_fits(one, parts[0]) for one in value)
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if hint in (bool, str):
+    if hint in (bool, str, NoneType):
         return isinstance(value, hint)
     return True
+
+
+def _words(hint: Any) -> str:
+    """The type for a message, e.g. "a list of int or null"."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_words(part) for part in parts))
+    if kind is Literal:
+        return ", ".join(map(str, parts))
+    if kind in (Sequence, list):
+        return f"a list of {_words(parts[0])}"
+    return {NoneType: "null", float: "a finite float"}.get(hint) or str(hint.__name__)

@@ -242,7 +242,7 @@ def _block(config: NetConfig, slot: str, stage: int, **given: Any) -> nn.Module 
     block = getattr(config, slot)
     if stage not in config.stages_of(slot):
         return None
-    return build(slot, block["name"], **given, **config.options_of(slot))
+    return build(slot, block["name"], **given, **config.options_of(slot, stage))
 
 
 def _voxel_attention(config: NetConfig, stage: int, channels: int, text_channels: int) -> nn.Module | None:

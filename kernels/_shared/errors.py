@@ -6,7 +6,7 @@ __all__ = ["BackendUnavailableError", "KernelInputError"]
 
 
 class KernelInputError(ValueError):
-    """Tensors do not fit together; the message names the axis."""
+    """An argument does not fit; the message names the operator, the argument and what it must be."""
 
 
 class BackendUnavailableError(RuntimeError):

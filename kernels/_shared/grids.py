@@ -21,11 +21,12 @@ def three(name: str, value: Sequence[int], least: int = 1) -> tuple[int, int, in
     return numbers[0], numbers[1], numbers[2]
 
 
-def check_grid(grid: tuple[int, int, int], q: Tensor, k: Tensor) -> None:
+def check_grid(operator: str, grid: tuple[int, int, int], q: Tensor, k: Tensor) -> None:
     """Raises KernelInputError unless queries and keys are the voxels of the grid."""
     count = math.prod(grid)
     if q.shape[2] != count or k.shape[2] != count:
-        raise KernelInputError(f"grid {grid} has {count} voxels, q has {q.shape[2]} queries and k {k.shape[2]} keys")
+        held = f"q has {q.shape[2]} queries and k {k.shape[2]} keys"
+        raise KernelInputError(f"{operator}: grid is {grid}, {count} voxels, but {held}; expected as many of each")
 
 
 def empty_heads(like: Tensor, width: int, dtype: torch.dtype | None = None) -> Tensor:

@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Operands:
-    """q [B, H, N, D], k [B, H, P, D], v [B, H, P, E], mask [B, P] or None, scale [H] float32."""
+    """q [B, H, N, D], k [B, H, P, D], v [B, H, P, E], mask [B, P] or None, scale [H] float32, bias [B, H, N, P]."""
 
     q: Tensor
     k: Tensor
@@ -34,12 +34,17 @@ class Operands:
     scale: Tensor
     activation: str
     shift: float
+    bias: Tensor | None = None
 
     @classmethod
-    def of(cls, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: Tensor, activation: str, shift: float):
-        """Copies what has no unit stride along its last axis."""
+    def of(
+        cls, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: Tensor, activation: str, shift: float,
+        bias: Tensor | None = None,
+    ) -> Operands:  # fmt: skip
+        """Copies what has no unit stride along its last axis; a bias may be broadcastable and lie in any order."""
         keep = None if mask is None else side_by_side(mask).view(torch.uint8)
-        return cls(side_by_side(q), side_by_side(k), side_by_side(v), keep, scale, activation, shift)
+        wide = None if bias is None else bias.expand(*q.shape[:3], k.shape[2])
+        return cls(side_by_side(q), side_by_side(k), side_by_side(v), keep, scale, activation, shift, wide)
 
     def arguments(self) -> dict[str, Any]:
         """What every kernel takes."""
@@ -60,6 +65,10 @@ class Operands:
             "WIDTH_V": block_width(self.v.shape[3]),
         }
         return found
+
+    def biased(self) -> dict[str, Any]:
+        """What those kernels take that read a bias."""
+        return {"bias": self.bias, "BIASED": self.bias is not None} | strides("bias", self.bias, "bhnp")
 
     @property
     def widest(self) -> int:
@@ -84,11 +93,12 @@ def parts_of(length: int, block: int, programs: int, device: torch.device) -> tu
 
 
 def forward(
-    a: Operands, gate: int, x: Tensor | None, out: Tensor, stat: Tensor, total: Tensor | None, parts: tuple[int, int]
-) -> None:
-    """Fills out and stat; `total` and parts of more than one where parts of the keys are kept apart."""
-    p = plan("forward", a.q.element_size(), a.widest)
-    arguments = a.arguments() | {"x": x, "out": out, "stat": stat, "total": total, "part_cols": parts[1]}
+    a: Operands, gate: int, x: Tensor | None, out: Tensor, stat: Tensor, total: Tensor | None, parts: tuple[int, int],
+    p: Plan | None = None,
+) -> None:  # fmt: skip
+    """Fills out and stat; `total` and parts of more than one where parts of the keys are kept apart. p: block sizes."""
+    p = p or plan("forward", a.q.element_size(), a.widest)
+    arguments = a.arguments() | a.biased() | {"x": x, "out": out, "stat": stat, "total": total, "part_cols": parts[1]}
     arguments |= strides("x", x, "bhne") | strides("out", out if total is None else None, "bhne")
     arguments |= {"GATE": gate, "PARTS": total is not None, "ROWS": p.rows, "COLS": p.cols}
     programs = -(-a.q.shape[2] // p.rows) * a.batch_heads * parts[0]
@@ -97,12 +107,17 @@ def forward(
 
 def backward_queries(
     a: Operands, gate: int, stat: Tensor, delta: Tensor, grad: Tensor, dq: Tensor, parts: tuple[int, int] | None,
-    x: Tensor | None = None, inner: Tensor | None = None, dx: Tensor | None = None,
+    x: Tensor | None = None, inner: Tensor | None = None, dx: Tensor | None = None, p: Plan | None = None,
 ) -> None:  # fmt: skip
     """Fills dq, and with a gate also dx, inner and delta; `parts` where parts of the keys are kept apart."""
-    p = plan("queries", a.q.element_size(), a.widest)
-    arguments = a.arguments() | {"stat": stat, "delta": delta, "grad": grad, "x": x, "inner": inner, "dx": dx, "dq": dq}
-    arguments |= strides("grad", grad, "bhne") | strides("x", x, "bhne") | strides("dx", dx, "bhne")
+    p = p or plan("queries", a.q.element_size(), a.widest)
+    arguments = a.arguments() | a.biased() | {"stat": stat, "delta": delta, "grad": grad, "dq": dq}
+    arguments |= (
+        {"x": x, "inner": inner, "dx": dx}
+        | strides("grad", grad, "bhne")
+        | strides("x", x, "bhne")
+        | strides("dx", dx, "bhne")
+    )
     arguments |= strides("dq", None if parts else dq)
     arguments |= {"part_cols": parts[1] if parts else a.k.shape[2]}
     arguments |= {"GATE": gate, "PARTS": parts is not None, "ROWS": p.rows, "COLS": p.cols}
@@ -111,11 +126,12 @@ def backward_queries(
 
 
 def backward_keys(
-    a: Operands, stat: Tensor, delta: Tensor, grad: Tensor, dk: Tensor, dv: Tensor, parts: tuple[int, int] | None
-) -> None:
+    a: Operands, stat: Tensor, delta: Tensor, grad: Tensor, dk: Tensor, dv: Tensor, parts: tuple[int, int] | None,
+    p: Plan | None = None,
+) -> None:  # fmt: skip
     """Fills dk and dv; `parts` where parts of the queries are kept apart. grad with unit stride along E."""
-    p = plan("keys", a.q.element_size(), a.widest)
-    arguments = a.arguments() | {"stat": stat, "delta": delta, "grad": grad, "dk": dk, "dv": dv}
+    p = p or plan("keys", a.q.element_size(), a.widest)
+    arguments = a.arguments() | a.biased() | {"stat": stat, "delta": delta, "grad": grad, "dk": dk, "dv": dv}
     arguments |= strides("grad", grad) | strides("dk", None if parts else dk) | strides("dv", None if parts else dv)
     arguments |= {"part_rows": parts[1] if parts else a.q.shape[2], "PARTS": parts is not None}
     arguments |= {"ROWS": p.rows, "COLS": p.cols}

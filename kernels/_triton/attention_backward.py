@@ -8,18 +8,18 @@ they are computed again as S = Q K^T. Sums over the other side are stored in par
 import triton
 import triton.language as tl
 
-from petground.kernels._triton.maths import load_tile, slope, tanh, weight
+from petground.kernels._triton.maths import load_tile, slope, tanh, weight, with_bias
 
 __all__ = ["attention_backward_keys", "attention_backward_queries"]
 
 
 @triton.jit
 def attention_backward_queries(
-    q, k, v, keep, scale, stat, delta, grad, x, inner, dx, dq,
+    q, k, v, keep, bias, scale, stat, delta, grad, x, inner, dx, dq,
     batch_heads, heads, rows, cols, width_qk, width_v, part_cols, shift,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, keep_b, grad_b, grad_h, grad_n, grad_e, x_b, x_h, x_n, x_e,
-    dx_b, dx_h, dx_n, dx_e, dq_b, dq_h, dq_n,
-    ACTIVATION: tl.constexpr, GATE: tl.constexpr, PARTS: tl.constexpr, MASKED: tl.constexpr,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, keep_b, bias_b, bias_h, bias_n, bias_p,
+    grad_b, grad_h, grad_n, grad_e, x_b, x_h, x_n, x_e, dx_b, dx_h, dx_n, dx_e, dq_b, dq_h, dq_n,
+    ACTIVATION: tl.constexpr, GATE: tl.constexpr, PARTS: tl.constexpr, MASKED: tl.constexpr, BIASED: tl.constexpr,
     UPCAST: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, WIDTH_QK: tl.constexpr, WIDTH_V: tl.constexpr,
 ):  # fmt: skip
@@ -65,6 +65,10 @@ def attention_backward_queries(
             keys = load_tile(k + b * k_b + h * k_h, col, valid, k_n, width_qk, WIDTH_QK, UPCAST)
             values = load_tile(v + b * v_b + h * v_h, col, valid, v_n, width_v, WIDTH_V, UPCAST)
             score = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * factor
+            if BIASED:
+                places = bias + b * bias_b + h * bias_h + (row.to(tl.int64) * bias_n)[:, None]
+                places += (col.to(tl.int64) * bias_p)[None, :]
+                score = with_bias(score, places, real[:, None] & valid[None, :], ACTIVATION)
             if ACTIVATION == "softmax":
                 found = tl.where(valid[None, :], tl.exp2(score - level[:, None]), 0.0)
             else:
@@ -98,6 +102,10 @@ def attention_backward_queries(
         keys = load_tile(k + b * k_b + h * k_h, col, valid, k_n, width_qk, WIDTH_QK, UPCAST)
         values = load_tile(v + b * v_b + h * v_h, col, valid, v_n, width_v, WIDTH_V, UPCAST)
         score = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * factor
+        if BIASED:
+            places = bias + b * bias_b + h * bias_h + (row.to(tl.int64) * bias_n)[:, None]
+            places += (col.to(tl.int64) * bias_p)[None, :]
+            score = with_bias(score, places, real[:, None] & valid[None, :], ACTIVATION)
         steep = tl.dot(above, tl.trans(values), input_precision=PRECISION)
         if ACTIVATION == "softmax":
             steep = tl.exp2(score - level[:, None]) * (steep - balance[:, None])
@@ -119,11 +127,11 @@ def attention_backward_queries(
 
 @triton.jit
 def attention_backward_keys(
-    q, k, v, keep, scale, stat, delta, grad, dk, dv,
+    q, k, v, keep, bias, scale, stat, delta, grad, dk, dv,
     batch_heads, heads, rows, cols, width_qk, width_v, part_rows, shift,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, keep_b, grad_b, grad_h, grad_n,
-    dk_b, dk_h, dk_n, dv_b, dv_h, dv_n,
-    ACTIVATION: tl.constexpr, PARTS: tl.constexpr, MASKED: tl.constexpr,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, keep_b, bias_b, bias_h, bias_n, bias_p,
+    grad_b, grad_h, grad_n, dk_b, dk_h, dk_n, dv_b, dv_h, dv_n,
+    ACTIVATION: tl.constexpr, PARTS: tl.constexpr, MASKED: tl.constexpr, BIASED: tl.constexpr,
     UPCAST: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, WIDTH_QK: tl.constexpr, WIDTH_V: tl.constexpr,
 ):  # fmt: skip
@@ -161,6 +169,11 @@ def attention_backward_keys(
         queries = load_tile(q + b * q_b + h * q_h, row, real, q_n, width_qk, WIDTH_QK, UPCAST)
         above = load_tile(grad + b * grad_b + h * grad_h, row, real, grad_n, width_v, WIDTH_V, UPCAST)
         score = tl.dot(keys, tl.trans(queries), input_precision=PRECISION) * factor
+        both = valid[:, None] & real[None, :]
+        if BIASED:
+            places = bias + b * bias_b + h * bias_h + (col.to(tl.int64) * bias_p)[:, None]
+            places += (row.to(tl.int64) * bias_n)[None, :]
+            score = with_bias(score, places, both, ACTIVATION)
         steep = tl.dot(values, tl.trans(above), input_precision=PRECISION)
         if ACTIVATION == "softmax":
             stats = batch_head.to(tl.int64) * rows + row
@@ -171,7 +184,6 @@ def attention_backward_keys(
         else:
             found = weight(score + shift, ACTIVATION)
             steep = steep * slope(score + shift, found, ACTIVATION)
-        both = valid[:, None] & real[None, :]
         found = tl.where(both, found, 0.0)
         steep = tl.where(both, steep, 0.0)
         found_dv += tl.dot(found.to(above.dtype), above, input_precision=PRECISION)

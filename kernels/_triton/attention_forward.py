@@ -3,21 +3,22 @@
 import triton
 import triton.language as tl
 
-from petground.kernels._triton.maths import load_tile, tanh, weight
+from petground.kernels._triton.maths import load_tile, tanh, weight, with_bias
 
 __all__ = ["attention_forward"]
 
 
 @triton.jit
 def attention_forward(
-    q, k, v, keep, scale, x, out, stat, total,
+    q, k, v, keep, bias, scale, x, out, stat, total,
     batch_heads, heads, rows, cols, width_qk, width_v, part_cols, shift,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, keep_b, x_b, x_h, x_n, x_e, out_b, out_h, out_n, out_e,
-    ACTIVATION: tl.constexpr, GATE: tl.constexpr, PARTS: tl.constexpr, MASKED: tl.constexpr,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, keep_b, bias_b, bias_h, bias_n, bias_p,
+    x_b, x_h, x_n, x_e, out_b, out_h, out_n, out_e,
+    ACTIVATION: tl.constexpr, GATE: tl.constexpr, PARTS: tl.constexpr, MASKED: tl.constexpr, BIASED: tl.constexpr,
     UPCAST: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, WIDTH_QK: tl.constexpr, WIDTH_V: tl.constexpr,
 ):  # fmt: skip
-    """One block of queries of one head against one part of the keys.
+    """One block of queries of one head against one part of the keys; bias [B, H, N, P] is added to the scores.
 
     Without PARTS (one part): out [B, H, N, E] = sum_j w_j v_j, gated by x where GATE is not 0, and for softmax
     stat [B H, N] = log2-sum-exp of the scores (0 where there is no key). With PARTS: out [S, B H, N, E], stat and
@@ -51,6 +52,10 @@ def attention_forward(
         keys = load_tile(k + b * k_b + h * k_h, col, valid, k_n, width_qk, WIDTH_QK, UPCAST)
         values = load_tile(v + b * v_b + h * v_h, col, valid, v_n, width_v, WIDTH_V, UPCAST)
         score = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * factor
+        if BIASED:
+            places = bias + b * bias_b + h * bias_h + (row.to(tl.int64) * bias_n)[:, None]
+            places += (col.to(tl.int64) * bias_p)[None, :]
+            score = with_bias(score, places, real[:, None] & valid[None, :], ACTIVATION)
         if ACTIVATION == "softmax":
             score = tl.where(valid[None, :], score, float("-inf"))
             higher = tl.maximum(peak, tl.max(score, 1))

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-__all__ = ["load_tile", "slope", "tanh", "weight"]
+__all__ = ["load_tile", "slope", "tanh", "weight", "with_bias"]
 
 
 @triton.jit
@@ -30,6 +30,15 @@ def slope(score, found, ACTIVATION: tl.constexpr):
     if ACTIVATION == "sigmoid":
         return found * (1.0 - found)
     return tl.sigmoid(score)
+
+
+@triton.jit
+def with_bias(score, places, inside, ACTIVATION: tl.constexpr):
+    """Scores and what lies at `places` of a bias, 0 where not inside; softmax counts in units of log 2."""
+    more = tl.load(places, mask=inside, other=0.0).to(tl.float32)
+    if ACTIVATION == "softmax":
+        more *= 1.4426950408889634
+    return score + more
 
 
 @triton.jit

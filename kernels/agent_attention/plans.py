@@ -24,13 +24,14 @@ _TABLE = {
 _AMPERE = {
     "forward": {(True, 64): Plan(64, 32, 8, 2)},
     "queries": {(True, 64): Plan(64, 32, 8, 2), (False, 64): Plan(16, 16, 8, 1)},
-    "keys": {(True, 64): Plan(32, 32, 4, 1), (True, 128): Plan(32, 32, 8, 2)},
+    "keys": {(True, 64): Plan(16, 32, 4, 1), (True, 128): Plan(32, 32, 8, 2)},
     "bias": {(True, 64): Plan(32, 32, 8, 1), (True, 128): Plan(32, 16, 8, 1)},
 }
 # Blackwell's compiler spills a little with the larger ones
 _BLACKWELL = {
     "forward": {(True, 64): Plan(64, 32, 8, 2), (True, 128): Plan(64, 32, 8, 2)},
     "queries": {(False, 64): Plan(16, 16, 8, 1)},
+    "keys": {(True, 128): Plan(32, 32, 8, 2)},
 }
 
 

@@ -22,7 +22,8 @@ def agent_maps(
     ask = q @ agents.transpose(-1, -2) * scale
     read = read if bias_in is None else read + bias_in
     ask = ask if bias_out is None else ask + bias_out
-    return _softmax(ask, agent_mask), _softmax(read, mask)
+    # a bias of its own type makes scores of another
+    return _softmax(ask, agent_mask).to(q.dtype), _softmax(read, mask).to(q.dtype)
 
 
 def agent_attention_reference(

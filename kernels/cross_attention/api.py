@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from petground.kernels._shared.attention_checks import check_qkv, head_scale
+from petground.kernels._shared.attention_checks import check_activation, check_qkv, head_scale
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import BackendUnavailableError, KernelInputError
+from petground.kernels._shared.tensor_checks import FLOATS, check_tensor
 from petground.kernels._triton.attention_plans import cannot_serve
 from petground.kernels.cross_attention.ops import cross_attention_op
 from petground.kernels.cross_attention.reference import apply_gate, cross_attention_reference
@@ -24,7 +25,6 @@ __all__ = [
 ]
 
 GATES = ("none", "tanh", "residual_tanh")
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
@@ -64,14 +64,15 @@ def cross_attention(
 
     Raises KernelInputError for shapes, types or devices that do not fit, BackendUnavailableError as above.
     """
-    check_qkv(q, k, v, mask, activation, shift)
+    check_qkv("cross_attention", q, k, v, mask)
+    check_activation("cross_attention", activation, shift)
     _check_gate(q, v, x, gate)
     reasons = _reasons(q, v, activation, q.device)
     picked = choose("cross_attention", backend, reasons, f"{q.device.type} {q.dtype} {activation}")
     if picked == "sdpa":
-        scale = None if temperature is None else head_scale(q, temperature)
+        scale = None if temperature is None else head_scale("cross_attention", q, temperature)
         return apply_gate(cross_attention_sdpa(q, k, v, mask, scale), x, gate)
-    scale = head_scale(q, temperature)
+    scale = head_scale("cross_attention", q, temperature)
     if picked == "reference":
         return cross_attention_reference(q, k, v, mask, scale=scale, activation=activation, shift=shift, x=x, gate=gate)
     return cross_attention_op(q, k, v, mask, scale, x, activation, gate, float(shift), picked)[0]
@@ -88,35 +89,35 @@ def fold_output(
     cannot be folded (each output channel mixes all heads): there the layer stands between attention and gate.
 
     v [B, 1, P, E], weight [C, E], bias [C] or None, mask [B, P] or None -> v [B, 1, P, C], mask.
-    Raises KernelInputError for more than one head.
+    Raises KernelInputError for tensors that do not fit and for more than one head.
     """
-    if v.ndim != 4 or v.shape[1] != 1:
-        raise KernelInputError(f"v is {tuple(v.shape)}: only one head's output layer can be folded, [B, 1, P, E]")
+    check_tensor("fold_output", "v", v, "BHPE", (None, 1, None, None), FLOATS, None)
+    check_tensor("fold_output", "weight", weight, "CE", (None, v.shape[3]), FLOATS, v.device)
+    if bias is not None:
+        check_tensor("fold_output", "bias", bias, "C", weight.shape[:1], FLOATS, v.device)
+    weight, bias = weight.to(v.dtype), None if bias is None else bias.to(v.dtype)  # as autocast would
     if mask is None:
         return linear(v, weight, bias), None
+    check_tensor("fold_output", "mask", mask, "BP", (v.shape[0], v.shape[2]), (torch.bool,), v.device)
     real = v.masked_fill(~mask[:, None, :, None], 0.0)
     return linear(real, weight, bias), mask | ~mask.any(dim=-1, keepdim=True)
 
 
 def _reasons(q: Tensor, v: Tensor, activation: str, device: torch.device) -> dict[str, str | None]:
     """{backend: why it cannot serve, or None}, in the order in which "auto" takes them."""
-    strange = None if q.dtype in _DTYPES else f"does not take {q.dtype}"
-    sdpa = strange if activation == "softmax" else f"has no {activation}"
+    sdpa = None if activation == "softmax" else f"has no {activation}"
     triton = cannot_serve(q, v, device)
     if device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
-        return {"sdpa": sdpa, "chunked": strange, "reference": None, "triton": triton}
-    return {"triton": triton, "sdpa": sdpa, "chunked": strange, "reference": None}
+        return {"sdpa": sdpa, "chunked": None, "reference": None, "triton": triton}
+    return {"triton": triton, "sdpa": sdpa, "chunked": None, "reference": None}
 
 
 def _check_gate(q: Tensor, v: Tensor, x: Tensor | None, gate: str) -> None:
     if gate not in GATES:
-        raise KernelInputError(f"no gate '{gate}'; there are {', '.join(GATES)}")
+        raise KernelInputError(f"cross_attention: gate is {gate!r}, expected one of {', '.join(GATES)}")
     if (x is None) != (gate == "none"):
-        raise KernelInputError(f"gate='{gate}' and x {'missing' if x is None else 'given'}: give both or neither")
+        held = "missing" if x is None else "given"
+        raise KernelInputError(f"cross_attention: gate is {gate!r} and x is {held}, expected both or neither")
     if x is None:
         return
-    wanted = (*q.shape[:3], v.shape[3])
-    if x.shape != wanted or not x.is_floating_point() or x.device != q.device:
-        raise KernelInputError(
-            f"x is {x.dtype} {tuple(x.shape)} on {x.device}, expected floats {wanted} as the answer on {q.device}"
-        )
+    check_tensor("cross_attention", "x", x, "BHNE", (*q.shape[:3], v.shape[3]), FLOATS, q.device)

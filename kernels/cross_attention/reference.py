@@ -30,7 +30,7 @@ def cross_attention_reference(
     take scale_h q k^T + shift and are not normalised. Where a batch entry has no real key the answer is zero. The
     gate: "tanh" x * tanh(answer), "residual_tanh" x * (1 + tanh(answer)) + answer. Holds [B, H, N, P] in memory.
     """
-    factor = head_scale(q, None) if scale is None else scale
+    factor = head_scale("cross_attention", q, None) if scale is None else scale
     scores = torch.einsum("bhnd,bhpd->bhnp", q, k) * factor.to(q.dtype)[:, None, None]
     keep = None if mask is None else mask[:, None, None, :]
     if activation == "softmax":

@@ -8,6 +8,7 @@ from torch import Tensor
 from petground.kernels._shared.attention_checks import check_qkv
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
+from petground.kernels._shared.tensor_checks import FLOATS, check_tensor, check_whole, readable
 from petground.kernels.linear_attention.chunked import linear_attention_chunked
 from petground.kernels.linear_attention.ops import linear_attention_op
 from petground.kernels.linear_attention.plans import cannot_serve
@@ -36,7 +37,8 @@ def linear_attention(
 ) -> Tensor:
     """o_i = sum_j (q_i . k_j) lambda^|i-j| v_j, q [B, H, N, D], k [B, H, M, D], v [B, H, M, E] -> [B, H, N, E].
 
-    mask: [B, M] bool, True = a real key. log_decay: [H], log of lambda, <= 0; it and causal need M = N.
+    mask: [B, M] bool, True = a real key. log_decay: [H], log of lambda, <= 0 (looked at on the CPU alone); it and
+        causal need M = N.
     normalize: rows are divided by their sum of weights, which must not be negative; a row without keys is zero.
     chunk_size: tokens at a time of backend "chunked"; it changes time and memory, not the answer.
     backend: "auto", "chunked" (no N x M in memory), "reference" (quadratic) or "triton" (neither; no gradient of
@@ -65,12 +67,15 @@ def _reasons(q: Tensor, log_decay: Tensor | None, device: torch.device) -> dict[
 def _check(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, log_decay: Tensor | None, causal: bool, chunk_size: int
 ) -> None:
-    check_qkv(q, k, v, mask, "softmax", 0.0)
+    name = "linear_attention"
+    check_qkv(name, q, k, v, mask)
+    check_whole(name, "chunk_size", chunk_size, 1)
     if (causal or log_decay is not None) and q.shape[2] != k.shape[2]:
-        raise KernelInputError(f"{q.shape[2]} queries and {k.shape[2]} keys: causal and decay need as many of both")
-    if log_decay is not None and (log_decay.shape != q.shape[1:2] or not torch.is_floating_point(log_decay)):
-        raise KernelInputError(
-            f"log_decay is {log_decay.dtype} {tuple(log_decay.shape)}, expected floats [{q.shape[1]}]"
-        )
-    if chunk_size < 1:
-        raise KernelInputError(f"chunk_size is {chunk_size}, expected at least 1")
+        held = f"q has {q.shape[2]} tokens and k {k.shape[2]}"
+        raise KernelInputError(f"{name}: {held}, expected as many of both with causal or log_decay")
+    if log_decay is None:
+        return
+    check_tensor(name, "log_decay", log_decay, "H", q.shape[1:2], FLOATS, q.device)
+    # above 0 far tokens would count the more; lambda of 0 has no logarithm that can be multiplied by a distance of 0
+    if readable(log_decay) and not bool(((log_decay <= 0) & log_decay.isfinite()).all()):
+        raise KernelInputError(f"{name}: log_decay holds {log_decay.tolist()}, expected finite numbers of at most 0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +11,7 @@ from petground.kernels._shared.attention_checks import check_qkv, head_scale
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
 from petground.kernels._shared.grids import check_grid, three
+from petground.kernels._shared.tensor_checks import axes_of, check_tensor, readable
 from petground.kernels._triton.window_plans import cannot_serve
 from petground.kernels.routed_attention.ops import routed_attention_op
 from petground.kernels.routed_attention.reference import routed_attention_reference
@@ -19,7 +19,6 @@ from petground.kernels.routed_attention.regions import Regions
 
 __all__ = ["available_backends", "routed_attention"]
 
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _MOST = 1 << 20  # regions, and places of one, that kernels can count
 
 
@@ -58,12 +57,12 @@ def routed_attention(
 
     Raises KernelInputError for shapes, types or devices that do not fit, BackendUnavailableError as above.
     """
-    check_qkv(q, k, v, mask, "softmax", 0.0)
-    regions = Regions(three("grid", grid), three("region", region))
-    check_grid(regions.grid, q, k)
+    check_qkv("routed_attention", q, k, v, mask)
+    regions = Regions(three("routed_attention: grid", grid), three("routed_attention: region", region))
+    check_grid("routed_attention", regions.grid, q, k)
     lists = _checked(table, q, regions)
     picked = choose("routed_attention", backend, _reasons(q, v, regions, q.device), f"{q.device.type} {q.dtype}")
-    scale = head_scale(q, temperature)
+    scale = head_scale("routed_attention", q, temperature)
     if picked == "reference":
         return routed_attention_reference(q, k, v, lists, mask, regions=regions, scale=scale)
     return routed_attention_op(q, k, v, lists, mask, scale, regions.numbers(), picked)[0]
@@ -71,27 +70,27 @@ def routed_attention(
 
 def _reasons(q: Tensor, v: Tensor, regions: Regions, device: torch.device) -> dict[str, str | None]:
     """{backend: why it cannot serve, or None}, in the order in which "auto" takes them."""
-    strange = None if q.dtype in _DTYPES else f"does not take {q.dtype}"
     triton = cannot_serve(q, v, device)
     if max(regions.count, regions.each) > _MOST:
         triton = f"takes up to {_MOST} regions of up to {_MOST} voxels"
     if device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
-        return {"chunked": strange, "reference": None, "triton": triton}
-    return {"triton": triton, "chunked": strange, "reference": None}
+        return {"chunked": None, "reference": None, "triton": triton}
+    return {"triton": triton, "chunked": None, "reference": None}
 
 
 def _checked(table: Tensor, q: Tensor, regions: Regions) -> Tensor:
     """[B, 1 or H, S, T]."""
-    lists = table.unsqueeze(1) if table.ndim == 3 else table
-    heads = (1, q.shape[1])
-    fits = lists.ndim == 4 and lists.shape[0] == q.shape[0] and lists.shape[1] in heads and lists.shape[3] > 0
-    if not fits or lists.shape[2] != regions.count:
-        wanted = f"[{q.shape[0]}, {regions.count}, T], or [{q.shape[0]}, {q.shape[1]}, {regions.count}, T]"
-        raise KernelInputError(
-            f"table is {tuple(table.shape)}, expected {wanted}: {regions.count} regions of {math.prod(regions.region)}"
-        )
-    if lists.dtype not in (torch.int32, torch.int64) or lists.device != q.device:
-        raise KernelInputError(f"table is {lists.dtype} on {lists.device}, expected int32 or int64 on {q.device}")
-    if q.device.type == "cpu" and not torch.compiler.is_compiling() and int(lists.max()) >= regions.count:
-        raise KernelInputError(f"table names region {int(lists.max())}; there are {regions.count}, counted from 0")
+    batch, heads, count, whole = q.shape[0], q.shape[1], regions.count, (torch.int32, torch.int64)
+    axes = axes_of("routed_attention", "table", table)
+    if axes == 3:
+        check_tensor("routed_attention", "table", table, "BST", (batch, count, None), whole, q.device)
+        lists = table.unsqueeze(1)
+    else:
+        own = 1 if axes == 4 and table.shape[1] == 1 else heads
+        check_tensor("routed_attention", "table", table, "BHST", (batch, own, count, None), whole, q.device)
+        lists = table
+    if lists.shape[3] == 0:
+        raise KernelInputError(f"routed_attention: table is {tuple(table.shape)}, expected at least one region each")
+    if readable(lists) and int(lists.max()) >= count:
+        raise KernelInputError(f"routed_attention: table names region {int(lists.max())}, expected 0 to {count - 1}")
     return lists

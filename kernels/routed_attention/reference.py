@@ -27,7 +27,7 @@ def routed_attention_reference(
     A region that is listed twice counts twice, entries below 0 count for nothing; a query without keys gives zero.
     Holds [B, H, N, N] in memory.
     """
-    factor = head_scale(q, None) if scale is None else scale
+    factor = head_scale("routed_attention", q, None) if scale is None else scale
     own = torch.empty(q.shape[2], dtype=torch.long, device=q.device)
     places = regions.voxels(q.device)
     number = torch.arange(regions.count, device=q.device)[:, None].expand(places.shape)

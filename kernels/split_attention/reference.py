@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["Part", "finish", "merge", "prefix_attention"]
+__all__ = ["Part", "finish", "merge", "prefix_attention_reference"]
 
 Part = tuple[Tensor, Tensor, Tensor]
 
@@ -28,7 +28,7 @@ def finish(part: Part) -> Tensor:
     return part[2] / part[1].masked_fill(part[1] == 0, 1.0)
 
 
-def prefix_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def prefix_attention_reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """One query per head against every prefix of the keys: o_t = softmax(q . k_1..t) v_1..t -> [B, H, N, E].
 
     q [H, D], k [B, H, N, D], v [B, H, N, E]. A parallel scan of `merge` in log2(N) steps (section 3.2, after Hillis

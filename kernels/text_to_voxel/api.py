@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from petground.kernels._shared.attention_checks import check_qkv, head_scale
+from petground.kernels._shared.attention_checks import check_activation, check_qkv, head_scale
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._triton.attention_plans import cannot_serve
 from petground.kernels.text_to_voxel.ops import text_to_voxel_op
@@ -13,8 +13,6 @@ from petground.kernels.text_to_voxel.reference import text_to_voxel_reference
 from petground.kernels.text_to_voxel.sdpa import text_to_voxel_sdpa
 
 __all__ = ["available_backends", "text_to_voxel"]
-
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
@@ -48,12 +46,14 @@ def text_to_voxel(
 
     Raises KernelInputError for shapes, types or devices that do not fit, BackendUnavailableError as above.
     """
-    check_qkv(q, k, v, mask, activation, shift)
+    check_qkv("text_to_voxel", q, k, v, mask)
+    check_activation("text_to_voxel", activation, shift)
     reasons = _reasons(q, v, activation, q.device)
     picked = choose("text_to_voxel", backend, reasons, f"{q.device.type} {q.dtype} {activation}")
     if picked == "sdpa":
-        return text_to_voxel_sdpa(q, k, v, mask, None if temperature is None else head_scale(q, temperature))
-    scale = head_scale(q, temperature)
+        scale = None if temperature is None else head_scale("text_to_voxel", q, temperature)
+        return text_to_voxel_sdpa(q, k, v, mask, scale)
+    scale = head_scale("text_to_voxel", q, temperature)
     if picked == "reference":
         return text_to_voxel_reference(q, k, v, mask, scale=scale, activation=activation, shift=shift)
     return text_to_voxel_op(q, k, v, mask, scale, activation, float(shift), picked)[0]
@@ -61,9 +61,8 @@ def text_to_voxel(
 
 def _reasons(q: Tensor, v: Tensor, activation: str, device: torch.device) -> dict[str, str | None]:
     """{backend: why it cannot serve, or None}, in the order in which "auto" takes them."""
-    strange = None if q.dtype in _DTYPES else f"does not take {q.dtype}"
-    sdpa = strange if activation == "softmax" else f"has no {activation}"
+    sdpa = None if activation == "softmax" else f"has no {activation}"
     triton = cannot_serve(q, v, device)
     if device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
-        return {"sdpa": sdpa, "chunked": strange, "reference": None, "triton": triton}
-    return {"triton": triton, "sdpa": sdpa, "chunked": strange, "reference": None}
+        return {"sdpa": sdpa, "chunked": None, "reference": None, "triton": triton}
+    return {"triton": triton, "sdpa": sdpa, "chunked": None, "reference": None}

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
+from petground.kernels._shared.tensor_checks import FLOATS, check_tensor, check_whole, readable
 from petground.kernels.token_merge.ops import cannot_serve, gather_op, merge_op, scatter_op
 from petground.kernels.token_merge.reference import (
     gather_tokens_reference,
@@ -28,8 +29,8 @@ def gather_tokens(tokens: Tensor, places: Tensor, *, backend: str = "auto") -> T
     Raises KernelInputError for shapes, types, devices or places that do not fit, BackendUnavailableError as above.
     (Places are looked at only on the CPU; a GPU stops at its own bounds check.)
     """
-    picked = _check("tokens", tokens, backend)
-    _check_index("places", places, tokens, None, tokens.shape[1])
+    picked = _check("gather_tokens", "tokens", tokens, backend)
+    _check_index("gather_tokens", "places", places, tokens, None, tokens.shape[1])
     if picked == "triton":
         return gather_op(tokens, places)
     return gather_tokens_reference(tokens, places)
@@ -40,14 +41,18 @@ def scatter_tokens(
 ) -> Tensor:
     """The way back: values [B, K, E] at places [B, K] of [B, count, E]; elsewhere `fill` [B, count, E] or zeros.
 
-    The places of a row must all be different, or negative: such a value goes nowhere. Raises as `gather_tokens`.
+    The places of a row must all be different (a GPU keeps any one of the values that share a place), or negative: such
+    a value goes nowhere. Raises as `gather_tokens`.
     """
-    picked = _check("values", values, backend)
-    _check_index("places", places, values, values.shape[1], count)
-    if fill is not None and (fill.shape != (values.shape[0], count, values.shape[2]) or fill.dtype != values.dtype):
-        raise KernelInputError(
-            f"fill is {tuple(fill.shape)} {fill.dtype}, expected {(values.shape[0], count, values.shape[2])} as values"
-        )
+    name = "scatter_tokens"
+    picked = _check(name, "values", values, backend)
+    check_whole(name, "count", count, 0)
+    _check_index(name, "places", places, values, values.shape[1], count)
+    batch, _, width = values.shape
+    if fill is not None:
+        check_tensor(name, "fill", fill, "BNE", (batch, count, width), (values.dtype,), values.device)
+    if readable(places) and _repeated(places, count):
+        raise KernelInputError(f"{name}: places holds one twice in a row, expected different ones; or merge_tokens")
     if picked == "triton":
         return scatter_op(values, places, count, fill)
     return scatter_tokens_reference(values, places, count, fill)
@@ -61,15 +66,17 @@ def merge_tokens(
     assignment: each token's group in 0..groups-1; negative: it is in none (padding, dropped).
     weights: [B, N], not negative; None: all one. sizes are the sums of weights, in float32 at least. A group without
         members or weight has mean zero and size zero; a group of one is its member bit for bit.
-    Raises as `gather_tokens`.
+    Raises as `gather_tokens`, also for negative weights.
     """
-    picked = _check("tokens", tokens, backend)
-    _check_index("assignment", assignment, tokens, tokens.shape[1], groups)
-    if weights is not None and (
-        weights.shape != tokens.shape[:2] or not weights.is_floating_point() or weights.device != tokens.device
-    ):
-        what = f"weights is {tuple(weights.shape)} {weights.dtype} on {weights.device}"
-        raise KernelInputError(f"{what}, expected floats {tuple(tokens.shape[:2])} on {tokens.device}")
+    name = "merge_tokens"
+    picked = _check(name, "tokens", tokens, backend)
+    check_whole(name, "groups", groups, 0)
+    _check_index(name, "assignment", assignment, tokens, tokens.shape[1], groups)
+    if weights is not None:
+        check_tensor(name, "weights", weights, "BN", tokens.shape[:2], FLOATS, tokens.device)
+        # without a group a weight may be anything; NaN would end as a mean of zero
+        if readable(weights) and not bool(((weights >= 0) | (assignment < 0)).all()):
+            raise KernelInputError(f"{name}: weights holds a number that is negative or NaN, expected 0 or more")
     if picked == "triton":
         return merge_op(tokens, assignment, None if weights is None else weights.float(), groups)
     return merge_tokens_reference(tokens, assignment, weights, groups)
@@ -80,34 +87,35 @@ def unmerge_tokens(values: Tensor, assignment: Tensor, *, backend: str = "auto")
 
     Raises as `gather_tokens`.
     """
-    picked = _check("values", values, backend)
-    _check_index("assignment", assignment, values, None, values.shape[1])
+    picked = _check("unmerge_tokens", "values", values, backend)
+    _check_index("unmerge_tokens", "assignment", assignment, values, None, values.shape[1])
     if picked == "triton":
         return gather_op(values, assignment)
     return unmerge_tokens_reference(values, assignment)
 
 
-def _check(name: str, tensor: Tensor, backend: str) -> str:
+def _check(operator: str, name: str, tensor: Tensor, backend: str) -> str:
     """The backend to use."""
-    if tensor.ndim != 3 or not tensor.is_floating_point():
-        raise KernelInputError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, expected floats [B, N, C]")
+    check_tensor(operator, name, tensor, "BNC", (None,) * 3, FLOATS, None)
     triton = cannot_serve(tensor, tensor.device)
     if tensor.device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
         reasons = {"reference": None, "triton": triton}
     else:
         reasons = {"triton": triton, "reference": None}
-    return choose("token_merge", backend, reasons, f"{tensor.device.type} {tensor.dtype}")
+    return choose(operator, backend, reasons, f"{tensor.device.type} {tensor.dtype}")
 
 
-def _check_index(name: str, places: Tensor, tensor: Tensor, length: int | None, below: int) -> None:
-    wanted = (tensor.shape[0], places.shape[1] if length is None and places.ndim == 2 else length)
-    if places.dtype != torch.long or tuple(places.shape) != wanted or places.device != tensor.device:
-        raise KernelInputError(
-            f"{name} is {tuple(places.shape)} {places.dtype} on {places.device}, expected int64 [B, N] with "
-            f"B = {tensor.shape[0]}{'' if length is None else f', N = {length}'} on {tensor.device}"
-        )
-    # looking at the values would stop a GPU's queue and break a compiled graph; both check bounds themselves
-    if places.device.type == "cpu" and places.numel() and not torch.compiler.is_compiling():
+def _check_index(operator: str, name: str, places: Tensor, tensor: Tensor, length: int | None, below: int) -> None:
+    check_tensor(operator, name, places, "BK", (tensor.shape[0], length), (torch.long,), tensor.device)
+    # on a GPU both backends check the bounds themselves
+    if readable(places) and places.numel():
         highest = int(places.max())
         if highest >= below:
-            raise KernelInputError(f"{name} holds {highest}, expected below {below}")
+            raise KernelInputError(f"{operator}: {name} holds {highest}, expected below {below}")
+
+
+def _repeated(places: Tensor, count: int) -> bool:
+    """Whether a place is named twice in a row; far less than the values themselves is written for it."""
+    named = places.new_zeros(places.shape[0], count + 1, dtype=torch.bool)
+    named.scatter_(1, places.clamp(min=-1) + 1, True)  # column 0 takes what goes nowhere
+    return int(named[:, 1:].sum()) < int((places >= 0).sum())

@@ -20,6 +20,8 @@ __all__ = [
 def gather_tokens_reference(tokens: Tensor, places: Tensor) -> Tensor:
     """Tokens [B, N, C], places [B, K] long -> [B, K, C], zeros where the place is negative."""
     nowhere = (places < 0)[..., None]
+    if tokens.shape[1] == 0:  # then all places are nowhere, and still need a token to be gathered from
+        tokens = tokens.new_zeros(tokens.shape[0], 1, tokens.shape[2])
     wanted = places.clamp(min=0)[..., None].expand(-1, -1, tokens.shape[2])
     return tokens.gather(1, wanted).masked_fill(nowhere, 0.0)  # also stops the gradient of a missing one
 

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
+from petground.kernels._shared.tensor_checks import FLOATS, check_tensor, check_whole, readable
 from petground.kernels.topk.ops import cannot_serve, topk_op
 from petground.kernels.topk.reference import topk_indices_reference, topk_mask_reference
 
 __all__ = ["TOPK_BACKENDS", "topk_indices", "topk_mask"]
 
 TOPK_BACKENDS = ("reference", "triton")
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def topk_indices(
@@ -29,13 +31,14 @@ def topk_indices(
 
     Raises KernelInputError for shapes and types that do not fit, BackendUnavailableError as above.
     """
-    picked = _check(scores, k, mask, backend)
+    picked = _check("topk_indices", scores, k, mask, backend)
     if size is None:
         if isinstance(k, Tensor):
-            raise KernelInputError("k differs between rows: say the size of the answer")
+            raise KernelInputError("topk_indices: size is None, expected a number where k is a tensor")
         size = min(k, scores.shape[1])
-    if not 0 <= size <= scores.shape[1]:
-        raise KernelInputError(f"size {size} not in 0..{scores.shape[1]}, the number of scores")
+    check_whole("topk_indices", "size", size, 0)
+    if size > scores.shape[1]:
+        raise KernelInputError(f"topk_indices: size is {size}, expected at most {scores.shape[1]}, as many as scores")
     if picked == "triton":
         return _by_triton(scores, k, mask, size, True)
     return topk_indices_reference(scores, k, mask, size)
@@ -43,7 +46,7 @@ def topk_indices(
 
 def topk_mask(scores: Tensor, k: int | Tensor, mask: Tensor | None = None, *, backend: str = "auto") -> Tensor:
     """[B, N] bool, True at the k highest scores of each row; arguments as in `topk_indices`."""
-    if _check(scores, k, mask, backend) == "triton":
+    if _check("topk_mask", scores, k, mask, backend) == "triton":
         return _by_triton(scores, k, mask, scores.shape[1], False)
     return topk_mask_reference(scores, k, mask)
 
@@ -54,23 +57,20 @@ def _by_triton(scores: Tensor, k: int | Tensor, mask: Tensor | None, size: int, 
     return topk_op(scores.detach(), None, min(k, size), mask, size, places)
 
 
-def _check(scores: Tensor, k: int | Tensor, mask: Tensor | None, backend: str) -> str:
+def _check(operator: str, scores: Tensor, k: int | Tensor, mask: Tensor | None, backend: str) -> str:
     """The backend to use."""
-    if scores.ndim != 2 or not scores.is_floating_point():
-        raise KernelInputError(f"scores is {tuple(scores.shape)} {scores.dtype}, expected floats [B, N]")
+    check_tensor(operator, "scores", scores, "BN", (None, None), FLOATS, None)
     if isinstance(k, Tensor):
-        if k.shape != scores.shape[:1] or k.is_floating_point() or k.dtype == torch.bool or k.device != scores.device:
-            raise KernelInputError(f"k is {tuple(k.shape)} {k.dtype} on {k.device}, expected integers [B], as scores")
-    elif k < 0:
-        raise KernelInputError(f"k is {k}, expected 0 or more")
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != scores.shape or mask.device != scores.device):
-        raise KernelInputError(
-            f"mask is {mask.dtype} {tuple(mask.shape)} on {mask.device}, expected bool {tuple(scores.shape)} on "
-            f"{scores.device}"
-        )
+        check_tensor(operator, "k", k, "B", scores.shape[:1], _WHOLE, scores.device)
+        if readable(k) and bool((k < 0).any()):
+            raise KernelInputError(f"{operator}: k holds {int(k.min())}, expected 0 or more")
+    else:
+        check_whole(operator, "k", k, 0)
+    if mask is not None:
+        check_tensor(operator, "mask", mask, "BN", scores.shape, (torch.bool,), scores.device)
     triton = cannot_serve(scores, scores.device)
     if scores.device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
         reasons = {"reference": None, "triton": triton}
     else:
         reasons = {"triton": triton, "reference": None}
-    return choose("topk", backend, reasons, f"{scores.device.type} {scores.dtype}")
+    return choose(operator, backend, reasons, f"{scores.device.type} {scores.dtype}")

@@ -13,6 +13,7 @@ from petground.kernels._shared.attention_checks import check_qkv, head_scale
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
 from petground.kernels._shared.grids import check_grid, three
+from petground.kernels._shared.tensor_checks import FLOATS, axes_of, check_tensor
 from petground.kernels._triton.window_plans import PAIRS, cannot_serve
 from petground.kernels.window_attention.ops import window_attention_op
 from petground.kernels.window_attention.pattern import Pattern, relative_pairs
@@ -20,7 +21,6 @@ from petground.kernels.window_attention.reference import window_attention_refere
 
 __all__ = ["available_backends", "neighbourhood_attention", "window_attention"]
 
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _MOST = 1 << 20  # places of a box that kernels can count
 
 
@@ -67,13 +67,15 @@ def window_attention(
 
     Raises KernelInputError for shapes, types or devices that do not fit, BackendUnavailableError as above.
     """
-    sizes, sides = three("grid", grid), three("window", window)
-    moved, rim, far = three("shift", shift, 0), three("halo", halo, 0), three("interval", interval)
+    name = "window_attention"
+    sizes, sides = three(f"{name}: grid", grid), three(f"{name}: window", window)
+    moved, rim = three(f"{name}: shift", shift, 0), three(f"{name}: halo", halo, 0)
+    far = three(f"{name}: interval", interval)
     if any(s >= w * i for s, w, i in zip(moved, sides, far, strict=True)):
-        raise KernelInputError(f"shift {moved} must be less than window {sides} times interval {far} along each axis")
-    return _run(
-        "window_attention", q, k, v, mask, bias, temperature, Pattern.windows(sizes, sides, moved, rim, far), backend
-    )
+        most = f"less than window {sides} times interval {far} along each axis"
+        raise KernelInputError(f"{name}: shift is {moved}, expected {most}")
+    pattern = Pattern.windows(sizes, sides, moved, rim, far)
+    return _run(name, q, k, v, mask, bias, temperature, pattern, backend)
 
 
 def neighbourhood_attention(
@@ -100,27 +102,28 @@ def neighbourhood_attention(
 
     All else as in `window_attention`.
     """
-    sizes, sides, far = three("grid", grid), three("size", size), three("dilation", dilation)
+    name = "neighbourhood_attention"
+    sizes, sides = three(f"{name}: grid", grid), three(f"{name}: size", size)
+    far = three(f"{name}: dilation", dilation)
     if edges not in ("slide", "cut"):
-        raise KernelInputError(f"edges='{edges}': there are slide and cut")
+        raise KernelInputError(f"{name}: edges is {edges!r}, expected slide or cut")
     if edges == "slide" and any(s * i > n for s, i, n in zip(sides, far, sizes, strict=True)):
-        raise KernelInputError(
-            f"size {sides} times dilation {far} is more than grid {sizes}; make it less, or edges='cut'"
-        )
+        most = f"at most grid {sizes} along each axis, or edges='cut'"
+        raise KernelInputError(f"{name}: size is {sides} times dilation {far}, expected {most}")
     pattern = Pattern.neighbours(sizes, sides, far, slide=edges == "slide")
-    return _run("neighbourhood_attention", q, k, v, mask, bias, temperature, pattern, backend)
+    return _run(name, q, k, v, mask, bias, temperature, pattern, backend)
 
 
 def _run(
     name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None,
     temperature: Tensor | float | None, pattern: Pattern, backend: str,
 ) -> Tensor:  # fmt: skip
-    check_qkv(q, k, v, mask, "softmax", 0.0)
-    check_grid(pattern.grid, q, k)
+    check_qkv(name, q, k, v, mask)
+    check_grid(name, pattern.grid, q, k)
     if bias is not None:
-        bias = _flat_bias(bias, q, pattern)
+        bias = _flat_bias(name, bias, q, pattern)
     picked = choose(name, backend, _reasons(q, v, bias, pattern, q.device), f"{q.device.type} {q.dtype}")
-    scale = head_scale(q, temperature)
+    scale = head_scale(name, q, temperature)
     if picked == "reference":
         return window_attention_reference(q, k, v, mask, bias, pattern=pattern, scale=scale)
     return window_attention_op(q, k, v, mask, bias, scale, pattern.numbers(), picked)[0]
@@ -130,21 +133,21 @@ def _reasons(
     q: Tensor, v: Tensor, bias: Tensor | None, pattern: Pattern, device: torch.device
 ) -> dict[str, str | None]:
     """{backend: why it cannot serve, or None}, in the order in which "auto" takes them."""
-    strange = None if q.dtype in _DTYPES else f"does not take {q.dtype}"
     triton = cannot_serve(q, v, device)
     if math.prod([min(axis.steps, axis.window + 2 * axis.span) for axis in pattern.axes]) > _MOST:
         triton = f"takes windows of up to {_MOST} voxels"
     elif bias is not None and bias.requires_grad and torch.is_grad_enabled() and relative_pairs(pattern) > PAIRS:
         triton = f"sums the gradient of a bias over up to {PAIRS} pairs of voxels, here {relative_pairs(pattern)}"
     if device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
-        return {"chunked": strange, "reference": None, "triton": triton}
-    return {"triton": triton, "chunked": strange, "reference": None}
+        return {"chunked": None, "reference": None, "triton": triton}
+    return {"triton": triton, "chunked": None, "reference": None}
 
 
-def _flat_bias(bias: Tensor, q: Tensor, pattern: Pattern) -> Tensor:
+def _flat_bias(name: str, bias: Tensor, q: Tensor, pattern: Pattern) -> Tensor:
+    """[H, offsets], an entry for each offset."""
     heads, offsets = q.shape[1], pattern.offsets
-    if bias.shape not in ((heads, *offsets), (heads, math.prod(offsets))):
-        raise KernelInputError(f"bias is {tuple(bias.shape)}, expected {(heads, *offsets)}: an entry for each offset")
-    if not bias.is_floating_point() or bias.device != q.device:
-        raise KernelInputError(f"bias is {bias.dtype} on {bias.device}, expected floats on {q.device}")
+    if axes_of(name, "bias", bias) == 2:
+        check_tensor(name, "bias", bias, "HO", (heads, math.prod(offsets)), FLOATS, q.device)
+    else:
+        check_tensor(name, "bias", bias, "HZYX", (heads, *offsets), FLOATS, q.device)
     return bias.flatten(1)

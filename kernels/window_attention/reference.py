@@ -57,7 +57,7 @@ def window_attention_reference(
     without keys gives zero. Windows: Swin, arXiv 2103.14030, section 3.2; halo: HaloNet, arXiv 2103.12731, section
     2.1; neighbourhoods that slide: NAT, arXiv 2204.07143, section 3.1. Holds [B, H, N, N] in memory.
     """
-    factor = head_scale(q, None) if scale is None else scale
+    factor = head_scale("window_attention", q, None) if scale is None else scale
     seen, entry = pairs(pattern, q.device)
     scores = torch.einsum("bhnd,bhpd->bhnp", q, k) * factor.to(q.dtype)[:, None, None]
     if bias is not None:

@@ -158,7 +158,7 @@ def test_one_heads_output_layer_folds_into_the_values_exactly() -> None:
     for backend in ("reference", "chunked", "sdpa"):
         found = cross_attention(q, k, folded, mask=keep, x=x, gate="tanh", backend=backend)
         assert torch.allclose(found, truth, atol=1e-12)
-    with pytest.raises(KernelInputError, match="one head"):
+    with pytest.raises(KernelInputError, match="H=1"):
         fold_output(v.expand(2, 2, 6, 8), layer.weight)
 
 
@@ -168,11 +168,11 @@ def test_wrong_operands_are_named() -> None:
         ({"activation": "relu"}, "relu"),
         ({"shift": 1.0}, "shift"),
         ({"temperature": 0.0}, "temperature"),
-        ({"temperature": torch.ones(3)}, "2 heads"),
-        ({"gate": "tanh"}, "x missing"),
-        ({"x": q}, "gate='none'"),
+        ({"temperature": torch.ones(3)}, "H=2"),
+        ({"gate": "tanh"}, "x is missing"),
+        ({"x": q}, "gate is 'none'"),
         ({"x": q[:, :1], "gate": "tanh"}, "x is"),
-        ({"x": q, "gate": "softmax"}, "no gate"),
+        ({"x": q, "gate": "softmax"}, "gate is 'softmax'"),
     ]:
         with pytest.raises(KernelInputError, match=word):
             cross_attention(q, k, v, mask=mask, **options)

@@ -90,10 +90,10 @@ def test_values_may_have_their_own_width() -> None:
 def test_wrong_inputs_are_named() -> None:
     q, k, v, mask = _inputs((2, 2, 9, 6, 4), torch.float32, masked=False)
     for arguments, word in [
-        ((q[0], k, v, mask), "4 axes"),
-        ((q, k[..., :2], v, mask), "channels per head"),
-        ((q, k[:, :1], v, mask), "heads"),
-        ((q, k, v[:, :, :3], mask), "keys"),
+        ((q[0], k, v, mask), "q is"),
+        ((q, k[..., :2], v, mask), "D=4"),
+        ((q, k[:, :1], v, mask), "H=2"),
+        ((q, k, v[:, :, :3], mask), "P=6"),
         ((q, k.double(), v, mask), "float64"),
         ((q, k, v, mask.float()), "bool"),
         ((q, k, v, mask[:, :3]), "mask is"),

@@ -73,7 +73,7 @@ def test_wrong_inputs_are_named() -> None:
     for change, word in [
         ({"grid": (2, 3, 5)}, "30 voxels"),
         ({"region": (2, 2)}, "region is"),
-        ({"table": lists[:, :3]}, "4 regions"),
+        ({"table": lists[:, :3]}, "S=4"),
         ({"table": lists[..., :0]}, "table is"),
         ({"table": lists.expand(3, -1, -1, -1).transpose(0, 1)}, "table is"),
         ({"table": lists.float()}, "float32"),

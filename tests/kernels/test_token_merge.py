@@ -86,7 +86,7 @@ def test_bad_input_is_named() -> None:
         (lambda: gather_tokens(tokens, places.int()), "places"),
         (lambda: gather_tokens(tokens, places + 6), "places holds 6, expected below 6"),
         (lambda: scatter_tokens(tokens[:, :2], places + 9, 9), "places holds 9"),
-        (lambda: scatter_tokens(tokens, places, 9), "N = 6"),
+        (lambda: scatter_tokens(tokens, places, 9), "K=6"),
         (lambda: scatter_tokens(tokens[:, :2], places, 9, fill=tokens), "fill"),
         (lambda: merge_tokens(tokens, places, None, 3), "assignment"),
         (lambda: merge_tokens(tokens, torch.full((2, 6), 3), None, 3), "assignment holds 3"),

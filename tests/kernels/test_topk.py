@@ -52,7 +52,7 @@ def test_bad_input_is_named() -> None:
         (lambda: topk_indices(scores, -1), "k is -1"),
         (lambda: topk_indices(scores, torch.tensor([1, 2])), "size"),
         (lambda: topk_indices(scores, torch.tensor([1.0, 2.0]), size=2), "k is"),
-        (lambda: topk_indices(scores, 2, size=6), "size 6"),
+        (lambda: topk_indices(scores, 2, size=6), "size is 6"),
         (lambda: topk_mask(scores, 2, torch.ones(2, 4, dtype=torch.bool)), "mask"),
     ):
         with pytest.raises(KernelInputError, match=what):

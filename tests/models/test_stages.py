@@ -45,3 +45,30 @@ def test_attention_and_mixer_go_where_their_stages_say() -> None:
     coarse, fine = net.decoder.stages
     assert coarse.voxels is not None and fine.voxels is None  # type: ignore[union-attr]  # noqa: PT018
     assert coarse.mixer is None and fine.mixer is not None  # type: ignore[union-attr]  # noqa: PT018
+
+
+def test_an_option_may_differ_by_stage() -> None:
+    """p-MoD's share falls from the coarse stage, which runs first, to the fine; JSON writes stages as words."""
+    for names in (int, str):
+        reduction = {"name": "p_mod", "layers": 4, "layer": {names(1): 1, names(0): 2}}
+        config = NetConfig(**SMALL, attention={**ATTENTION, "stages": [0, 1]}, token_reduction=reduction)
+        coarse, fine = GroundingNet(config, text_channels=6).decoder.stages
+        assert coarse.voxels.reduction.share == pytest.approx(0.75)  # type: ignore[union-attr]
+        assert fine.voxels.reduction.share == pytest.approx(0.25)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "way_out"),
+    [
+        ({"token_reduction": {"name": "p_mod", "layer": {0: 1}}}, r"layer is told for stages \[0\]; .* each of \[1\]"),
+        ({"token_reduction": {"name": "p_mod", "layer": {1: 1, 0: 1}}}, r"give one for each of \[1\]"),
+        ({"token_reduction": {"name": "p_mod", "layer": {1: "deep"}}}, "layer is 'deep', expected int"),
+        ({"attention": {**ATTENTION, "num_heads": {1: 2}}}, "num_heads is .*expected int"),
+        ({"attention": {**ATTENTION, "num_heads": "two"}}, "num_heads is 'two', expected int"),
+        ({"attention": {"name": "softmx", "stages": []}}, "softmax"),
+        ({"token_reduction": {"name": "gamma_mod", "layer": 1}}, "no option 'layer'"),
+    ],
+)
+def test_options_by_stage_that_do_not_fit_are_refused(wrong: dict[str, Any], way_out: str) -> None:
+    with pytest.raises(BlockError, match=way_out):
+        NetConfig(**SMALL, **{"attention": ATTENTION, **wrong})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -41,7 +42,7 @@ class AgentAttention(nn.Module):
         self,
         channels: int,
         num_heads: int = 1,
-        pool: list[int] | tuple[int, ...] = (4, 4, 4),
+        pool: Sequence[int] = (4, 4, 4),
         bias_size: int = 4,
         dwc: bool = True,
         backend: Literal["auto", "reference", "triton"] = "auto",

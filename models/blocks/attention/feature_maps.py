@@ -52,8 +52,11 @@ class HedgehogFeatures(nn.Module):
     """phi(x) = softmax([W x + b, -(W x + b)]) over the 2 D features, W [H, D, D] the identity and b zero at the start.
 
     Hedgehog, arXiv 2402.04347: [exp(W x + b), exp(-W x - b)]; the softmax divides both by their sum, as the
-    released code does against overflow.
+    released code does against overflow. In float32 at least, and not below FLOOR: of a query and a key that share no
+    large feature the weight would else underflow, and the gradient of a row's shares divides by its sum of them.
     """
+
+    FLOOR = torch.finfo(torch.float32).tiny ** 0.75  # some 1e-29: below usual features, and 1e9 of it are no overflow
 
     def __init__(self, num_heads: int, dim: int):
         super().__init__()
@@ -61,9 +64,10 @@ class HedgehogFeatures(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_heads, 1, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """X [B, H, N, D] -> [B, H, N, 2 D], positive, each row sums to one."""
+        """X [B, H, N, D] -> [B, H, N, 2 D] in float32 at least, positive, each row sums to one."""
         y = x @ self.weight.to(x.dtype).transpose(-1, -2) + self.bias.to(x.dtype)
-        return torch.cat([y, -y], dim=-1).softmax(dim=-1)
+        y = y.to(torch.promote_types(y.dtype, torch.float32))
+        return torch.cat([y, -y], dim=-1).softmax(dim=-1).clamp(min=self.FLOOR)
 
 
 class _Pointwise(nn.Module):

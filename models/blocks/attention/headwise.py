@@ -91,6 +91,11 @@ class HeadwiseAttention(nn.Module):
         if gated:
             shared = -(-num_heads // 4) if shared_heads is None else shared_heads
             active = max(-(-3 * num_heads // 4), shared) if active_heads is None else active_heads
+            if not 0 <= shared <= active <= num_heads or not active:
+                raise ValueError(
+                    f"shared_heads={shared}, active_heads={active}: 0 <= shared_heads <= active_heads <= {num_heads}, "
+                    "at least one active"
+                )
             self.gates = HeadGates(channels, num_heads, shared, active - shared, rescale=rescale)
 
     own_losses: Calls = None

@@ -115,31 +115,32 @@ class LinearAttention(nn.Module):
         check_heads(self.key, q, self.num_heads, self.head_channels)
         if self.training and self.loss_weight:
             hold(self, distillation=self.loss_weight * self._distilled(q, k, mask, causal, cross))
-        fq, fk = self.of_q(q).to(v.dtype), self.of_k(k).to(v.dtype)  # autocast widens softmax
         shares, kind = self.normalize == "sum", v.dtype
-        if self.normalize == "rms" and kind == torch.float16:  # a sum may leave float16 that, normalised, lies in it
-            fq, fk, v = fq.float(), fk.float(), v.float()
-        out = linear_attention(
-            fq,
-            fk,
-            v,
-            mask=mask,
-            log_decay=self.log_decay,
-            causal=causal,
-            normalize=shares,
-            chunk_size=self.chunk_size,
-            backend=self.backend,
-        )
-        if self.normalize == "rms":
-            out = rms_norm(out).to(kind)
-        return out, self._map(fq, fk, mask, causal) if need_weights and shares else None
+        # sums, and gradients of shares, may leave float16 where the answer, normalised, lies in it
+        wide = torch.float32 if kind == torch.float16 and self.normalize != "none" else kind
+        fq, fk, v = (one.to(wide) for one in (self.of_q(q), self.of_k(k), v))  # autocast widens softmax
+        with torch.autocast(q.device.type, enabled=False):  # it would narrow the products again
+            out = linear_attention(
+                fq,
+                fk,
+                v,
+                mask=mask,
+                log_decay=self.log_decay,
+                causal=causal,
+                normalize=shares,
+                chunk_size=self.chunk_size,
+                backend=self.backend,
+            )
+            weights = self._map(fq, fk, mask, causal).to(kind) if need_weights and shares else None
+        return (rms_norm(out) if self.normalize == "rms" else out).to(kind), weights
 
     def _distilled(self, q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, cross: bool) -> Tensor:
         """The distillation of some rows, [B]; a map with features "hedgehog" has no decay."""
         rows = some_rows(q.shape[2], q.device)
         teacher, keep = softmax_rows(q, k, rows, mask, causal=causal, cross=cross)
         fq, fk = self.of_q(q[:, :, rows].detach()), self.of_k(k.detach())
-        student = fq.to(teacher.dtype) @ fk.to(teacher.dtype).transpose(-1, -2)
+        with torch.autocast(q.device.type, enabled=False):
+            student = fq.to(teacher.dtype) @ fk.to(teacher.dtype).transpose(-1, -2)
         student = student if keep is None else student.masked_fill(~keep, 0.0)
         total = student.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(student.dtype).tiny)
         return attention_distillation(teacher, student / total)

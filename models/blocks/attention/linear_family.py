@@ -200,7 +200,9 @@ LINEAR_FAMILY = (
         patterns=_BOTH,
         cost="N d^2 for many keys, N M d for at most d",
         serves=frozenset({"weights"}),
-        form="The approximation of the paper was not found; Efficient Attention (arXiv 1812.01243) stands for it.",
+        form="The approximation of the paper was not found; Efficient Attention (arXiv 1812.01243) stands for it. "
+        "Its merging between levels is left to a token_reduction before it, such as aim_merge_prune, whose merge sizes "
+        "sum to N.",
         property="Up to `width` keys it is PyTorch's softmax attention bit for bit; above, shares are not "
         "negative, sum to one and no N x N is held. Only the number of keys decides.",
     ),

@@ -29,7 +29,8 @@ SPARSE = (
         serves=WEIGHTS,
         form="Section 3. The recent window of the paper is `span` tokens before the query (causal), to both sides in "
         "an order without a grid, and the box of `radius` around the query in a grid; sinks are the first tokens. The "
-        "task's loss stands for the distillation, sum |a| is its own in training.",
+        "task's loss stands for the distillation, sum |a| is its own in training. After it the heads are decided from "
+        "Python only, by `full_heads_at`; `full_heads` takes them.",
         property="It starts as full attention; where the span covers everything the shares of the heads do not "
         "matter; decided heads equal the mixture at zeros and ones.",
     ),
@@ -38,13 +39,14 @@ SPARSE = (
         "moa_spans",
         HeadwiseAttention,
         "MoA: Mixture of (Sparse) Attention Spans, arXiv 2406.14909",
-        "A span for each head, a constant plus a share of the length, and sinks; spans chosen by span_profile.",
+        "A span for each head, a constant plus a share of the length, and sinks.",
         preset={"name": "moa_spans", "reach": "spans", "full_heads": None, "loss_weight": 0.0, **NO_GATES},
         patterns=SELF_CAUSAL,
         cost="sum over heads of N S_h(N) d",
         serves=WEIGHTS,
         form="Section 4.1, S_h(N) = alpha_h + beta_h N: `span` and `growth` in an order, a box of radius `radius` + "
-        "`growth` sides in a grid. The search runs apart: span_profile.py.",
+        "`growth` sides in a grid. Profile and search, span_profile.choose_spans, are run from Python only; `span`, "
+        "`radius` and `growth` take what they find.",
         property="A span over everything is full attention; each head sees its own box, in mm where asked; the "
         "profile equals the change of the map with the key masked; chosen spans are the best within the "
         "budget.",

@@ -35,6 +35,6 @@ def softmax_rows(
         padded = mask[:, rows][:, None, :, None]
         keep = padded if keep is None else keep & padded
     wide = torch.promote_types(q.dtype, torch.float32)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
         scores = q[:, :, rows].to(wide) @ k.to(wide).transpose(-1, -2) * q.shape[-1] ** -0.5
         return masked_softmax(scores, keep), keep

@@ -54,8 +54,8 @@ class GlcaPwca(nn.Module):
     starts from the sentence's real tokens, as from the paper's class token (from all cells where there are none). In
     training each sentence is paired with that half a batch on, of another exam where there are two, with probability
     `pair`; a hidden distractor is plain self-attention, as is evaluation. The paper runs SA and PWCA side by side, with
-    a loss each, weighed by learned uncertainties: a fusion has no loss of its own, here they share the batch. GLCA is
-    one layer, added to the chosen cells. What cells and text say back starts at zero: the identity at the start.
+    a loss each, weighed by learned uncertainties: here they share the batch and the task's loss. GLCA is one layer,
+    added to the chosen cells. What cells and text say back starts at zero: the identity at the start.
 
     Args:
         channels: of the voxels.

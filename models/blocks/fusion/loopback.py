@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from petground.kernels.sdpa import masked_sdpa
 from petground.models.blocks.backend import Backend, served_by, tells_backend
@@ -21,6 +22,7 @@ from petground.models.blocks.fusion.parts import (
     updated,
     zeroed,
 )
+from petground.models.blocks.own_losses import Calls, Outcome, hold
 
 __all__ = ["Loopback", "Referred", "union"]
 
@@ -55,8 +57,10 @@ class Loopback(nn.Module):
     one transformer layer over the sentence's tokens and the queries (the paper: BEiT-3). Both have the same weights in
     every round, so that K=1 is the one-pass model of the same state. The masks are not the network's answer but say
     where the referred queries' features are added; W_o and the text's way back start at zero: the identity at the
-    start. In evaluation a sentence whose existence is below `threshold` changes no voxel. The paper's augmentation
-    (pairing a report with a mismatched sentence, target empty) is not the block's: it belongs to the data.
+    start. In evaluation a sentence whose existence is below `threshold` changes no voxel. Existence has a loss of its
+    own in training: its cross-entropy with whether the exam has what the sentence tells of. The paper's augmentation
+    (a referent made non-referent by a mismatched sentence) is the training's absent sentences: of other exams, about a
+    place that the exam's own report does not tell of; they come with present 0 and an empty target.
 
     Args:
         channels: of the voxels.
@@ -65,9 +69,13 @@ class Loopback(nn.Module):
         queries: Q, how many lesions can be proposed.
         rounds: K.
         threshold: of the existence's probability, in evaluation.
+        loss_weight: of the existence's loss; the paper's was not found. 0: it learns by what it lets through alone.
         coordinates: places added to the voxels' keys.
         backend: of the attention's kernels; attention within masks is PyTorch's own.
     """
+
+    key = "loopback"
+    own_losses: Calls = None
 
     def __init__(
         self,
@@ -77,14 +85,17 @@ class Loopback(nn.Module):
         queries: int = 16,
         rounds: int = 3,
         threshold: float = 0.5,
+        loss_weight: float = 1.0,
         coordinates: Coordinates = "none",
         backend: Backend = "auto",
     ):
         super().__init__()
         if queries < 1 or rounds < 1 or not 0 <= threshold <= 1:
             raise ValueError(f"queries={queries}, rounds={rounds} at least 1, threshold={threshold} in 0..1")
+        if loss_weight < 0:
+            raise ValueError(f"loss_weight={loss_weight} must be at least 0")
         self.channels, self.text_channels = channels, text_channels
-        self.rounds, self.threshold = rounds, threshold
+        self.rounds, self.threshold, self.loss_weight = rounds, threshold, loss_weight
         self.text = nn.Linear(text_channels, channels)
         self.back = zeroed(nn.Linear(channels, text_channels, bias=False))
         self.norm = nn.LayerNorm(channels)
@@ -97,17 +108,28 @@ class Loopback(nn.Module):
         self.out = zeroed(nn.Linear(channels, channels, bias=False))
         served_by(backend, self)
 
-    @tells_backend("loopback")
+    @tells_backend()
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X [B, C, Z, Y, X], tokens [B, P, D], mask [B, P] bool, box [E, 2, 3] -> both streams, of the same shapes."""
-        check_fusion("loopback", x, tokens, mask, box, channels=self.channels, text_channels=self.text_channels)
+        check_fusion(self.key, x, tokens, mask, box, channels=self.channels, text_channels=self.text_channels)
         words = self.text(tokens)
         said, referred = self.loop(x, words, mask, box)
+        if self.training and self.loss_weight:
+            hold(self, exists=referred.exists)
         shares = referred.refer.sigmoid()[..., None] * referred.masks.sigmoid()
         shares = shares / shares.sum(dim=1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
         found = union(referred, None if self.training else self.threshold)
         added = found[..., None] * (shares.transpose(1, 2) @ self.out(referred.queries).to(shares.dtype))
         return x + dense(added, x), updated(tokens, mask, self.back(said - words))
+
+    def outcome_losses(self, held: dict[str, Tensor], outcome: Outcome) -> dict[str, Tensor]:
+        """The existence's loss by exam [B], mean over its sentences of which it is known; `held` has the logits."""
+        logits = held["exists"].float()
+        _, present = outcome.of(len(logits))
+        judged = (~present.isnan()).float()
+        each = judged * binary_cross_entropy_with_logits(logits, present.nan_to_num(), reduction="none")
+        each, judged = (one.reshape(len(outcome.present), -1).sum(dim=1) for one in (each, judged))
+        return {"existence": self.loss_weight * each / judged.clamp(min=1.0)}
 
     def loop(self, x: Tensor, words: Tensor, mask: Tensor, box: Tensor | None = None) -> tuple[Tensor, Referred]:
         """X [B, C, Z, Y, X], words [B, P, C], mask [B, P] bool -> words and what is referred to, after all rounds."""

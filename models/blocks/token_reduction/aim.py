@@ -39,7 +39,8 @@ class MergePrune(nn.Module):
        `iterations` times from uniform (PageRank), heads combined by root mean square. The share
        max(0, 1 - slope (layer - first)) of highest importance stays. Text is in the graph and is never pruned.
 
-    The un-merge copies a token's value to every voxel in it; pruned voxels get zeros. O(N^2) time, 1024 N memory.
+    The un-merge copies a token's value to every voxel in it; pruned voxels get zeros. O(N^2) time; at once 1024 N
+    numbers, or a whole graph of up to 2^24.
 
     Args:
         channels: of the tokens.
@@ -80,8 +81,12 @@ class MergePrune(nn.Module):
             raise ValueError(f"ratio={ratio} and merges={merges}: at most 0.5 of the tokens leave in a merge by parity")
         if len(stride_zyx) != 3 or min(stride_zyx) < 1:
             raise ValueError(f"stride_zyx={list(stride_zyx)}: three numbers of one or more")
-        if not 0 <= layer < layers or temperature <= 0.0 or iterations < 0:
-            raise ValueError(f"layer={layer} not in 0..{layers - 1}, or temperature={temperature} not positive")
+        if not 0 <= layer < layers:
+            raise ValueError(f"layer={layer} is none of layers={layers}, which count from 0")
+        if temperature <= 0.0 or min(slope, iterations) < 0:
+            raise ValueError(
+                f"temperature={temperature} not positive, or slope={slope}, iterations={iterations} negative"
+            )
         self.merges = merges
         self.ratio = ratio
         self.stride_zyx = tuple(stride_zyx) if split == "grid" else None

@@ -63,10 +63,11 @@ CONDENSED = (
         MixtureOfDepths,
         "p-MoD: Building Mixture-of-Depths MLLMs via Progressive Ratio Decay, arXiv 2412.04449",
         "A router sends fewer voxels the deeper the layer; weights 0.2 tanh + 1 on the routed and on the others.",
-        preset={"key": "p_mod", "weight": "tanh", "schedule": "cosine"},
+        preset={"key": "p_mod", "weight": "tanh", "schedule": "cosine", "capacity": 1.0},
         cost="N d + layer(R N)",
         form="Released code: R = max(0.15, cos(pi l / (L - 1)) / 2 + 1/2), dense above 0.85. There the weight of the "
-        "routed is on the MLP; here on what the one attention adds.",
+        "routed is on the MLP; here on what the one attention adds. A config tells each attention stage its own "
+        "layer: layer: {2: 1, 1: 2}.",
         property="With the router at its start skipped voxels pass bit for bit, and a dense layer is the layer "
         "without it; shares fall with depth to their floor; the choice goes with the voxels.",
     ),
@@ -76,10 +77,19 @@ CONDENSED = (
         MixtureOfDepths,
         "gamma-MoD: Exploring Mixture-of-Depth Adaptation for Multimodal LLMs, arXiv 2410.13859",
         "A two-way router sends a fixed share of the voxels through the layer, weighted by its probability.",
-        preset={"key": "gamma_mod", "weight": "probability", "schedule": "constant"},
+        preset={
+            "key": "gamma_mod",
+            "weight": "probability",
+            "schedule": "constant",
+            "layer": 0,
+            "layers": 1,
+            "lowest": 1.0,
+            "dense_above": 1.0,
+            "scale": 0.0,
+        },
         cost="N d + layer(R N)",
         form="y = x + w T(x) as in the paper (the released code puts w on the MLP alone). Text is never routed. Which "
-        "layers to route is told by depth.attention_rank.",
+        "layers to route the paper tells by ARank: depth.attention_rank, from Python only.",
         property="Skipped voxels pass bit for bit; all routed with weight one is the dense layer; the rank of an "
         "even map is 1, of an identity N; the sentence is never routed.",
     ),
@@ -101,7 +111,7 @@ CONDENSED = (
         EarlyExit,
         "Dynamic Perceiver for Efficient Visual Recognition, arXiv 2306.11248",
         "A latent code and the voxels look at each other; a sure 'absent' on the code sends the voxels away.",
-        preset={"key": "dyn_perceiver", "criterion": "confidence", "code": "latents"},
+        preset={"key": "dyn_perceiver", "criterion": "confidence", "code": "latents", "hidden": 1},
         cost="layers (N d^2 + N M d)",
         idle=_JUDGES,
         form="Exits on the latent branch only, with the code started from the sentence. It leaves when surely absent, "
@@ -115,13 +125,13 @@ CONDENSED = (
         EarlyExit,
         "Accelerating MLLMs via Dynamic Visual-Token Exit, arXiv 2411.19628",
         "A router on the sentence's states sends all voxels away once they hold enough of the image.",
-        preset={"key": "dyvte_exit", "criterion": "router", "code": "text", "loss_weight": 0.0},
+        preset={"key": "dyvte_exit", "criterion": "router", "code": "text", "latents": 1, "loss_weight": 0.0},
         cost="layers (N d^2 + N P d)",
         serves=frozenset({"text"}),
         idle="The routers: their paper trains them apart, on a frozen network.",
         form="The router of the released code on [mean ; last text state], detached. The layers are a small stack of "
-        "the block's own, since a decoder stage has one. Training does not train the routers, and untrained they let "
-        "all stay: see exits.exit_label.",
+        "the block's own, since a decoder stage has one. `petground train` does not train the routers, which untrained "
+        "let all stay; their training, with exits.exit_label, is from Python only.",
         property="A threshold above 1 is the full stack bit for bit, and depth grows with it; after the exit the "
         "sentence does not see the voxels; the routers alone learn from their loss.",
     ),
@@ -131,7 +141,14 @@ CONDENSED = (
         EarlyExit,
         "You Need Multiple Exiting (MuE), arXiv 2211.11152",
         "Voxels and sentence each stop when a layer changes them little: cos(x_l, x_{l-1}) above a threshold.",
-        preset={"key": "mue_exit", "criterion": "saturation", "code": "text", "loss_weight": 0.0},
+        preset={
+            "key": "mue_exit",
+            "criterion": "saturation",
+            "code": "text",
+            "latents": 1,
+            "hidden": 1,
+            "loss_weight": 0.0,
+        },
         cost="layers (N d^2 + N P d)",
         serves=frozenset({"text"}),
         form="Mean cosine over a stream's tokens, one threshold for both streams; the layers are a small stack of the "

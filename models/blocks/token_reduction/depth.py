@@ -86,7 +86,7 @@ class MixtureOfDepths(nn.Module):
         if not (0.0 < capacity <= 1.0 and 0.0 < lowest <= 1.0):
             raise ValueError(f"capacity={capacity} and lowest={lowest} must be in (0, 1]")
         if not 0 <= layer < layers:
-            raise ValueError(f"layer={layer} not in 0..{layers - 1}")
+            raise ValueError(f"layer={layer} is none of layers={layers}, which count from 0")
         self.key = key
         self.weight = weight
         self.schedule = schedule

@@ -115,7 +115,8 @@ class EarlyExit(nn.Module):
         latents: of the learnt code.
         hidden: width of the routers.
         loss_weight: of the heads' own loss, `absence_loss`, in training: "confidence" only. Routers learn apart, on a
-            frozen network, by `exit_label` as in their paper, and until then let all stay; saturation needs no head.
+            frozen network, by `exit_label` as in their paper (from Python only), and until then let all stay;
+            saturation needs no head.
         backend: of the attention's kernels.
     """
 

@@ -37,7 +37,8 @@ RANKING = (
         cost="N d",
         idle=_CHOICE,
         form="As in the public code: the fused token is the plain sum of a_n x_n. The sentence's pooled state takes "
-        "the class token's place, the tokens are the keys. Warm-up of the rate: schedules.warm_up_keep.",
+        "the class token's place, the tokens are the keys. No warm-up of the rate in training: "
+        "schedules.warm_up_keep is for a loop of your own, from Python only.",
         property="A share of 1 is the identity; the fused token is the attention-weighted sum of exactly the "
         "dropped, which get it back; kept sets are nested in the budget.",
     ),
@@ -141,7 +142,8 @@ RANKING = (
         "What global voxels look at and where grey levels vary stays; the pruned become a few recycled tokens.",
         cost="2 N^2 d in time (2 sample N d), N d in memory; N bins with scores",
         form="Importance of the public code; a token's length for the pixels of its patch; runs by place for the "
-        "recycled tokens (the paper's way of dealing them out was not found). Search: search.bayesian_search.",
+        "recycled tokens (the paper's way of dealing them out was not found). Its search, search.bayesian_search, "
+        "is run from Python only.",
         property="Equal neighbourhoods have entropy 0; without entropy and threshold importance is the mean "
         "attention received; recycled tokens are weighted means of all that was pruned.",
     ),
@@ -153,8 +155,9 @@ RANKING = (
         "Text attention ranks; the share that stays falls with depth along a sigmoid, or as a search found.",
         cost="N d",
         idle=_CHOICE,
-        form="Schedule from the abstract and the mean-share condition; exact parameters not verified. G-Search: "
-        "schedules.g_search, its result in `rates`.",
+        form="Schedule from the abstract and the mean-share condition; exact parameters not verified. The searches, "
+        "schedules.g_search and search.bayesian_search, are run from Python only; `rates` takes what they find. A "
+        "config tells each attention stage its own layer: layer: {2: 0, 1: 1}.",
         property="Shares never grow with depth, stay within their bounds and meet the budget; the search finds "
         "the least counts of a metric that is known.",
     ),

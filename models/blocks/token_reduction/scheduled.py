@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from petground.models.blocks.backend import TokenBackend, served_by, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse
+from petground.models.blocks.token_reduction.choose import check_keep
 from petground.models.blocks.token_reduction.ranked import RankedReduction
 from petground.models.blocks.token_reduction.schedules import fit_p_sigmoid
 
@@ -18,8 +19,8 @@ class ScheduledReduction(nn.Module):
     Accelerating MLLMs by Searching Optimal Vision Token Reduction, arXiv 2412.00556: the ranking hardly changes with
     depth, so a schedule that never grows is enough. The midpoint is solved for the mean share `keep` (the paper: by
     Bayesian optimisation under a budget, `search.bayesian_search`); the paper's G-Search, which finds the least counts
-    by asking a metric, is `schedules.g_search`, and its result goes into `rates`. `scores` take the place of the text's
-    attention. The dropped get zeros back. No parameters.
+    by asking a metric, is `schedules.g_search`. Both are run from Python only; `rates` takes what they find. `scores`
+    take the place of the text's attention. The dropped get zeros back. No parameters.
 
     Args:
         channels: of the tokens.
@@ -48,9 +49,13 @@ class ScheduledReduction(nn.Module):
         backend: TokenBackend = "auto",
     ):
         super().__init__()
-        self.rates = fit_p_sigmoid(layers, keep, steepness, minimum) if rates is None else list(rates)
+        self.rates = (
+            fit_p_sigmoid(layers, check_keep(self.key, keep), steepness, minimum) if rates is None else list(rates)
+        )
+        if rates is not None and (not rates or not all(0 < share <= 1 for share in rates)):
+            raise ValueError(f"{self.key}: rates={rates} are no shares of the voxels; give numbers above 0, at most 1")
         if not 0 <= layer < len(self.rates):
-            raise ValueError(f"{self.key}: layer={layer} not in 0..{len(self.rates) - 1}")
+            raise ValueError(f"{self.key}: layer={layer} is none of {len(self.rates)} layers, which count from 0")
         if any(deep > shallow for shallow, deep in zip(self.rates, self.rates[1:], strict=False)):
             raise ValueError(f"{self.key}: rates={self.rates} grow with depth; what is gone does not come back")
         self.ranked = RankedReduction(

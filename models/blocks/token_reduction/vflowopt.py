@@ -57,8 +57,8 @@ class VFlowOpt(nn.Module):
     VFlowOpt, arXiv 2508.05211, section 3; the importance as in its public code. Grey levels: a token's length takes the
     place of the patch's pixels. How the paper's pruned tokens are dealt out is not verified: here in the order of their
     places, in m equal runs. `scores` [B, N] ([B, L, N]: their sum) take the place of the global attention. The paper's
-    search for (ratios, t, m, alpha) is `petground.models.blocks.token_reduction.search.bayesian_search` with
-    `agreement` as objective. No parameters.
+    search for (ratios, t, m, alpha), with `agreement` as objective, is run from Python only:
+    `petground.models.blocks.token_reduction.search.bayesian_search`. No parameters.
 
     Args:
         channels: of the tokens.

@@ -132,6 +132,25 @@ def test_based_window_is_exact_softmax_near_by() -> None:
     assert torch.allclose(closed(q, k, v, grid=grid)[0], closed.linear(q, k, v)[0])
 
 
+@pytest.mark.parametrize("feature_dim", [0, 3])
+@pytest.mark.parametrize("causal", [True, False])
+def test_based_without_its_window_is_the_taylor_map(causal: bool, feature_dim: int) -> None:
+    """Shares (1 + s + s^2 / 2) over their row sum, whatever q and k are projected to; padding takes no part."""
+    q, k, v = qkv(24)
+    mask = torch.ones(2, 24, dtype=torch.bool)
+    mask[1, 20:] = False
+    module = made("based", window=0, feature_dim=feature_dim, chunk_size=5)
+    short = [features.project @ one.mT if feature_dim else one.mT for features, one in
+             ((module.linear.of_q, q), (module.linear.of_k, k))]  # fmt: skip
+    s = short[0].mT @ short[1] / (feature_dim or 4) ** 0.5
+    raw = (1.0 + s + s.square() / 2.0).masked_fill(~mask[:, None, None], 0.0)
+    raw = raw.tril() if causal else raw
+    truth = raw / raw.sum(-1, keepdim=True)
+    out, weights = module(q, k, v, mask=mask, causal=causal, need_weights=True)
+    assert torch.allclose(weights, truth, atol=1e-12)
+    assert torch.allclose(out, truth @ v, atol=1e-12)
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_hedgehog_shares_and_the_quadratic_form(causal: bool) -> None:
     q, k, v = qkv(24)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from petground.models import build
+from petground.models import BlockError, build
 from petground.models.blocks.fusion.loopback import Referred, union
+from petground.models.blocks.own_losses import Outcome, listening, own_losses
+from petground.models.grounding import GroundingNet
+from petground.models.net_config import NetConfig
 
 
 def _block(**options: object) -> nn.Module:
@@ -68,6 +75,67 @@ def test_the_union_of_sure_masks_is_their_union() -> None:
     masks[0, 2, 5] = 60.0
     referred = Referred(torch.zeros(1, 3, 8), masks, torch.tensor([[60.0, 60.0, -60.0]]), torch.tensor([60.0]))
     assert torch.allclose(union(referred, 0.5)[0], torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0]))
+
+
+def _own(block: nn.Module, present: Tensor, *given: Tensor) -> dict[str, Tensor]:
+    with listening(block) as held:
+        block(*given)
+    return own_losses(held, Outcome(torch.zeros_like(present), present))
+
+
+def test_existence_is_judged_by_what_the_exam_has() -> None:
+    """Mean over an exam's sentences of which it is known; the data gives a mismatched sentence present 0."""
+    x, tokens, mask = _inputs()
+    block = _block(loss_weight=0.5).train()
+    logits = block.loop(x, block.text(tokens), mask)[1].exists.float()
+    told = binary_cross_entropy_with_logits(logits, torch.tensor([0.0, 1.0]), reduction="none")
+    by_exam = _own(block, torch.tensor([[0.0], [1.0]]), x, tokens, mask)["loopback/existence"]
+    assert torch.allclose(by_exam, 0.5 * told)
+    assert torch.allclose(
+        _own(block, torch.tensor([[0.0, 1.0]]), x, tokens, mask)["loopback/existence"], by_exam.mean()
+    )
+    unknown = _own(block, torch.tensor([[math.nan, 1.0]]), x, tokens, mask)["loopback/existence"]
+    assert torch.allclose(unknown, by_exam[1])
+    assert not _own(block, torch.full((2, 1), math.nan), x, tokens, mask)["loopback/existence"].any()
+    assert _own(block.eval(), torch.ones(2, 1), x, tokens, mask) == {}
+    assert _own(_block(loss_weight=0.0).train(), torch.ones(2, 1), x, tokens, mask) == {}
+    with pytest.raises(BlockError, match="loss_weight"):
+        _block(loss_weight=-1.0)
+
+
+def test_a_mismatched_sentence_comes_to_mark_nothing() -> None:
+    """After its own loss alone: the mismatched one has existence 0 and an empty mask, the exam's own keeps its."""
+    x, tokens, mask = _inputs()
+    x = x[:1].expand(2, -1, -1, -1, -1)  # one exam, two sentences
+    present = torch.tensor([[0.0, 1.0]])
+    block = _block(threshold=0.5).train()
+    optimizer = torch.optim.Adam(block.parameters(), lr=0.05)
+    for _ in range(15):
+        optimizer.zero_grad()
+        _own(block, present, x, tokens, mask)["loopback/existence"].sum().backward()
+        optimizer.step()
+    out, _ = block.eval()(x, tokens, mask)
+    referred = block.loop(x, block.text(tokens), mask)[1]
+    assert referred.exists[0].sigmoid() < 0.1
+    assert union(referred, 0.5)[0].abs().max() == 0
+    assert torch.equal(out[0], x[0])
+    assert referred.exists[1].sigmoid() > 0.9
+    assert not torch.equal(out[1], x[1])
+
+
+def test_existence_learns_in_the_network() -> None:
+    small = {"features": [4, 8], "blocks_per_stage": 1, "decoder_convs": 1, "fusion_stages": [0]}
+    torch.manual_seed(0)
+    net = GroundingNet(NetConfig(**small, fusion={"name": "loopback", "queries": 3, "rounds": 1}), text_channels=6)
+    with listening(net.train()) as held:
+        net(torch.randn(2, 2, 4, 4, 8), torch.randn(2, 3, 5, 6), torch.ones(2, 3, 5, dtype=torch.bool))
+    present = torch.tensor([[1.0, 0.0, math.nan], [0.0, 0.0, 1.0]])
+    own = own_losses(held, Outcome(torch.zeros(2, 3), present))
+    assert own["loopback/existence"].shape == (2,)
+    own["loopback/existence"].sum().backward()
+    learnt = [name for name, one in net.named_parameters() if one.grad is not None and one.grad.abs().max() > 0]
+    assert any("exists" in name for name in learnt)
+    assert any("encoder" in name for name in learnt)
 
 
 def test_the_order_of_the_queries_means_nothing() -> None:

@@ -83,6 +83,22 @@ def test_one_agent_answers_everyone_alike() -> None:
     assert torch.allclose(out, out[:, :, :1].expand_as(out), atol=1e-12)
 
 
+@pytest.mark.parametrize("cross", [True, False])
+def test_agent_with_the_same_agents_follows_its_tokens(cross: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the boxes that make agents, the biases and the convolution read places."""
+    q, k, v = qkv(24, 40 if cross else 24)
+    mask = torch.rand(k.shape[0], k.shape[2]) > 0.3
+    module, other = made("agent", pool=[1, 2, 2], bias_size=0, dwc=False), torch.randperm(24)
+    moved = torch.randperm(40) if cross else other
+    turned = q[:, :, other], k[:, :, moved], v[:, :, moved]
+    out, _ = module(q, k, v, mask=mask, cross=cross)
+    assert not torch.allclose(module(*turned, mask=mask[:, moved], cross=cross)[0], out[:, :, other], atol=1e-3)
+    agents = module._agents(q, None if cross else mask, None)
+    monkeypatch.setattr(module, "_agents", lambda *_: agents)
+    assert torch.allclose(module(q, k, v, mask=mask, cross=cross)[0], out, atol=1e-12)
+    assert torch.allclose(module(*turned, mask=mask[:, moved], cross=cross)[0], out[:, :, other], atol=1e-12)
+
+
 def test_agent_convolution_with_a_delta_kernel_adds_the_values() -> None:
     q, k, v = qkv(60)
     grid = Grid((3, 4, 5))
@@ -241,6 +257,25 @@ def test_size_switched_chooses_by_numbers_alone_and_holds_no_map() -> None:
     few[:, :4] = True
     out, _ = module(q, k, v, mask=few)
     assert not torch.allclose(out, scaled_dot_product_attention(q, k[:, :, :4], v[:, :, :4]), atol=1e-3)
+
+
+def test_size_switched_on_tokens_that_merge_between_levels() -> None:
+    """The paper's merging is the token_reduction's: sizes sum to N at each level; few are left, and it is exact."""
+    module, grid = made("size_switched", width=16), Grid((3, 4, 5))
+    torch.manual_seed(0)
+    tokens, text = torch.randn(2, 60, 8, dtype=torch.float64), torch.randn(2, 3, 8, dtype=torch.float64)
+    for merges in (0, 1, 2):
+        merging = build("token_reduction", "aim_merge_prune", channels=8, merges=merges, layer=0)
+        reduced = merging(tokens, grid=grid, text=text)
+        count = reduced.tokens.shape[1]
+        sizes = reduced.unmerge(torch.eye(count, dtype=torch.float64).expand(2, -1, -1)).sum(1)
+        assert torch.equal(sizes.sum(1), torch.full((2,), 60.0, dtype=torch.float64))
+        assert (sizes[reduced.mask] >= 1).all()
+        heads = reduced.tokens.unflatten(-1, (2, 4)).transpose(1, 2)
+        truth = scaled_dot_product_attention(heads, heads, heads, attn_mask=reduced.mask[:, None, None])
+        exact = torch.allclose(module(heads, heads, heads, mask=reduced.mask)[0], truth, atol=1e-12)
+        assert exact == (count <= 16)
+    assert count == 15
 
 
 @pytest.mark.parametrize("key", ["aaren", "agent", "kmeans_cross", "size_switched"])

@@ -24,6 +24,7 @@ ATTENTION: dict[str, dict[str, Any]] = {
 }
 TOKEN_REDUCTION: dict[str, dict[str, Any]] = {
     "fopru": {"strategy": "slice"},
+    "hiprune": {"alpha": 0.5},
     "ia_red2": {"heads": 2},
     "token_transition": {"heads": 2},
     "vflowopt": {"recycled": 2},

@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from petground.kernels._shared.errors import BackendUnavailableError
-from petground.models.blocks.contract import Block, BlockError, BlockInputError, Grid
-from petground.models.blocks.operators import backends_of, operators_of
-from petground.models.registry import BLOCKS, build
-from tests.models.conformance.examples import ATTENTION as EXAMPLES
+from petground.models.blocks.contract import Block, BlockInputError, Grid
+from tests.models.conformance.attention_cases import ALL, CAUSAL, CROSS, DIM, HEADS, SELF, asked, made, tokens
 
-HEADS, DIM = 2, 4
 GRIDS = {"odd": (7, 9, 11), "one voxel": (1, 1, 1), "thin": (1, 6, 4)}
-ALL = [pytest.param(block, id=key) for key, block in BLOCKS["attention"].items()]
-SELF = [p for p in ALL if "self" in p.values[0].patterns]
-CROSS = [p for p in ALL if "cross" in p.values[0].patterns]
-CAUSAL = [p for p in ALL if "causal" in p.values[0].patterns]
-
-
-def made(block: Block, dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any) -> nn.Module:
-    """The block in evaluation mode, its parameters random (what starts at zero would hide mistakes)."""
-    torch.manual_seed(seed)
-    given = {**EXAMPLES.get(block.key, {}), **options}
-    module = build("attention", block.key, channels=HEADS * DIM, num_heads=HEADS, **given)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return module.to(dtype).eval()
-
-
-def tokens(count: int, *, seed: int = 1, batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
-    torch.manual_seed(seed)
-    return torch.randn(batch, HEADS, count, DIM, dtype=dtype)
-
-
-def asked(block: Block, grid: tuple[int, int, int] = (3, 5, 7), **given: Any) -> tuple[list[Tensor], dict[str, Any]]:
-    """q, k, v and keywords in the block's own pattern: self-attention on a grid, else cross-attention to 6 keys."""
-    shape = Grid(grid, (4.0, 2.0, 2.0))
-    q = tokens(shape.tokens)
-    if "self" in block.patterns or "cross" not in block.patterns:
-        causal = {} if "self" in block.patterns else {"causal": True}
-        return [q, tokens(shape.tokens, seed=2), tokens(shape.tokens, seed=3)], {"grid": shape, **causal, **given}
-    return [q, tokens(6, seed=2), tokens(6, seed=3)], {"grid": shape, "cross": True, **given}
 
 
 @pytest.mark.parametrize("grid", list(GRIDS.values()), ids=list(GRIDS))
@@ -292,49 +258,6 @@ def test_other_heads_than_it_was_made_for(block: Block) -> None:
         assert told.startswith((f"{block.key}: q ", f"{block.key}: v ")) if told else out.shape == turned[0].shape
 
 
-TAKES_BACKEND = [
-    p for p in ALL if "backend" in {*inspect.signature(p.values[0].cls).parameters} - {*p.values[0].preset}
-]
-NO_SINKS = {"duo": {"sinks": 0}, "moa_spans": {"sinks": 0}}  # which their kernel does not have
-
-
-@pytest.mark.parametrize("block", TAKES_BACKEND)
-def test_a_backend_by_name(block: Block) -> None:
-    """A block on a kernel takes the kernel's backends: each says the same, or why it cannot be had."""
-    qkv, given = asked(block, (2, 3, 2))
-    inputs = [one.float() for one in qkv]
-    hint = get_type_hints(block.cls.__init__)["backend"]
-    known = {name for kernel in operators_of(block.cls) if kernel != "torch_sdpa" for name in backends_of(kernel)}
-    assert set(get_args(hint)) - {"auto"} <= known
-    served, told, options = [], [], NO_SINKS.get(block.key, {})
-    with torch.no_grad():
-        truth, _ = made(block, torch.float32, **options)(*inputs, **given)
-        for backend in get_args(hint):
-            module = made(block, torch.float32, backend=backend, **options)
-            try:
-                out, _ = module(*inputs, **given)
-            except BackendUnavailableError as error:
-                told.append(str(error))
-                continue
-            served.append(backend)
-            assert torch.allclose(out, truth, atol=1e-4)
-    assert {"auto", "reference"} <= set(served)
-    assert all(one.startswith(f"{block.key}: backend ") and "; serving here: auto, " in one for one in told)
-    with pytest.raises(BlockError, match=f"^attention '{block.key}': backend is 'cuda', expected auto, "):
-        made(block, backend="cuda")
-
-
-@pytest.mark.parametrize("key", list(NO_SINKS))
-def test_a_backend_that_the_sinks_leave_out_is_refused(key: str) -> None:
-    """No kernel has sinks or an order: never a wrong number, and no silent other way."""
-    block = BLOCKS["attention"][key]
-    qkv, given = asked(block)
-    with pytest.raises(BlockInputError, match=f"{key}: backend is reference.*sinks: 0"):
-        made(block, backend="reference")(*qkv, **given)
-    with pytest.raises(BlockInputError, match=f"{key}: backend is reference.*causal"):
-        made(block, backend="reference", sinks=0)(*qkv, causal=True)
-
-
 @pytest.mark.parametrize("block", ALL)
 def test_not_contiguous_is_served_alike(block: Block) -> None:
     qkv, given = asked(block, (2, 3, 2))
@@ -344,15 +267,3 @@ def test_not_contiguous_is_served_alike(block: Block) -> None:
         turned = [one.transpose(1, 2).contiguous().transpose(1, 2) for one in qkv]
         assert not turned[0].is_contiguous()
         assert torch.allclose(module(*turned, **given)[0], out, atol=1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("block", ALL)
-def test_compiles_as_one_graph(block: Block) -> None:
-    qkv, given = asked(block, (2, 3, 2))
-    module = made(block, torch.float32)
-    inputs = [one.float() for one in qkv]
-    torch._dynamo.reset()
-    compiled = torch.compile(lambda *x: module(*x, **given)[0], fullgraph=True, backend="aot_eager")
-    with torch.no_grad():
-        assert torch.allclose(compiled(*inputs), module(*inputs, **given)[0], atol=1e-5)

@@ -249,17 +249,3 @@ def test_no_map_of_voxels_by_voxels_is_held(block: Block) -> None:
         module(x, tokens, mask, BOX.float(), **given)
     assert largest.numbers < n * n / 8, largest.shape  # half a map of the strided keys
     assert largest.numbers <= 2 * n * max(4 * CHANNELS, 2 * 21), largest.shape  # two sentences, a feed-forward's width
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("block", ALL)
-def test_compiles_as_one_graph(block: Block) -> None:
-    x, tokens, mask = asked(dtype=torch.float32)
-    module, given = made(block, torch.float32), skip_of(block, x, 2)
-    torch._dynamo.reset()
-    compiled = torch.compile(
-        lambda *streams: module(*streams, BOX.float(), **given), fullgraph=True, backend="aot_eager"
-    )
-    with torch.no_grad():
-        for a, b in zip(compiled(x, tokens, mask), module(x, tokens, mask, BOX.float(), **given), strict=True):
-            assert torch.allclose(a, b, atol=1e-5)

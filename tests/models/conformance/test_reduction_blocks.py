@@ -6,36 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from petground.models.blocks.contract import Block, BlockInputError, Grid, Reduced
-from petground.models.registry import BLOCKS, build
-from tests.models.conformance.examples import TOKEN_REDUCTION as EXAMPLES
+from tests.models.conformance.reduction_cases import ALL, CHANNELS, asked, back, made
 
-CHANNELS = 8
 GRIDS = {"odd": (7, 9, 11), "one voxel": (1, 1, 1), "thin": (1, 6, 4)}
-ALL = [pytest.param(block, id=key) for key, block in BLOCKS["token_reduction"].items()]
-
-
-def made(block: Block, dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any) -> nn.Module:
-    torch.manual_seed(seed)
-    given = {**EXAMPLES.get(block.key, {}), **options}
-    module = build("token_reduction", block.key, channels=CHANNELS, **given)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return module.to(dtype).eval()
-
-
-def asked(grid: tuple[int, int, int] = (3, 5, 7), batch: int = 2) -> tuple[Tensor, dict[str, Any]]:
-    torch.manual_seed(1)
-    shape = Grid(grid, (4.0, 2.0, 2.0))
-    tokens = torch.randn(batch, shape.tokens, CHANNELS, dtype=torch.float64)
-    text = torch.randn(batch, 5, CHANNELS, dtype=torch.float64)
-    text_mask = torch.ones(batch, 5, dtype=torch.bool)
-    text_mask[-1, 3:] = False
-    scores = torch.rand(batch, shape.tokens, dtype=torch.float64)
-    return tokens, {"grid": shape, "scores": scores, "text": text, "text_mask": text_mask}
 
 
 def same(a: Reduced, b: Reduced, atol: float = 1e-9) -> None:
@@ -191,25 +167,24 @@ def test_the_text_is_read_where_the_block_says_so(block: Block) -> None:
         assert module.text_use == "needs"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 @pytest.mark.parametrize("block", ALL)
-def test_compiles_as_one_graph(block: Block, padded: bool) -> None:
-    tokens, given = asked((2, 3, 4))
-    mask = torch.ones(2, 24, dtype=torch.bool)
-    mask[0, 17:] = False
+def test_not_contiguous_is_served_alike(block: Block) -> None:
+    tokens, given = asked()
+    mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
+    mask[0, 80:] = False
     module = made(block)
-    given = {**given, "mask": mask if padded else None}
-
-    def there_and_back(x: Tensor) -> Tensor:
-        reduced = module(x, **given)
-        back = reduced.unmerge(reduced.tokens if reduced.gain is None else reduced.tokens * reduced.gain[..., None])
-        return back if reduced.carry is None else back + reduced.carry[..., None]
-
-    torch._dynamo.reset()
-    with torch.no_grad():
-        compiled = torch.compile(there_and_back, fullgraph=True, backend="aot_eager")(tokens)
-        assert torch.allclose(compiled, there_and_back(tokens), atol=1e-9)
+    leaf = tokens.clone().requires_grad_()
+    strided = tokens.transpose(1, 2).contiguous().requires_grad_()  # as features [B, C, N] become tokens
+    turned = {key: one.T.contiguous().T for key, one in (("scores", given["scores"]), ("mask", mask))}
+    turned["text"] = given["text"].transpose(0, 1).contiguous().transpose(0, 1)
+    assert not any(one.is_contiguous() for one in (strided.transpose(1, 2), *turned.values()))
+    reduced = module(leaf, mask=mask, **given)
+    same(reduced, module(strided.transpose(1, 2), **{**given, **turned}), atol=1e-12)
+    values = torch.randn(2, 3, reduced.tokens.shape[1], dtype=torch.float64).transpose(1, 2)
+    assert torch.allclose(reduced.unmerge(values), reduced.unmerge(values.contiguous()), atol=1e-12)
+    back(reduced).square().sum().backward()
+    back(module(strided.transpose(1, 2), **{**given, **turned})).square().sum().backward()
+    assert torch.allclose(strided.grad.transpose(1, 2), leaf.grad, atol=1e-9)
 
 
 @pytest.mark.parametrize("block", ALL)
