@@ -13,6 +13,7 @@ __all__ = [
     "TEXT_REASONS",
     "WARNINGS",
     "Candidate",
+    "Denial",
     "Excluded",
     "Finding",
     "Label",
@@ -103,6 +104,21 @@ class Finding:
     series: int | None = None
     counted_from: Literal["head", "feet"] | None = None
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """A sentence that says, without a value, that nothing is at some places ("No avid axillary or hilar nodes.").
+
+    places: lower-case key words and side of each, as a Finding has them. span: characters of the sentence.
+    prompt: its words, which hold no answer; with its heading in front where only that tells the place.
+    """
+
+    places: tuple[tuple[str, Laterality | None], ...]
+    span: Span
+    sentence: str
+    section: str | None
+    prompt: str
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from petground.labeling.errors import InputError
 from petground.labeling.finding import Finding
 from petground.pipeline.executors import Outcome, Runner
 from petground.pipeline.files import write_bytes
+from petground.pipeline.prompts import leaks
 from petground.pipeline.reports import Export, Report
 from petground.pipeline.stage import content_hash, source_hash
 
@@ -51,7 +52,7 @@ Tick = Callable[[str, int, int], None]
 _SPOOL = pa.schema([(name, pa.string()) for name in (
     "exam_id", "patient_id", "tracer", "study_date", "scanner", "reason", "detail", "shard",
 )])  # fmt: skip
-_SHARD = pa.schema([("exam_id", pa.string()), ("positive", pa.bool_()), ("finding", pa.string())])
+_SHARD = pa.schema([(name, pa.string()) for name in ("exam_id", "finding", "denial")] + [("positive", pa.bool_())])
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,9 @@ def read_shard(path: Path, *, positive_only: bool = False) -> dict[str, list[tup
     """Findings by exam id, numbered f001, f002, ... in text order."""
     found: dict[str, list[tuple[str, Finding]]] = {}
     numbers: Counter[str] = Counter()
-    for row in pq.read_table(path, partitioning=None).to_pylist():
+    for row in pq.read_table(path, columns=["exam_id", "positive", "finding"], partitioning=None).to_pylist():
+        if row["finding"] is None:
+            continue
         numbers[row["exam_id"]] += 1
         if row["positive"] or not positive_only:
             found.setdefault(row["exam_id"], []).append((f"f{numbers[row['exam_id']]:03d}", _finding(row["finding"])))
@@ -210,13 +213,14 @@ def _texts(shard: Sequence[Report]) -> list[tuple[Any, ...]]:
 
 
 def extract_case(path: Path, texts: Sequence[tuple[Any, ...]]) -> None:
-    """Reads one shard into a Parquet file: a row per mention, and which reports failed, with why.
+    """Reads one shard into a Parquet file: a row per mention and per denial, and which reports failed, with why.
 
     texts: exam id and report of each, and what a second reader read in it where that one must agree.
 
     Sentences are patient data: they lie in that file, not in any record of the run.
     """
     from petground.labeling.extract import extract_findings
+    from petground.labeling.language.denials import find_denials
     from petground.labeling.second_reading import consensus
 
     rows: list[dict[str, Any]] = []
@@ -226,12 +230,14 @@ def extract_case(path: Path, texts: Sequence[tuple[Any, ...]]) -> None:
             found = extract_findings(text)
             if second:
                 found = consensus(found, {(start, end): pairs for start, end, pairs in second[0]})
+            denied = [denial for denial in find_denials(text) if not leaks(denial.prompt)]
         except Exception as error:  # one report must not take a hundred with it; its text must not be told
             failed[exam_id] = f"{type(error).__name__} while reading the report"
             continue
         for finding in found:
             told = json.dumps(asdict(finding), allow_nan=False)
             rows.append({"exam_id": exam_id, "positive": finding.status == "positive", "finding": told})
+        rows += [{"exam_id": exam_id, "positive": False, "denial": json.dumps(asdict(denial))} for denial in denied]
     positive = len({row["exam_id"] for row in rows if row["positive"]})
     record = json.dumps({"failed": failed, "positive": positive})
     table = pa.Table.from_pylist(rows, schema=_SHARD.with_metadata({"petground.extract": record}))

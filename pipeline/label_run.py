@@ -17,6 +17,7 @@ from petground.labeling.errors import InputError
 from petground.labeling.finding import Finding
 from petground.labeling.site import Site, site_to_mapping
 from petground.labeling.suv_header import SuvFallbacks
+from petground.pipeline.denied import denial_rows
 from petground.pipeline.exam_cases import CODE, Told, exam_case, ingest_is_current
 from petground.pipeline.exam_checks import checked
 from petground.pipeline.executors import Runner
@@ -80,7 +81,9 @@ def run_labels(run: LabelRun, tick: Tick = lambda stage, done, total: None) -> d
         named = (
             (replace(r, patient_id=found.patient_of.get(r.exam_id, r.patient_id)), f) for r, f in extracted.exams()
         )
-        return write_label_tables(run.out, named, failures | found.failures, (*found.notes, *_hidden(run.reports)))
+        notes = (*found.notes, *_hidden(run.reports))
+        denials = denial_rows(extracted.parts)
+        return write_label_tables(run.out, named, failures | found.failures, notes, denials)
     finally:
         extracted.rows.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from petground.pipeline.table_stream import table_writers
 
 __all__ = ["Funnel", "drop_tables", "finding_row", "write_label_tables"]
 
-WRITTEN = ("exams", "findings", "labels", "candidates")
+WRITTEN = ("exams", "findings", "denials", "labels", "candidates")
 
 _DECIDED_IN = {
     "slice_outside": "match",
@@ -40,12 +40,13 @@ def write_label_tables(
     exams: Iterable[tuple[Report, Sequence[tuple[str, Finding]]]],
     failures: Mapping[str, Failure],
     notes: Sequence[str] = (),
+    denials: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Writes exams, findings, labels and candidates.parquet and summary.json under `out`; returns the summary.
+    """Writes exams, findings, denials, labels and candidates.parquet and summary.json under `out`; returns the summary.
 
     exams: every exam of the export with its numbered findings; what became of its images is read from out/exams and
     out/labels. Rows are in the order given, so that the same input gives the same tables whoever ran first. notes: what
-    was found about the export as a whole, a sentence each.
+    was found about the export as a whole, a sentence each. denials: rows (`denied.denial_rows`).
     """
     count = Funnel()
     with table_writers({name: out / f"{name}.parquet" for name in WRITTEN}) as add:
@@ -70,6 +71,9 @@ def write_label_tables(
                     count.labels += 1
                     tracer = report.tracer or (exam or {}).get("tracer")
                     add("labels", _label_row(report, finding_id, finding, fate["label"]) | {"tracer": tracer})
+        for denial in denials:
+            count.denial(denial)
+            add("denials", denial)
     summary = count.summary() | {"notes": list(notes)}
     write_json(out / "summary.json", summary)
     return summary
@@ -160,7 +164,8 @@ class Funnel:
     """Counts by stage: what went in equals what came out, what was excluded and what failed."""
 
     def __init__(self) -> None:
-        self.exams, self.labels, self.mentions, self.read = 0, 0, 0, 0
+        self.exams, self.labels, self.mentions, self.read, self.denials = 0, 0, 0, 0, 0
+        self._denied: tuple[str, str] | None = None
         self.exam_reasons: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.gone: Counter[tuple[str, str]] = Counter()
@@ -178,6 +183,11 @@ class Funnel:
         if row["reason"]:
             self.reasons[row["reason"]] += 1
 
+    def denial(self, row: Mapping[str, Any]) -> None:
+        sentence = (row["exam_id"], row["denial_id"])
+        self.denials += sentence != self._denied  # a row per place
+        self._denied = sentence
+
     def summary(self) -> dict[str, Any]:
         funnel, left = [], self.mentions
         for stage in ORDER:
@@ -190,6 +200,7 @@ class Funnel:
             "exams_failed": self.exam_reasons.total(),
             "exams_read": self.read,
             "mentions": self.mentions,
+            "denials": self.denials,
             "labels": self.labels,
             "stages": funnel,
             "reasons": dict(self.reasons.most_common()),

@@ -71,6 +71,19 @@ TABLES: dict[str, pa.Schema] = {
         },
         version="2",
     ),
+    # one row per place that a sentence without a value denies: "No avid axillary or hilar nodes." is two
+    "denials": _schema(
+        "denials",
+        {
+            "exam_id": _TEXT,
+            "denial_id": _TEXT,  # of the sentence
+            "sentence": _TEXT,
+            "section": _TEXT,
+            "prompt": _TEXT,  # the sentence, with its heading where only that tells the place
+            "site": _TEXT,
+            "laterality": _TEXT,
+        },
+    ),
     # one row per finding with a mask
     "labels": _schema(
         "labels",

@@ -10,10 +10,11 @@ import numpy as np
 
 from petground.training.places import Place, may_be_here
 from petground.training.references import Reference
-from petground.training.work import names_one_side, swap_sides
+from petground.training.work import names_one_side, some_of, swap_sides
 
 __all__ = ["Question", "Questions", "absent_sentences", "questions", "shuffled_among_exams"]
 
+FEW = 4  # denied sentences asked of one exam
 TRIES = 32  # drawings looked at for one in which few sentences happen to be worded like the right one
 
 
@@ -44,8 +45,8 @@ def questions(
     """The right sentences; with controls also another exam's, the other side's, denied ones and an empty one.
 
     here: by exam every place at which there may be a lesion (`references.places_here`). denied: by exam sentences of
-    its report that say of another place that nothing is there (`work.denied_sentences`); each is asked once, at most
-    as many as the exam has references.
+    its report that say of another place that nothing is there (`work.denied_sentences`); some are asked, once each, at
+    most FEW of an exam and as many as it has references: a report that denies twenty things is one report.
     """
     right = [None if r.prompt is None else Question(r.prompt, r.slice, r.series) for r in references]
     asked: dict[str, list[Question | None]] = {"right": right}
@@ -65,7 +66,7 @@ def questions(
         q and q._replace(prompt=other) if other else None for q, other in zip(right, swapped, strict=True)
     ]
     nowhere["swapped"] = [i for i, question in enumerate(asked["swapped"]) if question is not None]
-    left = {exam_id: list(sentences) for exam_id, sentences in (denied or {}).items()}
+    left = {exam_id: list(some_of(said, exam_id, FEW, seed)) for exam_id, said in (denied or {}).items()}
     asked["denied"] = [Question(left[r.exam_id].pop(0)) if left.get(r.exam_id) else None for r in references]
     nowhere["denied"] = [i for i, question in enumerate(asked["denied"]) if question is not None]
     asked["empty"] = [None if question is None else Question("") for question in right]

@@ -21,7 +21,7 @@ from petground.training.work import Exam, Example, swap_sides
 __all__ = ["EpochSampler", "ExamDataset", "Item", "ShareSampler", "collate"]
 
 Item = Mapping[str, Any]
-NEGATED = 0.3  # share of an exam's absent sentences that its report denies itself, where it denies any
+NEGATED = 0.2  # share of an exam's absent sentences that its report denies itself, where it denies any
 
 
 class ExamDataset(Dataset[Item]):
@@ -130,7 +130,7 @@ class ExamDataset(Dataset[Item]):
     def _choose(self, rng: np.random.Generator, exam: Exam) -> tuple[list[int], list[str]]:
         """Which of the exam's examples, and sentences about what it has not."""
         elsewhere, mirrored = self._not_here(exam)
-        can = bool(elsewhere or exam.negated)
+        can = bool(elsewhere or exam.negated or (mirrored and self.swapped_fraction))
         if self.sentences is None:
             share = len(exam.examples) * self.absent_fraction / (1.0 - self.absent_fraction)
             wanted = int(share + rng.random()) if can else 0  # rounded so that the share holds over the exams
@@ -161,10 +161,11 @@ class ExamDataset(Dataset[Item]):
     ) -> list[str]:
         """Sentences about nothing here: denied by the report, of the other side, or of other exams."""
         absent = []
+        others = bool(elsewhere or (mirrored and self.swapped_fraction))
         for _ in range(count):
-            if exam.negated and (not elsewhere or rng.random() < NEGATED):
+            if exam.negated and (not others or rng.random() < NEGATED):
                 absent.append(exam.negated[int(rng.integers(len(exam.negated)))])
-            elif mirrored and rng.random() < self.swapped_fraction:
+            elif mirrored and (not elsewhere or rng.random() < self.swapped_fraction):
                 absent.append(swap_sides(self._words(rng, mirrored[int(rng.integers(len(mirrored)))])))
             else:
                 absent.append(self._words(rng, elsewhere[int(rng.integers(len(elsewhere)))]))

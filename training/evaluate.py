@@ -21,6 +21,7 @@ from petground.labeling.errors import ConfigError, InputError, PetgroundError
 from petground.labeling.site import Site
 from petground.labeling.volume import Unit, Volume, require_same_grid
 from petground.pipeline.dates import iso_date
+from petground.pipeline.denied import read_denials
 from petground.pipeline.files import write_csv, write_json
 from petground.pipeline.nifti import read_nifti
 from petground.pipeline.progress import progress
@@ -112,7 +113,7 @@ def evaluate(
             fix="try --split all, or look into summary.json of the labelling run",
         )
     here = places_here(labels, references, truth)
-    denied = denied_sentences(read_table(labels / "findings.parquet", "findings"), by.reads, here)
+    denied = denied_sentences(read_table(labels / "findings.parquet", "findings"), by.reads, here, read_denials(labels))
     asked = questions(references, here, denied, controls=controls, seed=seed)
     answers, outlines = _answer_all(by, labels, references, asked.asked, console)
     figures = {

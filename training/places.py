@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from petground.labeling.regions import region_of
 
-__all__ = ["Place", "may_be_here", "place_stems"]
+__all__ = ["Place", "may_be_here", "may_lie_in", "place_stems"]
 
 Place = tuple[str, str]  # site words and side; "" where the text does not say
 
@@ -74,6 +74,8 @@ _WIDE = (
     "pelvic retroperitoneal skeleton spine thorax thoracic vertebra vertebral wall"
 )
 
+_ANYWHERE = frozenset(("bone", "limbs and skin", "not told"))  # regions that lie in every part of the body
+
 
 def _stem(word: str) -> str:
     return word.rstrip("s")[:_STEM] if len(word) <= _STEM else word[:_STEM]
@@ -108,6 +110,19 @@ def may_be_here(place: Place, here: Iterable[Place]) -> bool:
     the body ("pelvic node") may be any place in it; and a site of general words only ("lymph node") may be anywhere.
     """
     return any(_sides_agree(place[1], side) and _may_be_one(place[0].lower(), site.lower()) for site, side in here)
+
+
+def may_lie_in(place: Place, here: Iterable[Place]) -> bool:
+    """As `may_be_here`, of a place all of which is denied: "no uptake in the chest" denies ribs and skin there, too.
+
+    So of a part of the body only sites of another part are surely elsewhere.
+    """
+    here = list(here)
+    if may_be_here(place, here):
+        return True
+    if not _wide(place_stems(place[0])):
+        return False
+    return any(_sides_agree(place[1], side) and region_of(site) in _ANYWHERE for site, side in here)
 
 
 def _level(found: re.Match[str]) -> str:

@@ -15,7 +15,7 @@ from petground.pipeline.splits import patient_hash
 
 __all__ = ["data_hashes", "git_state", "noted", "versions"]
 
-_TABLES = ("exams.parquet", "findings.parquet", "labels.parquet", "decisions.csv")
+_TABLES = ("exams.parquet", "findings.parquet", "denials.parquet", "labels.parquet", "decisions.csv")
 _SOURCES = ("*.py", "*.yaml", "*.json", "*.toml", "*.txt")
 _PACKAGES = ("petground", "torch", "lightning", "monai", "transformers", "peft", "numpy")
 

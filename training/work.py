@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import logging
 import re
+import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from petground.labeling.errors import InputError
 from petground.pipeline.decided import decisions_of, kept_out
+from petground.pipeline.denied import read_denials
 from petground.pipeline.edited import read_labels
 from petground.pipeline.prompts import PromptMode, has_words, leaks, with_values
 from petground.pipeline.schemas import read_table
-from petground.training.places import Place, may_be_here
+from petground.training.places import Place, may_be_here, may_lie_in
 
 __all__ = [
     "Exam", "Example", "denied_sentences", "has_words", "leaks", "names_one_side", "places_told", "read_exams",
-    "rejected", "swap_sides",
+    "rejected", "some_of", "swap_sides",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
+MOST = 8
+"""Denied sentences of an exam that teach: reports deny the same every time, and each sentence is encoded and kept."""
 _NO_LESION = ("negated", "prior", "reference", "threshold")  # reasons by which nothing need be at the place told of
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
@@ -67,7 +73,7 @@ class Exam:
     """One exam with at least one label; paths are relative to WORK.
 
     told: every place where a lesion may be. negated: sentences of the report that say of another place that nothing is
-    there (`denied_sentences`); none where sentences tell slices.
+    there (`denied_sentences`), MOST at most; none where sentences tell slices.
     """
 
     exam_id: str
@@ -109,8 +115,7 @@ def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = 
     if wordless:
         _log.warning("%d labels are left out: their sentence has no words besides SUV and slice", wordless)
     here = {one: {*told.get(one, ()), *map(_place, labels.get(one, ()))} for one in {*told, *labels}}
-    # where slices are told, a sentence without one would be known by that: reports' denials are kept without theirs
-    negated = {} if prompt in ("words+slice", "all") else denied_sentences(findings, prompt, here)
+    negated = _teaching(work, findings, prompt, here)
     found = [
         _exam(exams.get(one), rows, told.get(one, ()), negated.get(one, ()), prompt)
         for one, rows in sorted(labels.items())
@@ -159,12 +164,16 @@ def places_told(findings: Iterable[dict[str, Any]]) -> dict[str, tuple[Place, ..
 
 
 def denied_sentences(
-    findings: Iterable[dict[str, Any]], mode: PromptMode, here: Mapping[str, Collection[Place]]
+    findings: Iterable[Mapping[str, Any]],
+    mode: PromptMode,
+    here: Mapping[str, Collection[Place]],
+    denials: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, tuple[str, ...]]:
     """Sentences by exam that say that a place has no lesion ("a 6 mm left hilar node is not avid"), as they say it.
 
-    Only those that state an SUV: a sentence without one is no row of findings.parquet.
-    here: by exam every place at which there may be a lesion; sentences of such places are left out.
+    findings: of findings.parquet; those of its denials, which state an SUV, come first. denials: rows of
+    denials.parquet, which state none. here: by exam every place at which there may be a lesion; a sentence of which
+    any place is one of these is left out.
     """
     found: dict[str, dict[str, None]] = {}
     for row in findings:
@@ -173,7 +182,37 @@ def denied_sentences(
             continue
         if not may_be_here(_place(row), here.get(row["exam_id"], ())):
             found.setdefault(row["exam_id"], {})[with_values(prompt, mode, row["suv"], row["slice"])] = None
+    sentences: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in denials:
+        sentences.setdefault((row["exam_id"], row["denial_id"]), []).append(row)
+    for (exam_id, _), rows in sentences.items():
+        prompt, told = rows[0]["prompt"], here.get(exam_id, ())
+        if has_words(prompt) and not leaks(prompt) and not any(may_lie_in(_place(row), told) for row in rows):
+            found.setdefault(exam_id, {})[prompt] = None
     return {exam_id: tuple(sentences) for exam_id, sentences in found.items()}
+
+
+def some_of(sentences: Sequence[str], exam_id: str, most: int, seed: int = 0) -> tuple[str, ...]:
+    """At most so many of an exam's sentences, in the order drawn: the same for the same exam and seed."""
+    rng = np.random.default_rng((seed, zlib.crc32(exam_id.encode())))
+    return tuple(sentences[i] for i in rng.permutation(len(sentences))[:most].tolist())
+
+
+def _teaching(
+    work: Path, findings: Sequence[Mapping[str, Any]], mode: PromptMode, here: Mapping[str, Collection[Place]]
+) -> dict[str, tuple[str, ...]]:
+    """Denied sentences by exam that teach: those that tell what all sentences of the mode tell.
+
+    Where every other sentence has a slice or an SUV, one without would be known by that and not by its words; no
+    denial has a slice.
+    """
+    if mode in ("words+slice", "all"):
+        return {}
+    denials = read_denials(work) if mode == "words" else []
+    if mode == "words" and not (work / "denials.parquet").is_file():
+        _log.info("no denials.parquet in %s: label again to teach with what reports deny without an SUV", work)
+    found = denied_sentences(findings, mode, here, denials)
+    return {exam_id: some_of(sentences, exam_id, MOST) for exam_id, sentences in found.items()}
 
 
 def _place(row: Mapping[str, Any]) -> Place:

@@ -13,6 +13,7 @@ from rich.console import Console
 from petground.labeling.errors import InputError
 from petground.pipeline.commands.label import make_folder
 from petground.pipeline.commands.running import Means, running
+from petground.pipeline.denied import denial_rows
 from petground.pipeline.extraction import Extracted, extract_reports
 from petground.pipeline.files import write_json
 from petground.pipeline.label_tables import Funnel, finding_row
@@ -36,9 +37,10 @@ def extract(
     """Read reports and write what they say: a row per SUV mention, without any image.
 
     OUT/findings.parquet (or OUT itself, when it ends in .parquet) has for each mention its sentence, SUV, slice, side,
-    site, and `positive` or the reason why it is none; OUT/exams.parquet which reports could not be read, and why. Run
-    it again after an interruption or with a longer export: only what is new is read. `petground label` with the same
-    OUT goes on from there.
+    site, and `positive` or the reason why it is none; OUT/denials.parquet what is denied without a value ("no avid
+    axillary nodes"), a row per place; OUT/exams.parquet which reports could not be read, and why. Run it again after an
+    interruption or with a longer export: only what is new is read. `petground label` with the same OUT goes on from
+    there.
 
     Args:
         reports: CSV, JSONL or Parquet with exam_id, report_text and, where known, patient_id, tracer, study_date and
@@ -69,7 +71,8 @@ def extract(
         (work / "extract").mkdir(exist_ok=True)
         sweep(work / "extract")
         with _kept_while(extract_reports(export, work, run, tick)) as extracted:
-            paths = {"findings": out} if alone else {name: work / f"{name}.parquet" for name in ("exams", "findings")}
+            tables = ("exams", "findings", "denials")
+            paths = {"findings": out} if alone else {name: work / f"{name}.parquet" for name in tables}
             summary = _write(extracted, paths)
         if not alone:
             write_json(work / "summary.json", summary)
@@ -109,6 +112,9 @@ def _write(extracted: Extracted, paths: dict[str, Path]) -> dict[str, Any]:
                 row["stage"] = "extract"
                 count.mention(row)
                 add("findings", row)
+        for denial in denial_rows(extracted.parts) if "denials" in paths else ():
+            count.denial(denial)
+            add("denials", denial)
     return count.summary()
 
 
@@ -122,4 +128,6 @@ def _report(console: Console, out: Path, summary: dict[str, Any]) -> None:
     if summary["exams_failed"]:
         why = ", ".join(f"{reason} {number}" for reason, number in summary["exam_reasons"].items())
         console.print(f"[red]{summary['exams_failed']} reports failed[/red] ({why})")
+    if summary["denials"]:
+        console.print(f"{summary['denials']} sentences deny a lesion at a place without an SUV", highlight=False)
     console.print(f"findings: {out}", soft_wrap=True)

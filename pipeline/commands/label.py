@@ -162,6 +162,9 @@ def _report(console: Console, out: Path, summary: dict[str, Any]) -> None:
         f"[bold]{counted(summary['labels'], 'label')}[/bold] from {counted(summary['exams'], 'exam')}; "
         f"not labelled: {reasons or 'none'}"
     )
+    if summary["denials"]:
+        denied = counted(summary["denials"], "sentence")
+        console.print(f"{denied} without an SUV denying a lesion at a place: see denials.parquet", highlight=False)
     if summary["exams_failed"]:
         why = ", ".join(f"{reason} {count}" for reason, count in summary["exam_reasons"].items())
         failed = counted(summary["exams_failed"], "exam")

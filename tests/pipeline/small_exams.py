@@ -21,7 +21,7 @@ from petground.pipeline.schemas import read_table
 
 NZ = 60
 AFFINE = np.array([[-4.0, 0, 0, 80], [0, -4.0, 0, 80], [0, 0, 4.0, -120], [0, 0, 0, 1]])
-TABLES = ("exams", "findings", "labels", "candidates")
+TABLES = ("exams", "findings", "denials", "labels", "candidates")
 
 
 Spot = tuple[float, tuple[int, int, int]]
@@ -66,7 +66,7 @@ def archive(folder: Path, names: Sequence[str]) -> tuple[Path, Path]:
     for number, name in enumerate(names):
         suv, k = 4.1 + 0.3 * number, 8 + 4 * (number % 11)
         exam(folder / "exams" / name, (suv, (30, 20, k)))
-        rows.append((name, report(round(suv, 1), k)))
+        rows.append((name, f"{report(round(suv, 1), k)} No avid inguinal or right hilar nodes."))
     return write_rows(folder / "reports.csv", rows), folder / "exams"
 
 

@@ -132,3 +132,29 @@ def test_a_half_written_shard_is_read_again(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-10])
     assert positives(tmp_path / "work", tmp_path / "r.csv", calls) == before
     assert len(calls) == 2
+
+
+def test_denials_are_numbered_by_exam_and_read_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    denies = "FINDINGS: No avid hilar or left axillary nodes. Liver SUVmax 2.9.\nBones: No suspicious uptake."
+    reports = export(tmp_path / "r.csv", 2, ("denies", denies), ("alike", denies))
+    words = ["extract", "--reports", str(reports), "--workers", "1", "--out", str(tmp_path / "work")]
+    assert cli.main(words) == 0
+    rows = read_table(tmp_path / "work" / "denials.parquet", "denials")
+    assert [(r["exam_id"], r["denial_id"], r["site"], r["laterality"], r["prompt"]) for r in rows] == [
+        (exam, number, *told)
+        for exam in ("denies", "alike")
+        for number, *told in (
+            ("d001", "hilar", None, "No avid hilar or left axillary nodes."),
+            ("d001", "axillary", "left", "No avid hilar or left axillary nodes."),
+            ("d002", "bones", None, "Bones: No suspicious uptake."),
+        )
+    ]
+    assert "4 sentences deny" in capsys.readouterr().out
+    assert json.loads((tmp_path / "work" / "summary.json").read_text())["denials"] == 4
+    (shard,) = (tmp_path / "work" / "extract").iterdir()
+    read = shard.stat().st_mtime_ns
+    findings = read_table(tmp_path / "work" / "findings.parquet", "findings")
+    assert [r["finding_id"] for r in findings] == ["f001", "f002", "f001", "f002", "f001", "f001"]
+    assert cli.main(words) == 0
+    assert read_table(tmp_path / "work" / "denials.parquet", "denials") == rows
+    assert shard.stat().st_mtime_ns == read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,18 @@ from petground.pipeline.executors import Outcome, guarded
 from petground.pipeline.label_run import LabelRun, run_labels
 from petground.pipeline.nifti import write_nifti
 from petground.pipeline.reports import open_export
-from petground.pipeline.schemas import read_table
-from petground.training.work import read_exams
+from petground.pipeline.schemas import read_table, write_table
+from petground.training.dataset import NEGATED, ExamDataset
+from petground.training.grid import GridSpec
+from petground.training.work import MOST, Exam, Example, read_exams, some_of
 
 REPORT = """FINDINGS: Hypermetabolic {side} axillary node, SUVmax 7.3, axial slice 19.
 A 6 mm {other} hilar node is not avid (SUVmax 1.2).
 A 5 mm {side} axillary node is not avid (SUVmax 0.9).
 The 7 mm {other} axillary node (SUVmax 1.1) shows no uptake above background.
 No avid {other} adrenal nodule.
+No avid {side} axillary or {other} hilar nodes.
+No abnormal uptake in the chest.
 Liver SUVmax 2.1.
 """
 
@@ -53,14 +58,44 @@ def _in_process(function: Callable[..., Any], cases: Iterable[tuple[str, tuple[A
 
 
 def test_denied_sentences_of_a_report_teach(work: Path) -> None:
-    """Not the one of the place that has a lesion, and not the one without an SUV: it is no row of the table."""
-    assert {exam.exam_id: exam.negated for exam in read_exams(work)} == {
-        side: (
+    """With and without an SUV; not those of which any place has a lesion, or lies around it."""
+    assert {exam.exam_id: set(exam.negated) for exam in read_exams(work)} == {
+        side: {
             f"A 6 mm {other} hilar node is not avid.",
             f"The 7 mm {other} axillary node shows no uptake above background.",
-        )
+            f"No avid {other} adrenal nodule.",
+        }
         for side, other in (("left", "right"), ("right", "left"))
     }
+
+
+def test_denials_without_a_value_are_a_table_of_places(work: Path) -> None:
+    rows = [row for row in read_table(work / "denials.parquet", "denials") if row["exam_id"] == "left"]
+    assert [(row["denial_id"], row["site"], row["laterality"]) for row in rows] == [
+        ("d001", "adrenal", "right"), ("d002", "axillary", "left"), ("d002", "hilar", "right"), ("d003", "chest", None),
+    ]  # fmt: skip
+    assert {row["section"] for row in rows} == {"findings"}
+    assert all(row["prompt"] == row["sentence"] for row in rows)
+    assert json.loads((work / "summary.json").read_text())["denials"] == 6
+
+
+def test_a_folder_labelled_before_there_was_such_a_table_still_trains(work: Path, tmp_path: Path) -> None:
+    older = shutil.copytree(work, tmp_path / "older")
+    (older / "denials.parquet").unlink()
+    for exam in read_exams(older):
+        assert len(exam.negated) == 2
+        assert all("adrenal" not in sentence for sentence in exam.negated)
+
+
+def test_a_report_that_denies_much_teaches_some_of_it_the_same_every_time(work: Path, tmp_path: Path) -> None:
+    much = shutil.copytree(work, tmp_path / "much")
+    row = read_table(work / "denials.parquet", "denials")[0] | {"exam_id": "left"}
+    rows = [row | {"denial_id": f"d{n}", "prompt": f"No avid adrenal node, {'very ' * n}."} for n in range(40)]
+    write_table(much / "denials.parquet", "denials", rows)
+    first, again = (next(e.negated for e in read_exams(much) if e.exam_id == "left") for _ in range(2))
+    assert first == again
+    assert len(first) == len(set(first)) == MOST
+    assert some_of(first, "left", 3, seed=1) != some_of(first, "right", 3, seed=1)
 
 
 def test_denied_sentences_have_words_and_what_is_never_asked_has_none(work: Path) -> None:
@@ -71,4 +106,24 @@ def test_denied_sentences_have_words_and_what_is_never_asked_has_none(work: Path
 
 def test_where_slices_are_told_no_sentence_is_known_by_having_none(work: Path) -> None:
     assert [exam.negated for exam in read_exams(work, prompt="all")] == [(), ()]
-    assert all("SUVmax 1." in one for exam in read_exams(work, prompt="words+suv") for one in exam.negated)
+    told = [one for exam in read_exams(work, prompt="words+suv") for one in exam.negated]
+    assert len(told) == 4
+    assert all("SUVmax 1." in one for one in told), "nor is one known by having no SUV where SUVs are told"
+
+
+@pytest.mark.parametrize("pool", [True, False])
+def test_denials_do_not_crowd_out_what_is_harder_to_know(pool: bool, tmp_path: Path) -> None:
+    """However many sentences deny; without other exams' places there is still the other side."""
+    own = Example("f001", "avid left axillary node", "m", "axillary", "left", 1.0)
+    other = Example("f001", "avid adrenal lesion", "m", "adrenal", None, 1.0)
+    exam = Exam("a", "a", None, "p", None, (own,), (own.place,), tuple(f"no uptake {n}" for n in range(MOST)))
+    dataset = ExamDataset(
+        tmp_path, [exam], GridSpec(), tmp_path, {}, sentences=8, pool=[own, other] if pool else [own],
+        absent_fraction=0.5, swapped_fraction=0.5,
+    )  # fmt: skip
+    asked = [one for n in range(150) for one in dataset._choose(np.random.default_rng(n), exam)[1]]
+    denied = sum(one.startswith("no ") for one in asked) / len(asked)
+    swapped = asked.count("avid right axillary node") / len(asked)
+    assert len(asked) == 600
+    assert denied == pytest.approx(NEGATED, abs=0.05)
+    assert swapped == pytest.approx((1 - NEGATED) * (0.5 if pool else 1.0), abs=0.06)

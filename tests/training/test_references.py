@@ -40,7 +40,9 @@ def test_truth_is_measured_by_true_masks_and_lesions_never_read_are_missed(
     assert found["measured_against"] == "truth"
     assert found["references"] == 8
     assert found["without_sentence"] == 1
-    assert found["false_positives_per_empty_sentence"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 7}
+    assert found["false_positives_per_empty_sentence"] == {
+        "value": 1.0, "low": pytest.approx(0.025 ** (1 / 7)), "high": 1.0, "n": 7,
+    }  # fmt: skip
     assert found["runs"]["right"]["counts"]["paper"] == {"tp": 7, "fp": 0, "fn": 1}
     assert found["f1"]["right"] == pytest.approx(14 / 15)
 
@@ -152,21 +154,34 @@ def test_what_the_report_denies_is_asked_where_nothing_else_may_be(
          "stage": "extract", "finding_id": f"n{n}"}
         for n, (exam, side, site, sentence) in enumerate(said)
     ]  # fmt: skip
-    found = denied_sentences([*rows, *more], "words", here)
+    valueless = [  # denial, site, side: of one in a list there may be a lesion
+        ("d1", "hilar", "right"), ("d2", "hilar", "right"), ("d2", "axillary", "left"), ("d3", "chest", None),
+    ]  # fmt: skip
+    denials = [
+        {"exam_id": "exam0", "denial_id": denial, "site": site, "laterality": side, "prompt": f"no avid nodes {denial}"}
+        for denial, site, side in valueless
+    ]
+    found = denied_sentences([*rows, *more], "words", here, denials)
     assert found == {
-        "exam0": ("no avid right liver lesion",),
+        "exam0": ("no avid right liver lesion", "no avid nodes d1"),
         "exam1": ("the right rib is not avid", "no right adrenal uptake", "the right lung is not avid"),
     }
     references = [reference("exam1", "node", "left"), reference("exam0", "node", "left"), reference("exam1", "x", None)]
     asked, nowhere = questions(references, here, found)
-    assert [q and q.prompt for q in asked["denied"]] == [
-        "the right rib is not avid", "no avid right liver lesion", "no right adrenal uptake",
-    ]  # fmt: skip
+    said_of = [q.prompt for q in asked["denied"] if q is not None]
+    assert said_of[1] in found["exam0"]
+    assert {said_of[0], said_of[2]} < {*found["exam1"]}
     assert nowhere["denied"] == [0, 1, 2]
+    much = {"exam1": tuple(f"no uptake {n}" for n in range(20))}
+    many = [reference("exam1", "node", "left")] * 10
+    first, again, other = (questions(many, here, much, seed=seed).asked["denied"] for seed in (0, 0, 1))
+    assert first == again != other
+    assert sum(question is not None for question in first) == 4, "one report, however much it denies"
     write_table(work / "findings.parquet", "findings", [*rows, *more])
     evaluate(work, checkpoint, tmp_path / "out", split="all")
     told = figures(tmp_path / "out")
-    assert told["false_positives_per_denied_sentence"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 3}
+    alarms = told["false_positives_per_denied_sentence"]
+    assert (alarms["value"], alarms["n"]) == (1.0, 3)
     assert "denied" not in told["runs"], "there is nothing to hit"
     assert "what the report itself denies" in (tmp_path / "out" / "evaluation.html").read_text()
 
