@@ -187,11 +187,15 @@ def shard_key(code: str, shard: Sequence[Report]) -> str:
 
 
 def whole_shard(path: Path) -> bool:
-    """Whether a shard's result is there, and as it was written: a power cut may leave a file without content."""
+    """Whether a shard's result is there, and says what was written: a power cut may leave a file without content.
+
+    Pages have checksums, but not what tells where they lie and what the run found: the rows have a hash of their own.
+    """
     try:
         table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
-        return b"petground.extract" in (table.schema.metadata or {})
-    except (OSError, pa.ArrowException):
+        told = json.loads((table.schema.metadata or {})[b"petground.extract"])
+        return bool(told.pop("hash") == content_hash([table.to_pylist(), told]))
+    except (OSError, KeyError, ValueError, AttributeError, pa.ArrowException):
         return False
 
 
@@ -239,8 +243,9 @@ def extract_case(path: Path, texts: Sequence[tuple[Any, ...]]) -> None:
             rows.append({"exam_id": exam_id, "positive": finding.status == "positive", "finding": told})
         rows += [{"exam_id": exam_id, "positive": False, "denial": json.dumps(asdict(denial))} for denial in denied]
     positive = len({row["exam_id"] for row in rows if row["positive"]})
-    record = json.dumps({"failed": failed, "positive": positive})
-    table = pa.Table.from_pylist(rows, schema=_SHARD.with_metadata({"petground.extract": record}))
+    table, told = pa.Table.from_pylist(rows, schema=_SHARD), {"failed": failed, "positive": positive}
+    record = json.dumps({**told, "hash": content_hash([table.to_pylist(), told])})
+    table = table.replace_schema_metadata({"petground.extract": record})
     content = pa.BufferOutputStream()
     pq.write_table(table, content, compression="zstd", write_page_checksum=True)
     write_bytes(path, content.getvalue().to_pybytes())

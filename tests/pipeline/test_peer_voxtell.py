@@ -243,7 +243,8 @@ def test_evaluate_measures_a_peer_as_it_does_a_checkpoint(tmp_path: Path) -> Non
     assert found["f1"]["empty"] == 0.0
     assert found["left_right_confusion"]["value"] == 0.0
     # it reads nothing but the side: where the other one has no node of that kind it answers all the same
-    assert found["false_positives_per_swapped_sentence"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 6}
+    low = pytest.approx(0.025 ** (1 / 6))  # exact, of 6 answers to 6 sentences
+    assert found["false_positives_per_swapped_sentence"] == {"value": 1.0, "low": low, "high": 1.0, "n": 6}
     assert "presence_auroc" not in found, "it tells no presence"
     assert json.loads(log.read_text())["prompts"][0] == "avid left inguinal node."
     page = (out / "evaluation.html").read_text()
