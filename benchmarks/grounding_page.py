@@ -141,7 +141,8 @@ def _share(figure: Mapping[str, Any] | None) -> str:
     if figure is None or figure.get("value") is None:
         return "-"
     value, low, high = (100 * figure[key] for key in ("value", "low", "high"))
-    return f"{value:.1f} % ({low:.0f} to {high:.0f}) of {figure['n']}"
+    low, high = (f"{bound:.1f}" if 0 < bound < 10 else f"{bound:.0f}" for bound in (low, high))
+    return f"{value:.1f} % ({low} to {high}) of {figure['n']}"
 
 
 if __name__ == "__main__":
