@@ -41,7 +41,7 @@ def test_figures_become_rows_and_gaps_are_told(page: ModuleType) -> None:
     text = page.written({**made, "libraries": {"torch": "2", "numpy": "2"}, "figures": figures})
     assert (
         "| ConTEXTual Net 3D, small | 0.73 M | 0.750 (0.700 to 0.800) | 0.88 (0.82 to 0.93) | 0.50 (0.45 to 0.55) "
-        "| 0.25 (0.20 to 0.30) | 5.2 % (0 to 10) of 40 | 25.0 % (20 to 30) of 40 "
+        "| 0.25 (0.20 to 0.30) | 5.2 % (0.2 to 10) of 40 | 25.0 % (20 to 30) of 40 "
         "| 50.0 % (45 to 55) of 40 | - | 0.12 | - | 1883 steps, 60 min |"
     ) in text
     assert "60 of another seed, with 253 lesions," in text
