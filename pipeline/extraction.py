@@ -243,8 +243,9 @@ def extract_case(path: Path, texts: Sequence[tuple[Any, ...]]) -> None:
             rows.append({"exam_id": exam_id, "positive": finding.status == "positive", "finding": told})
         rows += [{"exam_id": exam_id, "positive": False, "denial": json.dumps(asdict(denial))} for denial in denied]
     positive = len({row["exam_id"] for row in rows if row["positive"]})
-    table, told = pa.Table.from_pylist(rows, schema=_SHARD), {"failed": failed, "positive": positive}
-    record = json.dumps({**told, "hash": content_hash([table.to_pylist(), told])})
+    table = pa.Table.from_pylist(rows, schema=_SHARD)
+    outcome: dict[str, Any] = {"failed": failed, "positive": positive}
+    record = json.dumps({**outcome, "hash": content_hash([table.to_pylist(), outcome])})
     table = table.replace_schema_metadata({"petground.extract": record})
     content = pa.BufferOutputStream()
     pq.write_table(table, content, compression="zstd", write_page_checksum=True)
