@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,11 @@ def test_a_killed_run_goes_on_to_the_same_tables(export: tuple[Path, Path], tmp_
 def test_ctrl_c_says_how_to_go_on_and_leaves_nothing_half_written(export: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     command = [sys.executable, "-m", "petground.pipeline.cli", *words(export, out, "--workers", "1")]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        command, start_new_session=True, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        # what runs in the background ignores Ctrl-C, and so would all that it starts
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     # the first stage is done, and the others take less than a tenth of a second
     while not list(out.glob("extract/*.parquet")) and process.poll() is None and time.monotonic() < deadline:
