@@ -116,8 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     except PetgroundError as error:
         _complain(str(error))
-    except KeyboardInterrupt:
-        _complain("stopped; what is finished is kept, the same command goes on from there")
+    except KeyboardInterrupt as stop:
+        _complain(str(stop) or "stopped; what is finished is kept, the same command goes on from there")
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone: `petground ... | head`
     except OSError as error:

@@ -19,6 +19,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from petground.kernels.memory import reuse_memory
 from petground.labeling.errors import ConfigError
@@ -44,6 +45,7 @@ _ELSEWHERE = {
     "test": "what the run did not see is measured by petground evaluate --labels WORK --checkpoint CKPT --out DIR",
     "predict": "an exam is answered by petground ground --exam EXAM --checkpoint CKPT --report FILE --out DIR",
 }
+_STOPPED = "stopped; with --ckpt_path last the same command goes on after the last epoch that was whole"
 _FLAG = re.compile(r"--([A-Za-z_][\w.]*)")
 _LONG_USAGE = re.compile(r"\Ausage:.*?(?=^(?:tip|error):)", re.DOTALL | re.MULTILINE)  # a hundred lines of flags
 _UNKNOWN = re.compile(r"(?:[Uu]nrecognized arguments:|Key '|Group '|option ')\s*'?(?:--)?([\w.]+)")
@@ -178,7 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     FILE may be the name of a shipped config, e.g. demo. `--run_dir` is short for `--trainer.default_root_dir`.
     `--ckpt_path last` goes on where the run stopped, and starts anew where there is nothing yet.
 
-    Returns 0, or 2 for wrong usage. Raises PetgroundError for what the user can mend.
+    Returns 0, or 2 for wrong usage. Raises PetgroundError for what the user can mend, and KeyboardInterrupt where it
+    was stopped, by Ctrl-C or by SIGTERM as schedulers send it.
     """
     arguments = _expanded(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in _ELSEWHERE:
@@ -201,8 +204,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BlockError, TextEncoderError) as error:
         raise ConfigError(str(error)) from error
     except SystemExit as end:  # the parser's own way of saying help (0) or wrong usage (2)
-        if end.code == 1:  # Lightning's way of saying Ctrl-C, after it closed its files
-            raise KeyboardInterrupt from end
+        # Lightning's ways of saying Ctrl-C and SIGTERM, after it closed its files; the second would be a success
+        if end.code == 1 or isinstance(end, SIGTERMException):
+            raise KeyboardInterrupt(_STOPPED) from end
         return USAGE if end.code else 0
     return 0
 

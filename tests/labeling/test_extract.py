@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pytest
@@ -163,12 +164,19 @@ def test_time_is_linear(unit: str) -> None:
 )
 def test_a_line_of_a_megabyte_takes_time_in_proportion(unit: str) -> None:
     spent = []
-    for length in (250_000, 1_000_000):
-        line = unit * (length // len(unit))
-        began = time.process_time()
-        found = extract_findings(line)
-        spent.append(time.process_time() - began)
-    assert spent[1] < 8 * spent[0] + 0.2, "four times the length; were it squared, sixteen"
+    gc.disable()  # it walks all that the tests before left behind
+    try:
+        for length in (250_000, 1_000_000):
+            line = unit * (length // len(unit))
+            times = []
+            for _ in range(3):
+                began = time.process_time()
+                found = extract_findings(line)
+                times.append(time.process_time() - began)
+            spent.append(min(times))  # other processes can only make it longer
+    finally:
+        gc.enable()
+    assert spent[1] < 8 * spent[0] + 0.05, "four times the length; were it squared, sixteen"
     assert spent[1] < 2.0
     assert all((f.status, f.reason) == ("excluded", "ambiguous") for f in found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from small_fit import logged, small_flags
 
 from petground.labeling.errors import ConfigError
+from petground.pipeline.cli import main as petground
 from petground.training.cli import main
 from petground.training.dataset import EpochSampler
 from petground.training.module import GroundingModule
@@ -101,6 +103,25 @@ def test_after_ctrl_c_the_epoch_comes_again(patch_work: Path, tmp_path: Path, mo
     assert rest == wanted[4:]
     after = {step: loss for step, loss in logged(whole / "version_0").items() if step >= 4}
     assert logged(parts / "version_1") == pytest.approx(after, rel=1e-4)
+
+
+def test_sigterm_is_no_success(
+    patch_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scheduler that takes its machine back must not find a training that is done."""
+
+    def told(module: GroundingModule, batch: Any, index: int) -> torch.Tensor:
+        if (module.current_epoch, index) == (1, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return STEP(module, batch, index)
+
+    flags = small_flags(patch_work, tmp_path / "run", **TWO_EPOCHS)
+    with monkeypatch.context() as patched:
+        patched.setattr(GroundingModule, "training_step", told)
+        assert petground(["train", *flags]) == 1
+    assert "--ckpt_path last" in capsys.readouterr().err
+    assert main([*flags, "--ckpt_path=last"]) == 0
+    assert set(logged(tmp_path / "run" / "version_1")) == {4, 5, 6, 7}
 
 
 def test_what_was_taken_of_an_epoch_is_left_out_of_that_one_alone() -> None:
