@@ -29,7 +29,7 @@ __all__ = ["CHANNELS", "EDGES", "FAILED", "HEADS", "SHARE", "TOKENS", "failed", 
 EDGES, CHANNELS, HEADS, TOKENS, TEXT = (16, 32, 48), 128, 4, 64, 384
 SPACING = (4.0, 3.0, 3.0)
 SHARE = 2048  # queries that SDPA among voxels is timed on
-LIMIT, PATIENCE, BUDGET = 60.0, 2.0, 4.0  # seconds: of one call; of one that is made again; of all pairs of a cell
+LIMIT, PATIENCE, BUDGET = 120.0, 2.0, 4.0  # seconds: of one call; of one that is made again; of all pairs of a cell
 STUCK, MEMORY_GIB = 600.0, 10  # seconds and memory of a size's process
 FAILED, TOO_MUCH = "failed: ", f"more than {MEMORY_GIB} GiB"
 

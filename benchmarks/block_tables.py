@@ -58,11 +58,12 @@ def cost_table(links: Links, results: Path = RESULTS) -> list[str]:
         "parameters",
     ]
     about = (
-        f"{figures['channels']} channels in {figures['heads']} heads, {figures['text_tokens']} words, batch 1: the "
-        "block's time over that of PyTorch's fused attention on the same tokens, in turn in one process (in brackets: "
-        f"ms); of that among voxels {figures['sdpa_queries']:,} queries are timed, and multiplied. N^x: how time grew "
-        "between the two largest sizes measured. At the largest size measured: floor, the time to copy the answer; "
-        "peak, memory alive together in a call (in brackets: in one of fused attention)."
+        f"{figures['channels']} channels in {figures['heads']} heads, {figures['text_tokens']} words, batch 1, "
+        f"threads: {figures['threads']}. The block's time over that of PyTorch's fused attention on the same tokens, "
+        "in turn in one process (in brackets: ms); of that among voxels "
+        f"{figures['sdpa_queries']:,} queries are timed, and multiplied. N^x: how time grew between the two largest "
+        "sizes measured. At the largest size measured: floor, the time to copy the answer; peak, memory alive together "
+        "in a call (in brackets: in one of fused attention)."
     )
     whole = _whole_table(links, figures["whole"]) if figures.get("whole") else []
     return [about, "", *table(heads, cells), "", *whole, _made(result)]

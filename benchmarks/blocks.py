@@ -22,8 +22,8 @@ with memory kept as in a training, time. A size is left out, with the reason, wh
 the growth so far, where more than MEMORY_GIB is asked for, and where the block fails; a row with a failure is measured
 again by the next call. floor_ms is a copy of the output: nothing that writes it can be quicker.
 
-Some forty minutes on two quiet cores, counted from single rows: 5 to 10 s for a row that reads text; among voxels 20 s
-for most, of which SDPA takes 10, and two minutes for exact attention, which is called twice at 48^3.
+On two quiet cores 5 to 10 s for a row that reads text; among voxels 20 s for most, of which SDPA takes 10, and minutes
+for exact attention, which is called twice at 48^3.
 What a token reduction costs or saves the whole network is measured after that (blocks_whole.py): half an hour more.
 """
 
@@ -43,6 +43,7 @@ from sources import hashes
 from petground.models.registry import BLOCKS, find
 from petground.pipeline.files import write_bytes
 from petground.pipeline.stage import content_hash
+from petground.training.runtime import use_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = Path(__file__).with_name("block_row.py")
@@ -82,6 +83,7 @@ def measure() -> dict[str, Any]:
     named += [(f"{row['key']} at stage {row['stage']}", [row]) for row in whole]
     return {
         "edges": EDGES, "channels": CHANNELS, "heads": HEADS, "text_tokens": TOKENS, "sdpa_queries": SHARE,
+        "threads": use_threads(),
         "blocks": table, "whole": whole, "failed": [name for name, cells in named if failed(cells)],
     }  # fmt: skip
 

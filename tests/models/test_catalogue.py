@@ -64,7 +64,7 @@ def test_figures_become_tables(catalogue: ModuleType, tmp_path: Path) -> None:
     gone = {**row, "key": "gone"}
     fails = {size: {"left_out": "failed: RuntimeError"} for size in sizes}
     broken = {"slot": "fusion", "key": "none", "pattern": "", "growth": None, "parameters": None, "sizes": fails}
-    cost = {"edges": [16, 32, 48], "channels": 128, "heads": 4, "text_tokens": 64, "sdpa_queries": 2048}
+    cost = {"edges": [16, 32, 48], "channels": 128, "heads": 4, "text_tokens": 64, "sdpa_queries": 2048, "threads": 2}
     cost["blocks"] = [row, gone, broken]
     (tmp_path / "blocks.json").write_text(json.dumps({**head, "figures": cost}))
     lines = tables.cost_table(links, tmp_path)

@@ -107,9 +107,9 @@ def test_a_size_that_fails_is_told_and_the_others_are_measured(row: Any, monkeyp
 
 def test_a_size_that_would_take_too_long_is_not_begun(row: Any) -> None:
     known = {"10": {"ms": 1e3}}
-    assert row._foreseen(known, 70) is None
-    assert row._foreseen(known, 100) == {"left_out": "would take about 100 s"}
-    slow = {**known, "20": {"ms": 2e3}, "200": {"left_out": "would take about 100 s"}}
+    assert row._foreseen(known, 100) is None
+    assert row._foreseen(known, 120) == {"left_out": "would take about 144 s"}
+    slow = {**known, "20": {"ms": 2e3}, "200": {"left_out": "would take about 144 s"}}
     assert row._foreseen(slow, 400) == {"left_out": "a smaller size took too long"}
     assert row._foreseen({"10": {"left_out": "failed: ValueError"}}, 20) is None
 
