@@ -12,10 +12,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from petground.kernels.sdpa import masked_sdpa
 from petground.kernels.window_attention import neighbourhood_attention
+from petground.models.blocks.chunks import by_rows
 from petground.models.blocks.contract import BlockInputError, Grid
 
 __all__ = [
@@ -115,22 +115,11 @@ def _raster(axes: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
 
 
 def in_chunks(compute: Callable[[int, int], Tensor], count: int, each: int) -> Tensor:
-    """Joins compute(first, last), [B, H, last - first, ...], along the third axis, over all of `count`.
+    """`by_rows` of compute(first, last), [B, H, last - first, ...], about AT_ONCE numbers at a time.
 
-    So many at a time that about AT_ONCE numbers are held, when one makes `each`. In training a chunk is not kept but
-    worked out a second time for its gradient; one chunk alone is kept.
+    each: numbers that one makes.
     """
-    step = max(1, AT_ONCE // each)
-    if step >= count:
-        return compute(0, count)
-    parts = []
-    for first in range(0, count, step):
-        last = min(first + step, count)
-        if torch.is_grad_enabled():
-            parts.append(checkpoint(compute, first, last, use_reentrant=False))
-        else:
-            parts.append(compute(first, last))
-    return torch.cat(parts, dim=2)
+    return by_rows(compute, count, max(1, AT_ONCE // each))
 
 
 def box_attention(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from petground.models.blocks.chunks import by_rows
 from petground.models.blocks.contract import Grid, check_attention
 
 __all__ = ["KMeansCrossAttention", "assign"]
@@ -63,21 +64,23 @@ class KMeansCrossAttention(nn.Module):
         return out, (one_hot(best, q.shape[2]) * real[..., None]).transpose(-1, -2).to(q.dtype)
 
 
+@torch.no_grad()
 def assign(q: Tensor, k: Tensor, bias: Tensor | None, centres: Tensor | None) -> tuple[Tensor, Tensor]:
     """The best query of each key [B, H, M] long, and whether it has one at all; some keys at a time.
 
     centres: [B, N] bool, the queries that may be chosen. On a tie the first query wins.
     """
     step = max(1, _BUDGET // (q.shape[0] * q.shape[1] * q.shape[2]))
-    best, taken = [], []
-    for first in range(0, k.shape[2], step):
-        part = slice(first, first + step)
+
+    def some(first: int, last: int) -> Tensor:
+        part = slice(first, last)
         scores = KMeansCrossAttention.scores(k[:, :, part], q)  # the other way round: rows are read faster
         if bias is not None:
             scores = scores + (bias if bias.shape[3] == 1 else bias[..., part]).transpose(-1, -2)
         if centres is not None:
             scores = scores.masked_fill(~centres[:, None, None, :], float("-inf"))
         top, which = scores.max(dim=-1)
-        best.append(which)
-        taken.append(top > float("-inf"))
-    return torch.cat(best, dim=2), torch.cat(taken, dim=2)
+        return which.masked_fill(top == float("-inf"), -1)
+
+    best = by_rows(some, k.shape[2], step)
+    return best.clamp(min=0), best >= 0

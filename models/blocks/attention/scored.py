@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.scores import (
@@ -19,6 +18,7 @@ from petground.models.blocks.attention.scores import (
     softplus_shares,
 )
 from petground.models.blocks.attention.softmax import SoftmaxAttention, masked_softmax
+from petground.models.blocks.chunks import by_rows
 from petground.models.blocks.contract import BlockInputError, Grid, check_attention
 
 __all__ = ["ScoredAttention"]
@@ -122,17 +122,7 @@ class ScoredAttention(nn.Module):
             weights = weights_of(q, 0)
             return weights @ v, weights
         step = max(1, _BUDGET // (q.shape[0] * q.shape[1] * k.shape[2] * (1 if self.additive is None else k.shape[3])))
-        if step >= q.shape[2]:
-            return weights_of(q, 0) @ v, None
-        outs = []
-        for number, rows in enumerate(torch.split(q, step, dim=2)):
-            if torch.is_grad_enabled():
-                outs.append(
-                    checkpoint(lambda r, w, s: weights_of(r, s) @ w, rows, v, number * step, use_reentrant=False)
-                )
-            else:
-                outs.append(weights_of(rows, number * step) @ v)
-        return torch.cat(outs, dim=2), None
+        return by_rows(lambda first, last: weights_of(q[:, :, first:last], first) @ v, q.shape[2], step), None
 
     def _rows(
         self, k: Tensor, mask: Tensor | None, bias: Tensor | None, count: Tensor, causal: bool

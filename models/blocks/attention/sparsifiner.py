@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.utils.checkpoint import checkpoint
 
 from petground.models.blocks.attention.grouping import Lattice, lattice
 from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.softmax import masked_softmax
 from petground.models.blocks.attention.teacher import softmax_rows, some_rows
 from petground.models.blocks.attention.windows import triple
+from petground.models.blocks.chunks import by_rows
 from petground.models.blocks.contract import Grid, check_attention
 from petground.models.blocks.own_losses import Calls, hold
 
@@ -108,19 +108,16 @@ class SparsifinerAttention(nn.Module):
         if self.training and self.loss_weight:
             hold(self, guess=self.loss_weight * self._guess_error(q.detach(), k.detach(), mask, grid))
         chosen, there = self.connected(q, k, mask=mask, grid=grid)
+        if need_weights:
+            out, weights = _on_picked(q, k, v, chosen, there)
+            return out, weights.new_zeros(*q.shape[:3], k.shape[2]).scatter(-1, chosen, weights)
+
+        def some(first: int, last: int) -> Tensor:
+            rows = slice(first, last)
+            return _on_picked(q[:, :, rows], k, v, chosen[:, :, rows], there[:, :, rows])[0]
+
         rows = max(1, 4 * AT_ONCE // (q.shape[0] * q.shape[1] * chosen.shape[-1] * max(k.shape[-1], v.shape[-1])))
-        parts = []
-        for first in range(0, q.shape[2], rows):
-            some = slice(first, first + rows)
-            given = (q[:, :, some], k, v, chosen[:, :, some], there[:, :, some])
-            if torch.is_grad_enabled() and rows < q.shape[2]:  # the picked keys are picked again in the backward pass
-                parts.append(checkpoint(_on_picked, *given, use_reentrant=False))
-            else:
-                parts.append(_on_picked(*given))
-        out, weights = (torch.cat(one, dim=2) for one in zip(*parts, strict=True))
-        if not need_weights:
-            return out, None
-        return out, weights.new_zeros(*q.shape[:3], k.shape[2]).scatter(-1, chosen, weights)
+        return by_rows(some, q.shape[2], rows), None
 
     @torch.no_grad()
     def connected(
@@ -130,14 +127,14 @@ class SparsifinerAttention(nn.Module):
         coefficients, basis = self._low_rank(q, k, mask, grid)
         count = k.shape[2]
         keep = min(self.keep, count)
-        rows = max(1, AT_ONCE // (count * q.shape[0] * q.shape[1]))
-        chosen = []
-        for first in range(0, count, rows):
-            guess = coefficients[:, :, first : first + rows] @ basis
+
+        def some(first: int, last: int) -> Tensor:
+            guess = coefficients[:, :, first:last] @ basis
             if mask is not None:
                 guess = guess.masked_fill(~mask[:, None, None, :], float("-inf"))
-            chosen.append(guess.topk(keep, dim=-1).indices)
-        index = torch.cat(chosen, dim=2)
+            return guess.topk(keep, dim=-1).indices
+
+        index = by_rows(some, count, max(1, AT_ONCE // (count * q.shape[0] * q.shape[1])))
         if mask is None:
             return index, torch.ones_like(index, dtype=torch.bool)
         return index, mask[:, None, None, :].expand(*index.shape[:3], -1).gather(-1, index)

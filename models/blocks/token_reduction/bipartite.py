@@ -43,13 +43,12 @@ def best_partner(sources: Tensor, targets: Tensor, target_mask: Tensor) -> tuple
 
     -inf where a row has no target. S T C time, S + T memory.
     """
-    best, index = [], []
+    best, index = sources.new_empty(sources.shape[:2]), sources.new_empty(sources.shape[:2], dtype=torch.long)
     closed = torch.where(target_mask, 0.0, float("-inf")).to(sources.dtype)[:, None]
-    for part in torch.split(sources, CHUNK, dim=1):
-        value, where = torch.baddbmm(closed, part, targets.transpose(1, 2)).max(-1)
-        best.append(value)
-        index.append(where)
-    return torch.cat(best, 1), torch.cat(index, 1)
+    for first in range(0, sources.shape[1], CHUNK):
+        rows = slice(first, first + CHUNK)
+        best[:, rows], index[:, rows] = torch.baddbmm(closed, sources[:, rows], targets.transpose(1, 2)).max(-1)
+    return best, index
 
 
 @torch.no_grad()

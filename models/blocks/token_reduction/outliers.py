@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from petground.models.blocks.chunks import by_rows
 from petground.models.blocks.token_reduction.bipartite import CHUNK
 
 __all__ = ["assign_nearest", "density_peaks", "high_outliers", "local_outlier_factor"]
@@ -73,22 +74,23 @@ def density_peaks(points: Tensor, mask: Tensor, clusters: int, neighbours: int) 
     lower place counts as denser. S^2 time, 1024 S memory. A row with fewer points repeats none: -1 at the end.
     """
     count = points.shape[1]
-    density = []
-    for start in range(0, count, CHUNK):
-        near = _squared(points[:, start : start + CHUNK], points, mask).topk(min(neighbours + 1, count), largest=False)
+
+    def density(first: int, last: int) -> Tensor:
+        near = _squared(points[:, first:last], points, mask).topk(min(neighbours + 1, count), largest=False)
         used = near.values.isfinite()
-        mean = near.values.masked_fill(~used, 0.0).sum(2) / (used.sum(2) - 1).clamp(min=1)
-        density.append(-mean)
-    log_rho = torch.cat(density, 1).masked_fill(~mask, float("-inf"))
+        return -near.values.masked_fill(~used, 0.0).sum(2) / (used.sum(2) - 1).clamp(min=1)
+
+    log_rho = by_rows(density, count, CHUNK, dim=1).masked_fill(~mask, float("-inf"))
     rank = log_rho.argsort(dim=1, descending=True, stable=True).argsort(1)
-    apart = []
-    for start in range(0, count, CHUNK):
-        squared = _squared(points[:, start : start + CHUNK], points, mask)
-        denser = rank[:, None, :] < rank[:, start : start + CHUNK, None]
+
+    def apart(first: int, last: int) -> Tensor:
+        squared = _squared(points[:, first:last], points, mask)
+        denser = rank[:, None, :] < rank[:, first:last, None]
         nearest = squared.masked_fill(~denser, float("inf")).amin(2)
         farthest = squared.masked_fill(squared.isinf(), 0.0).amax(2)
-        apart.append(torch.where(nearest.isfinite(), nearest, farthest))
-    delta = torch.cat(apart, 1).sqrt()
+        return torch.where(nearest.isfinite(), nearest, farthest)
+
+    delta = by_rows(apart, count, CHUNK, dim=1).sqrt()
     peak = (log_rho - log_rho.amax(1, keepdim=True)).nan_to_num(float("-inf")).exp() * delta
     chosen = peak.masked_fill(~mask, -1.0).argsort(dim=1, descending=True, stable=True)[:, : min(clusters, count)]
     return chosen.masked_fill(~mask.gather(1, chosen), -1)
@@ -97,4 +99,8 @@ def density_peaks(points: Tensor, mask: Tensor, clusters: int, neighbours: int) 
 @torch.no_grad()
 def assign_nearest(points: Tensor, centres: Tensor, mask: Tensor) -> Tensor:
     """The nearest centre of each point: [B, N, C], [B, G, C], mask [B, G] bool -> [B, N] long."""
-    return torch.cat([_squared(part, centres, mask).argmin(2) for part in torch.split(points, CHUNK, dim=1)], 1)
+
+    def some(first: int, last: int) -> Tensor:
+        return _squared(points[:, first:last], centres, mask).argmin(2)
+
+    return by_rows(some, points.shape[1], CHUNK, dim=1)

@@ -13,6 +13,7 @@ from petground.kernels.cross_attention import cross_attention
 from petground.kernels.token_merge import gather_tokens, scatter_tokens
 from petground.kernels.topk import topk_indices
 from petground.models.blocks.backend import TokenBackend, served_by, tells_backend
+from petground.models.blocks.chunks import by_rows
 from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.bipartite import CHUNK
 from petground.models.blocks.token_reduction.choose import budget, check_keep, most, real_voxels
@@ -34,14 +35,15 @@ def distinctness(tokens: Tensor, real: Tensor, against: Literal["all", "later"] 
     unit = normalize(tokens, dim=-1)
     place = torch.arange(tokens.shape[1], device=tokens.device)
     closed = torch.where(real, 0.0, float("-inf")).to(unit.dtype)[:, None]
-    nearest = []
-    for start, part in zip(range(0, tokens.shape[1], CHUNK), torch.split(unit, CHUNK, dim=1), strict=True):
-        cosine = torch.baddbmm(closed, part, unit.transpose(1, 2))
+
+    def some(first: int, last: int) -> Tensor:
+        cosine = torch.baddbmm(closed, unit[:, first:last], unit.transpose(1, 2))
         if against == "later":
-            cosine = cosine.masked_fill_(place <= place[start : start + CHUNK, None], float("-inf"))
-        torch.diagonal(cosine, start, 1, 2).fill_(float("-inf"))
-        nearest.append(cosine.amax(2))
-    highest = torch.cat(nearest, 1)
+            cosine = cosine.masked_fill_(place <= place[first:last, None], float("-inf"))
+        torch.diagonal(cosine, first, 1, 2).fill_(float("-inf"))
+        return cosine.amax(2)
+
+    highest = by_rows(some, tokens.shape[1], CHUNK, dim=1)
     return torch.where(highest.isfinite(), 1.0 - highest, 1.0)
 
 
