@@ -104,4 +104,4 @@ def _source(slot: str, key: str) -> str:
     block = find(slot, key)
     made_of = hashes(block.cls.__module__, "petground.models.blocks.contract", "petground.kernels.memory")
     own = [file.read_text(encoding="utf-8") for file in (Path(__file__), ROW)]
-    return content_hash([*own, made_of, repr(block.preset)])[:12]
+    return content_hash([*own, made_of, repr(block.preset), use_threads()])[:12]

@@ -1,13 +1,14 @@
 """Which model grounds best: ours, the paper's and its rivals on mirrored phantoms; and what the text costs.
 
-Run by `python benchmarks/run.py grounding`. About three hours on two cores, minutes on a GPU; the table tells the
-seconds of each model's training and evaluation. It may be stopped at any moment, and stops by itself after
+Run by `python benchmarks/run.py grounding`. Hours on two cores: the table tells the seconds of each model's training
+and evaluation. It may be stopped at any moment, and stops by itself after
 PETGROUND_BENCH_MINUTES (170): the next call goes on where it was, in PETGROUND_BENCH_FOLDER (build/bench_grounding),
 and the table grows. PETGROUND_BENCH_MODELS=ours,blind takes only some. What was made by other code, configs or settings
 than those of today is made anew, and is in no table until then (steps.py).
 
 300 mirrored exams (`petground phantom --mirrored`, seed 11) are labelled from their reports and train every model
-alike: same grid, same sentences, same steps (configs/train/bench_*.yaml). 60 exams of another seed, which nobody trains
+alike: same grid, same exams, same steps (configs/train/bench_*.yaml); ours and text-blind learn from eight sentences in
+a step, the others, whose every sentence costs more of the network, from four. 60 exams of another seed, which nobody trains
 or validates on, are grounded; masks are scored against the truth. Lesions come in pairs of like SUVmax on both sides,
 so a model that does not read the side is right half of the time at best.
 """

@@ -35,9 +35,9 @@ def masked_sdpa(
     check_qkv(name, q, k, v, None)
     full = (*q.shape[:3], k.shape[2])
     if keep is not None:
-        check_broadcast(name, "keep", keep, "BHNM", full, (torch.bool,), q.device)
+        keep = check_broadcast(name, "keep", keep, "BHNM", full, (torch.bool,), q.device)
     if bias is not None:  # of bools it would be taken for `keep`
-        check_broadcast(name, "bias", bias, "BHNM", full, FLOATS, q.device)
+        bias = check_broadcast(name, "bias", bias, "BHNM", full, FLOATS, q.device)
         bias = bias if bias.dtype == torch.float32 else bias.to(q.dtype)  # PyTorch takes these two
     if causal and q.shape[2] != k.shape[2]:
         held = f"q has {q.shape[2]} tokens and k {k.shape[2]}"

@@ -34,7 +34,7 @@ class NetConfig:
         decoder_convs: convolutions in each decoder stage.
         fusion: the block that fuses text, by name, and its options, e.g. {name: contextual_gate, num_heads: 4}.
             An option can be a block, too: {name: contextual_gate, attention: {name: agent}}. In every slot it can
-            differ by stage, {stage: value}: {name: p_mod, layers: 4, layer: {2: 1, 1: 2}}.
+            differ by stage, {stage: value}: {name: p_mod, layers: 4, layer: {2: 1, 1: 2}}; but attention's num_heads.
         fusion_stages: stages whose decoder has the block; 0 is full resolution, the last stage has no decoder.
         attention: self-attention among the voxels of decoder stages, after their convolutions: a block by name, its
             options, `num_heads`, and `stages` (those of `fusion_stages` by default), e.g.
@@ -141,8 +141,11 @@ class NetConfig:
     def _check_block(self, slot: str, block: dict[str, Any] | None) -> None:
         if block is None:
             return
-        if "name" not in block:
+        if not isinstance(block.get("name"), str):
             raise BlockError(f"{slot} needs a name; `petground blocks --slot {slot}` lists them")
+        stages = block.get("stages", [])
+        if slot in PLACED and not (isinstance(stages, list) and all(type(stage) is int for stage in stages)):
+            raise BlockError(f"{slot} '{block['name']}': stages is {stages!r}, expected a list of whole numbers")
         if any(stage not in range(len(self.features) - 1) for stage in self.stages_of(slot)):
             raise BlockError(f"{slot}: stages {block['stages']} not all in 0..{len(self.features) - 2}")
         for stage in self.stages_of(slot) or [0]:
@@ -166,7 +169,8 @@ class NetConfig:
 
     def _at(self, stage: int, slot: str, option: str, value: Any) -> Any:
         """The stage's own where an option differs by stage; JSON makes words of the numbers."""
-        if option == "num_heads" or not isinstance(value, Mapping) or not all(str(key).isdigit() for key in value):
+        network = (slot, option) == ("attention", "num_heads")  # the network's own: one for all stages
+        if network or not isinstance(value, Mapping) or not all(str(key).isdigit() for key in value):
             return value
         told, stages = {int(key): one for key, one in value.items()}, self.stages_of(slot)
         if told.keys() != set(stages):

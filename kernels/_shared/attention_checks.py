@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from petground.kernels._shared.errors import KernelInputError
-from petground.kernels._shared.tensor_checks import FLOATS, check_tensor, readable
+from petground.kernels._shared.tensor_checks import FLOATS, check_tensor, finite_number, readable
 
 __all__ = ["ACTIVATIONS", "check_activation", "check_qkv", "head_scale"]
 
@@ -31,6 +31,8 @@ def check_activation(operator: str, activation: str, shift: float) -> None:
     """Raises KernelInputError unless there is such an activation and `shift` does something under it."""
     if activation not in ACTIVATIONS:
         raise KernelInputError(f"{operator}: activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+    if not finite_number(shift):
+        raise KernelInputError(f"{operator}: shift is {shift!r}, expected a finite number")
     if activation == "softmax" and shift != 0.0:
         raise KernelInputError(f"{operator}: shift is {shift}, which changes nothing under softmax; leave it at 0")
 
@@ -38,8 +40,8 @@ def check_activation(operator: str, activation: str, shift: float) -> None:
 def head_scale(operator: str, q: Tensor, temperature: Tensor | float | None) -> Tensor:
     """What the dot products are multiplied by, [H]: 1 / (sqrt(D) temperature), in float32 (float64 for float64).
 
-    Raises KernelInputError unless temperature is a number, a tensor of one element or one per head, and not 0 (of a
-    tensor looked at on the CPU alone).
+    Raises KernelInputError unless temperature is a number, a tensor of one element or one per head, and neither 0 nor
+    infinite (of a tensor looked at on the CPU alone).
     """
     heads, width = q.shape[1], q.shape[3]
     kind = torch.float64 if q.dtype == torch.float64 else torch.float32
@@ -47,11 +49,12 @@ def head_scale(operator: str, q: Tensor, temperature: Tensor | float | None) -> 
     if temperature is None:
         return torch.full((heads,), root, dtype=kind, device=q.device)
     if not isinstance(temperature, Tensor):
-        if not isinstance(temperature, (float, int, torch.SymFloat)) or temperature == 0:
-            raise KernelInputError(f"{operator}: temperature is {temperature!r}, expected a number but 0, or a tensor")
+        if not finite_number(temperature) or temperature == 0:
+            wanted = "expected a finite number but 0, or a tensor"
+            raise KernelInputError(f"{operator}: temperature is {temperature!r}, {wanted}")
         return torch.full((heads,), root / temperature, dtype=kind, device=q.device)
     flat = temperature.reshape(-1)
     check_tensor(operator, "temperature", flat, "H", (1 if len(flat) == 1 else heads,), FLOATS, q.device)
-    if readable(flat) and bool((flat == 0).any()):
-        raise KernelInputError(f"{operator}: temperature holds 0, expected other numbers")
+    if readable(flat) and not bool((flat.isfinite() & (flat != 0)).all()):
+        raise KernelInputError(f"{operator}: temperature holds 0, nan or inf, expected other numbers")
     return (root / flat.to(kind)).expand(heads).contiguous()

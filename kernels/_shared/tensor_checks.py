@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from petground.kernels._shared.errors import KernelInputError
 
-__all__ = ["FLOATS", "axes_of", "check_broadcast", "check_tensor", "check_whole", "readable"]
+__all__ = ["FLOATS", "axes_of", "check_broadcast", "check_tensor", "check_whole", "finite_number", "readable"]
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -50,21 +52,29 @@ def check_broadcast(
     full: Sequence[int],
     dtypes: Sequence[torch.dtype],
     device: torch.device,
-) -> None:
-    """Raises KernelInputError unless `tensor` can be broadcast to `full`; types and device as in `check_tensor`."""
+) -> Tensor:
+    """With all axes of `full`. Raises KernelInputError unless `tensor` can be broadcast to it, or as `check_tensor`."""
     fits = axes_of(operator, name, tensor) <= len(full)
     for have, want in zip(tensor.shape[::-1], full[::-1], strict=False):
         fits = fits and have in (1, want)
     if not fits or tensor.dtype not in dtypes or tensor.device != device:
         wanted = _wanted(axes, full, dtypes, device)
         raise KernelInputError(f"{operator}: {name} is {_told(tensor)}, expected, or broadcastable to, {wanted}")
+    return tensor[(None,) * (len(full) - tensor.ndim)]
 
 
 def check_whole(operator: str, name: str, value: int, least: int) -> None:
-    """Raises KernelInputError unless `value` is a whole number of at least `least`."""
+    """Raises KernelInputError unless `value` is an int of at least `least`."""
     # True counts as 1 in Python; a compiler that leaves a size open hands over a SymInt
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or value < least:
-        raise KernelInputError(f"{operator}: {name} is {value!r}, expected a whole number of at least {least}")
+        raise KernelInputError(f"{operator}: {name} is {value!r}, expected an int of at least {least}")
+
+
+def finite_number(value: object) -> bool:
+    """Whether it is a number, finite where that is known: a compiler may leave it open."""
+    if isinstance(value, (torch.SymFloat, torch.SymInt)):
+        return True
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def readable(tensor: Tensor) -> bool:

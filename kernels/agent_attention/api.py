@@ -60,11 +60,9 @@ def agent_attention(
 
 
 def _bias(name: str, bias: Tensor | None, axes: str, full: tuple[int, ...], q: Tensor) -> Tensor | None:
-    """With all four axes."""
     if bias is None:
         return None
-    check_broadcast("agent_attention", name, bias, axes, full, FLOATS, q.device)
-    return bias[(None,) * (4 - bias.ndim)]
+    return check_broadcast("agent_attention", name, bias, axes, full, FLOATS, q.device)
 
 
 def _reasons(q: Tensor, v: Tensor, device: torch.device) -> dict[str, str | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import uuid
 from collections.abc import Sequence
@@ -19,8 +18,6 @@ from torch import Tensor
 from petground.models.text.encoder import TextEncoder
 
 __all__ = ["TextBank"]
-
-_log = logging.getLogger(__name__)
 
 
 class TextBank:
@@ -53,18 +50,11 @@ class TextBank:
             return
         with self._alone():
             missing = sorted((w for w in missing if not self._recall(self._key(w))), key=len)  # another was quicker
-            full = 0
             for start in range(0, len(missing), batch):
                 chunk = missing[start : start + batch]
                 states, mask = self.encoder(chunk)
-                full += int((mask.sum(dim=1) >= self.encoder.config.max_tokens).sum())
                 for word, state, keep in zip(chunk, states, mask, strict=True):
                     self._keep(self._key(word), state[keep].contiguous())
-        if full:
-            _log.warning(
-                "%d of %d sentences fill all %d tokens: what they say after those is not read (model.text.max_tokens)",
-                full, len(missing), self.encoder.config.max_tokens,
-            )  # fmt: skip
 
     def _key(self, sentence: str) -> str:
         return hashlib.sha256(sentence.encode()).hexdigest()[:40]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ __all__ = [
     "tokenise",
 ]
 
+_log = logging.getLogger(__name__)
 _OFFSET = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text", "mra", "yoso")
 """Kinds whose position numbers begin behind the pad token's id: so many fewer tokens fit."""
 
@@ -142,10 +145,14 @@ def encode(tokenizer: Any, model: Any, sentences: Sequence[str], max_tokens: int
 def tokenise(tokenizer: Any, sentences: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
     """S sentences -> ids [S, P] int64 and mask [S, P] int64, padded on the right, at least one token each.
 
-    Decoders' tokenizers often make none of an empty sentence; it becomes the begin token, or the one that pads.
+    Decoders' tokenizers often make none of an empty sentence; it becomes the begin token, or the one that pads. What
+    comes after max_tokens is left out, and the log says so once.
     """
     batch = tokenizer(list(sentences), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
     ids, mask = batch["input_ids"].long(), batch["attention_mask"].long()
+    full = [sentence for sentence, keep in zip(sentences, mask, strict=True) if int(keep.sum()) >= max_tokens]
+    if full and max(map(len, tokenizer(full, truncation=True, max_length=max_tokens + 1)["input_ids"])) > max_tokens:
+        _tell_cut(max_tokens)
     empty = mask.sum(1) == 0
     if bool(empty.any()):
         begin = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -153,6 +160,11 @@ def tokenise(tokenizer: Any, sentences: Sequence[str], max_tokens: int) -> tuple
             ids, mask = ids.new_full((len(ids), 1), begin), mask.new_zeros(len(mask), 1)
         ids[empty, 0], mask[empty, 0] = begin, 1
     return ids, mask
+
+
+@cache
+def _tell_cut(most: int) -> None:
+    _log.warning("some sentences have more than %d tokens: what they say after those is not read", most)
 
 
 def longest(tokenizer: Any, config: Any) -> int:

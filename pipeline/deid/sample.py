@@ -29,7 +29,7 @@ __all__ = ["describe", "write_sample"]
 def write_sample(page: Path, export: Export, exams: Path | None, keyfile: Path, profile: Profile, count: int) -> None:
     """Writes `count` reports, original and result with what was replaced marked, readable by the owner alone.
 
-    Which ones depends on the key: the same ones in a second run, none that someone picked.
+    Which ones depend on the key: the same ones in a second run, none that someone picked.
     """
     from jinja2 import Environment, StrictUndefined
 

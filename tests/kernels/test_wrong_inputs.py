@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -186,7 +187,10 @@ def test_another_shape(name: str, argument: str) -> None:
         _refused(name, argument, one[0])
         _refused(name, argument, one[None])
     elif one.ndim > 1:
-        _same(_run(name, **{argument: one[0]}), _run(name, **{argument: one[:1].expand_as(one)}))
+        part = one
+        while part.ndim:
+            part = part[0]
+            _same(_run(name, **{argument: part}), _run(name, **{argument: part.expand_as(one)}))
 
 
 @walk
@@ -231,10 +235,19 @@ def test_values_that_give_wrong_numbers() -> None:
         ("topk_mask", "k is True", {"k": True}),
         ("masked_sdpa", "q has 7 tokens and k 6", {"causal": True}),
         ("text_to_voxel", "temperature holds 0", {"temperature": torch.tensor([0.5, 0.0, 1.0])}),
+        ("cross_attention", "temperature holds", {"temperature": torch.tensor([0.5, torch.nan, 1.0])}),
+        ("cross_attention", "temperature is inf", {"temperature": torch.inf}),
+        ("cross_attention", "temperature is True", {"temperature": True}),
+        ("cross_attention", "shift is nan", {"shift": torch.nan}),
+        ("text_to_voxel", "shift is 'far'", {"shift": "far"}),
         ("window_attention", "temperature is 0", {"temperature": 0}),
     ):
         with pytest.raises(KernelInputError, match=rf"^{name}: {told}.*expected"):
             _run(name, **changes)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    _same(_run("cross_attention", temperature=np.float32(2.0)), _run("cross_attention", temperature=2.0))
 
 
 def test_what_goes_nowhere_may_be_anything() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from petground.models.text import encoder as encoder_module
 from petground.models.text.bank import TextBank
 from petground.models.text.encoder import TextConfig, TextEncoder, TextEncoderError
 
@@ -70,11 +71,14 @@ def test_bank_survives_half_a_file_and_another_encoder(encoder: TextEncoder, tmp
 def test_sentences_that_are_cut_are_told_by_number_and_not_by_text(
     encoder: TextEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    encoder_module._tell_cut.cache_clear()
     bank = TextBank(encoder, tmp_path)
-    bank.add(["left node", "right node"])
+    bank.add(["left node", "left left left left left left"])  # with begin and end eight tokens: none is cut
+    assert bank(["left left left left left left"])[1].sum() == 8
     assert not caplog.records
-    bank.add(["left node", "right axillary node beside the pectoral muscle, SUVmax 5.2, slice 104."])
-    assert ["1 of 1 sentences fill all 8 tokens" in record.message for record in caplog.records] == [True]
+    for _ in range(2):
+        encoder(["left node", "right axillary node beside the pectoral muscle, SUVmax 5.2, slice 104."])
+    assert ["more than 8 tokens" in record.message for record in caplog.records] == [True]
     assert "axillary" not in caplog.text
 
 

@@ -27,6 +27,7 @@ A 6 mm {other} hilar node is not avid (SUVmax 1.2).
 A 5 mm {side} axillary node is not avid (SUVmax 0.9).
 The 7 mm {other} axillary node (SUVmax 1.1) shows no uptake above background.
 No avid {other} adrenal nodule.
+No uptake in the {other} ischium or sternum.
 No avid {side} axillary or {other} hilar nodes.
 No abnormal uptake in the chest.
 Liver SUVmax 2.1.
@@ -64,6 +65,7 @@ def test_denied_sentences_of_a_report_teach(work: Path) -> None:
             f"A 6 mm {other} hilar node is not avid.",
             f"The 7 mm {other} axillary node shows no uptake above background.",
             f"No avid {other} adrenal nodule.",
+            f"No uptake in the {other} ischium or sternum.",
         }
         for side, other in (("left", "right"), ("right", "left"))
     }
@@ -72,11 +74,11 @@ def test_denied_sentences_of_a_report_teach(work: Path) -> None:
 def test_denials_without_a_value_are_a_table_of_places(work: Path) -> None:
     rows = [row for row in read_table(work / "denials.parquet", "denials") if row["exam_id"] == "left"]
     assert [(row["denial_id"], row["site"], row["laterality"]) for row in rows] == [
-        ("d001", "adrenal", "right"), ("d002", "axillary", "left"), ("d002", "hilar", "right"), ("d003", "chest", None),
+        ("d001", "adrenal", "right"), ("d002", "ischium", "right"), ("d002", "sternum", None),
     ]  # fmt: skip
     assert {row["section"] for row in rows} == {"findings"}
     assert all(row["prompt"] == row["sentence"] for row in rows)
-    assert json.loads((work / "summary.json").read_text())["denials"] == 6
+    assert json.loads((work / "summary.json").read_text())["denials"] == 4
 
 
 def test_a_folder_labelled_before_there_was_such_a_table_still_trains(work: Path, tmp_path: Path) -> None:

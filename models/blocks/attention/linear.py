@@ -119,19 +119,18 @@ class LinearAttention(nn.Module):
         # sums, and gradients of shares, may leave float16 where the answer, normalised, lies in it
         wide = torch.float32 if kind == torch.float16 and self.normalize != "none" else kind
         fq, fk, v = (one.to(wide) for one in (self.of_q(q), self.of_k(k), v))  # autocast widens softmax
-        with torch.autocast(q.device.type, enabled=False):  # it would narrow the products again
-            out = linear_attention(
-                fq,
-                fk,
-                v,
-                mask=mask,
-                log_decay=self.log_decay,
-                causal=causal,
-                normalize=shares,
-                chunk_size=self.chunk_size,
-                backend=self.backend,
-            )
-            weights = self._map(fq, fk, mask, causal).to(kind) if need_weights and shares else None
+        out = linear_attention(
+            fq,
+            fk,
+            v,
+            mask=mask,
+            log_decay=self.log_decay,
+            causal=causal,
+            normalize=shares,
+            chunk_size=self.chunk_size,
+            backend=self.backend,
+        )
+        weights = self._map(fq, fk, mask, causal).to(kind) if need_weights and shares else None
         return (rms_norm(out) if self.normalize == "rms" else out).to(kind), weights
 
     def _distilled(self, q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, cross: bool) -> Tensor:

@@ -138,8 +138,8 @@ BLOCKS = (
         idle=_LAST,
         form="From the published summary: perception is one Mask2Former layer on the stage's voxels, cognition one "
         "transformer layer over tokens and queries, with shared weights in all rounds. Mismatched sentences are "
-        "training's absent ones, never of a place that the exam's own report tells of; existence learns from them by "
-        "its own loss, the masks by the empty target.",
+        "training's absent ones: denied by the report, of the other side, or other exams' about a place that it does "
+        "not tell of; existence learns from them by its own loss, the masks by the empty target.",
         property="One round is the one-pass model; below the threshold of existence no voxel changes; the order "
         "of the queries means nothing; what existence learns to deny leaves every voxel as it is.",
     ),

@@ -59,8 +59,9 @@ class Loopback(nn.Module):
     where the referred queries' features are added; W_o and the text's way back start at zero: the identity at the
     start. In evaluation a sentence whose existence is below `threshold` changes no voxel. Existence has a loss of its
     own in training: its cross-entropy with whether the exam has what the sentence tells of. The paper's augmentation
-    (a referent made non-referent by a mismatched sentence) is the training's absent sentences: of other exams, about a
-    place that the exam's own report does not tell of; they come with present 0 and an empty target.
+    (a referent made non-referent by a mismatched sentence) is the training's absent sentences: denied by the report, of
+    the other side, or of other exams about a place that it does not tell of; they come with present 0 and an empty
+    target.
 
     Args:
         channels: of the voxels.

@@ -184,7 +184,11 @@ def _soft(tokens: Tensor, real: Tensor, places: Tensor, indicator: Tensor, allow
 
     def unmerge(values: Tensor) -> Tensor:
         own = torch.einsum("bkt,bkve->btve", share.to(values.dtype), torch.unflatten(values, 1, (-1, volume)))
-        back = values.new_zeros(batch, count, values.shape[2]).index_add(1, spread, own.flatten(1, 2))
+        back = values.new_zeros(batch, count, values.shape[2]).index_add(
+            1,
+            spread,
+            own.flatten(1, 2).to(values.dtype),  # autocast narrows the sum
+        )
         return (back / total[..., None].to(values.dtype)).masked_fill(~real[..., None], 0.0)
 
     return Reduced(soft, there, torch.full_like(there, -1, dtype=torch.long), unmerge)
