@@ -243,4 +243,7 @@ def _result(path: Path) -> dict[str, Any] | None:
 
 
 def _made(result: Mapping[str, Any]) -> str:
-    return f"`{result['command']}`, {result['machine']}, torch {result['libraries']['torch']}."
+    made = (
+        f"`{result['command']}`, commit {result['commit']}, {result['machine']}, torch {result['libraries']['torch']}."
+    )
+    return f"{made} {result['note']}" if result.get("note") else made

@@ -10,13 +10,17 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from petground.pipeline.prompts import leaks
 from petground.pipeline.schemas import read_table
 
 __all__ = ["denial_rows", "read_denials"]
 
 
 def denial_rows(parts: Mapping[str, Sequence[Path]]) -> Iterator[dict[str, Any]]:
-    """Rows of an export's shards (`extraction.Extracted.parts`), in its order; by exam sentences are d001, d002, ..."""
+    """Rows of an export's shards (`extraction.Extracted.parts`), in its order; by exam sentences are d001, d002, ...
+
+    Left out are sentences that tell an SUV or a slice: here, not in the shards, which change with the reader alone.
+    """
     for paths in parts.values():
         for path in paths:
             numbers: Counter[str] = Counter()
@@ -24,6 +28,8 @@ def denial_rows(parts: Mapping[str, Sequence[Path]]) -> Iterator[dict[str, Any]]
                 if row["denial"] is None:
                     continue
                 told = json.loads(row["denial"])
+                if leaks(told["prompt"]):
+                    continue
                 numbers[row["exam_id"]] += 1
                 for site, side in told["places"]:
                     yield {

@@ -22,7 +22,6 @@ from petground.labeling.errors import InputError
 from petground.labeling.finding import Finding
 from petground.pipeline.executors import Outcome, Runner
 from petground.pipeline.files import write_bytes
-from petground.pipeline.prompts import leaks
 from petground.pipeline.reports import Export, Report
 from petground.pipeline.stage import content_hash, source_hash
 
@@ -234,7 +233,7 @@ def extract_case(path: Path, texts: Sequence[tuple[Any, ...]]) -> None:
             found = extract_findings(text)
             if second:
                 found = consensus(found, {(start, end): pairs for start, end, pairs in second[0]})
-            denied = [denial for denial in find_denials(text) if not leaks(denial.prompt)]
+            denied = find_denials(text)
         except Exception as error:  # one report must not take a hundred with it; its text must not be told
             failed[exam_id] = f"{type(error).__name__} while reading the report"
             continue

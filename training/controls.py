@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from petground.training.places import Place, may_be_here
+from petground.labeling.places import Place, may_be_here
 from petground.training.references import Reference
 from petground.training.work import names_one_side, some_of, swap_sides
 

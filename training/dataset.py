@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from petground.labeling.places import may_be_here
 from petground.training.augment import Augment
 from petground.training.cache import GridExam, load_exam
 from petground.training.grid import GridSpec
 from petground.training.patches import box_of, draw_start, in_image, moved_box
-from petground.training.places import may_be_here
 from petground.training.work import Exam, Example, swap_sides
 
 __all__ = ["EpochSampler", "ExamDataset", "Item", "ShareSampler", "collate"]

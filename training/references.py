@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from petground.labeling.places import Place
 from petground.pipeline.edited import read_labels
 from petground.pipeline.prompts import PromptMode, with_values
 from petground.pipeline.schemas import read_table
-from petground.training.places import Place
 from petground.training.work import has_words, places_told, rejected
 
 __all__ = ["Reference", "from_labels", "from_truth", "link_truth", "places_here"]

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from petground.labeling.errors import InputError
+from petground.labeling.places import Place, may_be_here, may_lie_in
 from petground.pipeline.decided import decisions_of, kept_out
 from petground.pipeline.denied import read_denials
 from petground.pipeline.edited import read_labels
 from petground.pipeline.prompts import PromptMode, has_words, leaks, with_values
 from petground.pipeline.schemas import read_table
-from petground.training.places import Place, may_be_here, may_lie_in
 
 __all__ = [
     "Exam", "Example", "denied_sentences", "has_words", "leaks", "names_one_side", "places_told", "read_exams",
@@ -187,7 +187,7 @@ def denied_sentences(
         sentences.setdefault((row["exam_id"], row["denial_id"]), []).append(row)
     for (exam_id, _), rows in sentences.items():
         prompt, told = rows[0]["prompt"], here.get(exam_id, ())
-        if has_words(prompt) and not leaks(prompt) and not any(may_lie_in(_place(row), told) for row in rows):
+        if has_words(prompt) and not any(may_lie_in(_place(row), told) for row in rows):
             found.setdefault(exam_id, {})[prompt] = None
     return {exam_id: tuple(sentences) for exam_id, sentences in found.items()}
 

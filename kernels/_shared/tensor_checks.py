@@ -74,7 +74,7 @@ def finite_number(value: object) -> bool:
     """Whether it is a number, finite where that is known: a compiler may leave it open."""
     if isinstance(value, (torch.SymFloat, torch.SymInt)):
         return True
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
 
 
 def readable(tensor: Tensor) -> bool:

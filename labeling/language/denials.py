@@ -1,22 +1,25 @@
 """Sentences that deny a lesion or uptake at places, without any value: "No avid cervical or axillary nodes."
 
 A sentence counts only if every word of it is known to keep to a plain denial: whatever hedges, compares, excepts or
-looks back ("no other", "no longer", "except") is not among the words below, so it needs no rule. What CT alone denies
-("no enlarged nodes") does not count, for a node may be small and avid.
+looks back ("no other", "no longer", "except") is not among the words of `denied_words`, so it needs no rule; and only
+if nothing else in the report tells of uptake where it denies it. What CT alone denies ("no enlarged nodes") does not
+count, for a node may be small and avid.
 """
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from petground.labeling.finding import Denial
-from petground.labeling.language.denied_places import PARTS, find_places
-from petground.labeling.language.lexicon import rule_words, word_set
-from petground.labeling.language.mentions import scan_sentence
+from petground.labeling.language.denied_places import find_places
+from petground.labeling.language.denied_words import denies, tells_things
 from petground.labeling.language.overlong import find_overlong
+from petground.labeling.language.sections import Section, find_sections
 from petground.labeling.language.sentences import Sentence, find_sentences
-from petground.labeling.language.titles import earlier_titles, heading_kinds
-from petground.labeling.language.tokens import Words, split_words
+from petground.labeling.language.titles import earlier_titles, heading_kinds, heading_side
+from petground.labeling.language.tokens import split_words
+from petground.labeling.places import Place, is_part_of_body, may_lie_in, place_stems
 
 __all__ = ["find_denials"]
 
@@ -25,70 +28,48 @@ LONGEST = 600
 _SECTIONS = (None, "findings", "impression")
 _MAY_DENY = re.compile(r"\b(?:no|not|non\w*|without|neither|negative|free)\b", re.I)
 _TAKES_BACK = re.compile(
-    r"\W{0,3}(?:however|but|except\w*|although|though|only|with the exception|one exception)\b", re.I
+    r"\b(?:however|but|except\w*|although|though|only|one exception|aside from|apart from|other than|save for|besides|"
+    r"excluding|barring|nevertheless|nonetheless|notwithstanding|yet|still)\b",
+    re.I,
 )
 _TELLS_UPTAKE = re.compile(r"\b(?:uptake|activity|avid\w*|hypermetaboli\w+|accumulation|metasta\w+|suv\w*)\b", re.I)
-_SAYS_NORMAL = re.compile(r"\b(?:physiolog|excret|expected|normal|unremarkable|background|symmetric|homogen)", re.I)
+_NOT_AVID = re.compile(
+    r"\b(?:not?|non|without|never)[ -]+(?:(?:is|are|been|be|any|fdg|pet|tracer|radiotracer|significant\w*|"
+    r"appreciabl\w*|definite\w*|abnormal\w*)[ -]+){0,3}(?:uptake|activity|avid\w*|hypermetaboli\w+|accumulation)\b",
+    re.I,
+)
+_SAYS_NORMAL = re.compile(
+    r"\b(?:physiolog\w+|excret\w+|expected|normal|unremarkable|reference|background|blood pool|symmetric|homogen\w+)",
+    re.I,
+)
+_NODE = re.compile(r"\b(?:lymph|nod(?:e|es|al)\b|adenopath)", re.I)
+_OTHER = re.compile(r"\b(?:lesion|mass|nodul|foc(?:us|i)\b|bon[ey]|osseous)", re.I)
+_SAYS_MORE = re.compile(
+    r"\b(?:avid|hypermetaboli\w+|abnormal|above|over|exceed\w*|focal|focus|foci|lesions?|nod(?:e|es|al|ule|ules|ular)|mass(?:es)?|"
+    r"adenopathy|lymphadenopathy|metasta\w+|malignan\w+|tumou?rs?|neoplas\w+|recurren\w+|disease|suspicious|"
+    r"asymmetric\w*|intense\w*|but|except\w*|however)\b",
+    re.I,
+)
+_RANGE = re.compile(
+    r"\b(?:[ivx]+[ab]?|[a-z]?\d{1,2}(?:st|nd|rd|th|[a-z])?) ?[-‐-―] ?(?:[ivx]+[ab]?\b|[a-z]?\d{1,2}(?!\d))", re.I
+)
+"""From one to another, "L1-L5": places between are not named."""
+_ANATOMIC = re.compile(r"\b(?:CT\w?|CECT|LDCT|MRI?|MRT|computed tomograph\w+|ultraso\w+|radiograph\w*)\b", re.I)
+_PET = re.compile(r"\bPET", re.I)
 _BAD_TITLE = frozenset(
     ("prior", "then", "reference", "threshold", "versus", "change", "uncertain", "condition", "physio", "compare")
 )
 
-_PLACE = "PLACE"
-_TAKES_UP = word_set("uptake activity avidity avid hypermetabolism hypermetabolic accumulation")
-_GRAVE = word_set(
-    "metastasis metastases metastatic mets malignancy malignancies malignant recurrence tumor tumors tumour tumours "
-    "neoplasm neoplastic lesion lesions focus foci suspicious"
-)
-"""What a PET would show, told without a word for uptake."""
-_LESION = word_set(
-    "lymph node nodes nodal nodule nodules mass masses adenopathy lymphadenopathy disease deposit deposits implant "
-    "implants abnormality abnormalities involvement lesion lesions"
-)
-_KINDS_OF = word_set(
-    "abnormal abnormally pathologic pathological pathologically significant significantly focal focally increased "
-    "elevated any appreciable detectable visible demonstrable identifiable discernible residual recurrent persistent "
-    "associated corresponding local concerning worrisome suggestive indicative suggest indicate for evidence sign "
-    "signs pet metabolic metabolically scintigraphic asymmetric ground glass enlarged - &"
-)
-_BETWEEN = PARTS | word_set(
-    "the a an this these of in within at on along throughout about around involving to with either both and or nor , "
-    "/ . region regions area areas side visualized visualised imaged included portion portions structures tissue "
-    "tissues soft organs solid parenchyma parenchymal chain chains stations basin basins #"
-)
-_SEEN = word_set(
-    "seen identified noted demonstrated detected visualized visualised present found observed appreciated evident "
-    "apparent"
-)
-_IS = word_set("is are was were be")
-_SHOWS = word_set(
-    "show shows showing demonstrate demonstrates demonstrating exhibit exhibits have has contain contains appear "
-    "appears"
-)
-_FIRST = (
-    _LESION
-    | _BETWEEN
-    | _IS
-    | _SHOWS
-    | word_set(
-        "there do does did normal unremarkable clear size configuration morphology appearance attenuation caliber "
-        "contour symmetric small tiny subcentimeter calcified cyst cysts cystic simple granuloma granulomas opacity "
-        "opacities thickening evaluation assessment imaging -"
-    )
-)
-"""What may stand before the negation: of what is denied there nothing but its name, size and normal looks."""
-_BEHIND = _TAKES_UP | _GRAVE | _LESION | _KINDS_OF | _BETWEEN | _SEEN | _IS | _SHOWS
-_NO = word_set("no not without")
-_OR = word_set("or nor")
-_THE = word_set("the a an this these")
-_WITHIN = word_set("in within of at on along throughout about around involving with")
-_GATHERED = word_set("area areas region regions focus foci")
-_TELLS_OF = word_set("evidence sign signs concerning worrisome suspicious")
-_LIKE = word_set("lymph nodal avid hypermetabolic metastatic malignant neoplastic suspicious")
-_NOUNS = (_LESION | _TAKES_UP | _GRAVE) - _LIKE
-_ORDINALS = word_set("st nd rd th")
-_JOINED = _LESION | _TAKES_UP | _GRAVE | word_set("suggest indicate suggestive indicative - &")
-_PASSED = _KINDS_OF - word_set("for evidence sign signs suggest indicate suggestive indicative")
-_LEADS_ON = _IS | _SHOWS | word_set("and or , with there")
+
+class _Read(NamedTuple):
+    """A sentence that denies. denial: None where it names no place, or its heading does not let it count.
+
+    whole: it speaks for all that lies under its heading, as its place is the heading's, or a part of the body.
+    """
+
+    sentence: Sentence
+    denial: Denial | None
+    whole: bool = False
 
 
 def find_denials(text: str) -> list[Denial]:
@@ -97,181 +78,114 @@ def find_denials(text: str) -> list[Denial]:
         text = text[:start] + " " * (end - start - 1) + "\n" + text[end:]
     if _MAY_DENY.search(text) is None:
         return []
-    sentences = find_sentences(text)
-    earlier = earlier_titles(text, sentences)
-    found = []
-    for n, sentence in enumerate(sentences):
-        if sentence.cells or sentence.section not in _SECTIONS or sentence.end - sentence.start > LONGEST:
+    read = [(one, _is_anatomic(text, of)) for of in find_sections(text) for one in find_sentences(text, [of])]
+    earlier = earlier_titles(text, [sentence for sentence, _ in read])
+    found: list[_Read] = []
+    affirming: list[Sentence] = []
+    for n, (sentence, anatomic) in enumerate(read):
+        if sentence.section not in _SECTIONS:
             continue
-        if _MAY_DENY.search(text, sentence.start, sentence.end) is not None:
-            told = _read(text, sentence, earlier)
-            behind = sentences[n + 1].start if n + 1 < len(sentences) else len(text)
-            if told is not None and _TAKES_BACK.match(text, behind) is None:
+        told = _read(text, sentence, earlier)
+        if told is None and _affirms(text, sentence):
+            affirming.append(sentence)
+        if told is not None and told.denial is not None and not anatomic:
+            behind = read[n + 1][0] if n + 1 < len(read) else None
+            if behind is None or _TAKES_BACK.search(text, behind.start, behind.end) is None:
                 found.append(told)
-    titles = {title for _, title in found if title is not None}
-    under = ((title, one) for one in sentences for title in (one.label, one.group) if title in titles)
-    affirmed = {title for title, one in under if _affirms(text, one)}
-    return [denial for denial, title in found if title not in affirmed]
+    return _not_told(text, found, affirming) if found else []
+
+
+def _not_told(text: str, found: list[_Read], affirming: list[Sentence]) -> list[Denial]:
+    """Those of which no other sentence says the contrary: at any of its places, or under the heading it speaks for."""
+    titles = {title for one in affirming for title in _titles(one)}
+    places = {place for one in affirming for place in _told_at(text, one)}
+    told_of: dict[Place, bool] = {}
+    denials = []
+    for sentence, denial, whole in found:
+        if denial is None or (whole and not titles.isdisjoint(_titles(sentence))):
+            continue
+        denied = [(site, side or "") for site, side in denial.places]
+        for place in denied:
+            if place not in told_of:
+                told_of[place] = may_lie_in(place, places)
+        if not any(told_of[place] for place in denied):
+            denials.append(denial)
+    return denials
+
+
+def _is_anatomic(text: str, section: Section) -> bool:
+    """Whether a section is of CT or MRI alone: "CT findings:", of which "findings" alone names the section."""
+    before = re.split(r"[.:\n]", text[max(section.heading_start - 60, 0) : section.heading_start])[-1]
+    return _of_ct(before + text[section.heading_start : section.start])
+
+
+def _of_ct(title: str) -> bool:
+    return _ANATOMIC.search(title) is not None and _PET.search(title) is None
 
 
 def _affirms(text: str, sentence: Sentence) -> bool:
-    """Whether it tells of uptake that is not said to be normal: "Pelvis: No avid node. Uptake at the hip." """
+    """Whether a sentence that is no denial tells of uptake, and not plainly that it is normal."""
     span = (sentence.start, sentence.end)
-    return (
-        _TELLS_UPTAKE.search(text, *span) is not None
-        and _MAY_DENY.search(text, *span) is None
-        and _SAYS_NORMAL.search(text, *span) is None
-    )
+    if _TELLS_UPTAKE.search(_NOT_AVID.sub("", text[slice(*span)])) is None:
+        return False
+    return _SAYS_NORMAL.search(text, *span) is None or _SAYS_MORE.search(text, *span) is not None
 
 
-def _read(
-    text: str, sentence: Sentence, earlier: frozenset[tuple[int, int]]
-) -> tuple[Denial, tuple[int, int] | None] | None:
-    """The denial of a sentence, and the title that alone tells its place."""
+def _titles(sentence: Sentence) -> list[tuple[int, int]]:
+    return [title for title in (sentence.label, sentence.group) if title is not None]
+
+
+def _told_at(text: str, sentence: Sentence) -> list[Place]:
+    """Places at which a sentence tells of uptake; where it names none, or "segment 4" alone, those of its heading."""
     span = (sentence.start, sentence.end)
+    told = _places(text, span)
+    if told and sentence.label is not None and span[0] <= sentence.label[0]:  # its own beginning
+        told = _places(text, (sentence.label[1], span[1])) or told
+    for title in () if told else _titles(sentence):
+        told = told or _places(text, title)
+    nodal = _NODE.search(text, *span) is not None and _OTHER.search(text, *span) is None
+    return [(f"{site} node", side) for site, side in told] if nodal else told
+
+
+def _places(text: str, span: tuple[int, int]) -> list[Place]:
+    words = split_words(text, span)
+    found = find_places(words, 0, len(words.lower)).found
+    return [(site, side or "") for site, side in found if place_stems(site)]
+
+
+def _read(text: str, sentence: Sentence, earlier: frozenset[tuple[int, int]]) -> _Read | None:
+    """What a sentence denies; None where it is no plain denial."""
+    span = (sentence.start, sentence.end)
+    if sentence.cells or span[1] - span[0] > LONGEST or _MAY_DENY.search(text, *span) is None:
+        return None
     words = split_words(text, span)
     title = sentence.label
     begin = 0
     if title is not None and span[0] <= title[0] and title[1] < span[1]:
         begin = words.at(title[1]) + 1  # behind its colon
     places = find_places(words, begin, len(words.lower))
-    if not places.known or not _denies(words, begin, places.covered):
+    if not places.known or _RANGE.search(text, *span) is not None or tells_things(words.lower[:begin]):
         return None
+    if not denies(words, begin, places.covered):
+        return None
+    nothing = _Read(sentence, None)
+    if any(_of_ct(text[slice(*one)]) for one in _titles(sentence)):
+        return nothing
     if not _BAD_TITLE.isdisjoint(heading_kinds(text, sentence, earlier)):
-        return None
+        return nothing
     told = " ".join(text[slice(*span)].split())
-    found, by = places.found, None
+    found = places.found
     if not found:
-        by = title = title or sentence.group
+        title = title or sentence.group
         if title is None:
-            return None
+            return nothing
         head = split_words(text, title)
         while head.lower and head.lower[-1] == ":":
             head.lower.pop()
         found = find_places(head, 0, len(head.lower), title=True).found
         if title[1] < span[0]:
             told = f"{' '.join(text[slice(*title)].split()).rstrip(' :')}: {told}"
-    return (Denial(tuple(found), span, text[slice(*span)], sentence.section, told), by) if found else None
-
-
-def _denies(words: Words, begin: int, covered: list[bool]) -> bool:
-    """Whether all clauses behind a token negate uptake, or what takes it up, and affirm nothing."""
-    marks = _simplified(words, begin, covered)
-    clause: list[str] = []
-    for mark in [*marks, ";"]:
-        if mark != ";":
-            clause.append(mark)
-        elif not _clause_denies(clause):
-            return False
-        else:
-            clause = []
-    return True
-
-
-def _simplified(words: Words, begin: int, covered: list[bool]) -> list[str]:
-    """Words with places as _PLACE, sizes as "#", and every negation as one of _NO."""
-    stop = len(words.lower)
-    marks = [_PLACE if hit else word for word, hit in zip(words.lower[begin:stop], covered, strict=True)]
-    for mention in scan_sentence(words, begin, stop).mentions:
-        if not all(covered[i - begin] for i in range(mention.first, mention.last)):
-            plain = mention.kind == "size" or words.lower[mention.last - 1] in _ORDINALS  # "5th rib"
-            count = mention.last - mention.first
-            marks[mention.first - begin : mention.last - begin] = ["#" if plain else "(number)"] * count
-    tracers = rule_words("mentions", "tracer")
-    found: list[str] = []
-    i = 0
-    while i < len(marks):
-        mark, ahead = marks[i], marks[i + 1 : i + 5]
-        if mark == "above":
-            rest = ahead[1:] if ahead[:1] == ["the"] else ahead
-            if rest[:1] == ["background"]:
-                i += len(ahead) - len(rest) + 2 + (rest[1:2] in (["level"], ["levels"], ["activity"]))
-                continue
-        if mark in ("f", "ga", "cu") and ahead[:1] == ["-"] and ahead[1:2] in (["18"], ["68"], ["64"]):
-            i += 3
-            continue
-        if (mark, *ahead[:1]) == ("metabolically", "active"):
-            found.append("avid")
-            i += 2
-            continue
-        if mark in ("non", "nonavid", "nonhypermetabolic"):
-            found += ["not"] if mark == "non" else ["not", "avid"]
-            i += 1 + (mark == "non" and ahead[:1] == ["-"])
-            continue
-        if (mark, *ahead[:1]) in (("negative", "for"), ("free", "of")):
-            found.append("no")
-            i += 2
-            continue
-        if mark == "neither":
-            mark = "no"
-        if mark not in tracers and mark not in ("radiotracer", "tracer"):
-            found.append(mark)
-        i += 1
-    return found
-
-
-def _clause_denies(marks: list[str]) -> bool:
-    at = [i for i, mark in enumerate(marks) if mark in _NO]
-    if not at or any(mark != _PLACE and mark not in _FIRST for mark in marks[: at[0]]):
-        return False
-    for start, stop in zip(at, [*at[1:], len(marks)], strict=True):
-        denied = marks[start + 1 : stop]
-        if stop < len(marks):
-            if not denied or denied[-1] not in _LEADS_ON:
-                return False  # "no doubt", "not without uptake"
-            while denied and denied[-1] in _LEADS_ON:
-                denied.pop()
-        if not _is_denied(denied):
-            return False
-    return True
-
-
-def _is_denied(marks: list[str]) -> bool:
-    """Whether what follows a negation is uptake, or a lesion that has it, and nothing behind is said to be there."""
-    strong = False
-    for i, mark in enumerate(marks):
-        if mark == _PLACE:
-            continue
-        if mark not in _BEHIND:
-            return False
-        if mark in _TAKES_UP or mark in _GRAVE:
-            if not _reached(marks, i, strong=strong):
-                return False
-            strong = True
-        elif mark in _LESION and _before(marks, i)[1] == "," and _OR.isdisjoint(marks[i:]):
-            return False
-        elif mark == "enlarged" and _before(marks, i)[1] not in _OR and marks[i + 1 : i + 2] != ["or"]:
-            return False  # what is of normal size may be there
-        elif mark in _SHOWS and (strong or "and" in marks[:i]):
-            return False  # "no uptake in the liver and the spleen shows"
-        elif mark in _IS and (strong or "and" in marks[:i]) and not _SEEN.intersection(marks[i + 1 : i + 3]):
-            return False
-    return strong
-
-
-def _reached(marks: list[str], i: int, *, strong: bool) -> bool:
-    """Whether the negation reaches uptake or a lesion: not that of "no lesion at the focus of uptake"."""
-    at, joint = _before(marks, i)
-    before = marks[at - 1] if at > 0 else ""
-    if joint in _THE:
-        start = at == 0 or before in _OR
-        return start or (strong and marks[i] in _LESION and before in _WITHIN)  # "no uptake in the liver lesion"
-    if joint == "of":  # "no evidence of", "no areas of"
-        return all(mark in _KINDS_OF or mark in _GATHERED for mark in marks[:at])
-    if joint == "for":
-        return before in _TELLS_OF
-    if joint in (",", "/"):
-        return not _OR.isdisjoint(marks[i:])  # "no avid mass, metastasis or node"
-    if joint == "and":
-        return not strong and _NOUNS.isdisjoint(marks[:at])  # "no nodal and hepatic metastases"
-    if joint == "with":
-        return before in _LESION
-    return joint == "" or joint in _JOINED or joint in _OR or joint in _IS or joint in _SHOWS
-
-
-def _before(marks: list[str], i: int) -> tuple[int, str]:
-    """The word before and where it stands, places and words for a lesion's kind passed over."""
-    i -= 1
-    while i >= 0 and (marks[i] in _PASSED or marks[i] == _PLACE):
-        i -= 1
-    return i, (marks[i] if i >= 0 else "")
+    if not found or (heading_side(text, sentence) is not None and any(side is None for _, side in found)):
+        return nothing  # "Left neck: No avid node at level II." does not say of which side level II is
+    whole = not places.found or any(is_part_of_body(site) for site, _ in found)
+    return _Read(sentence, Denial(tuple(found), span, text[slice(*span)], sentence.section, told), whole)

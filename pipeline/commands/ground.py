@@ -114,7 +114,9 @@ def ground(
         )
     if images.ct is None and peer is None:  # a peer reads one image
         why = f": {images.ct_series}" if images.ct_series else ""
-        console.print(f"no CT was read{why}; the model saw the PET alone.", style="yellow", markup=False, soft_wrap=True)
+        console.print(
+            f"no CT was read{why}; the model saw the PET alone.", style="yellow", markup=False, soft_wrap=True
+        )
     show(console, out, rows, unseen, dicom, who)
     return 0 if len(askable) == len(asked) and dicom["problem"] is None else 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -96,6 +97,76 @@ def test_what_is_denied_and_where(sentence: str, expected: list[tuple[str, str |
 )
 def test_what_is_no_plain_denial(sentence: str) -> None:
     assert places(sentence) == []
+
+
+def _mirrored(text: str) -> str:
+    other = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
+    return re.sub(r"\b(?:left|right)\b", lambda found: other[found[0]], text, flags=re.I)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        # a lesion before the negation
+        "Left lung mass, no liver metastases.",
+        "Left lung mass without metastases.",
+        "Left lung mass: No liver metastases.",
+        "There is a lesion in the pancreas with no hepatic metastases.",
+        "Disease in the left lung without uptake in the hilum.",
+        "There are small calcified right hilar nodes and no avid left hilar node.",
+        # a lesion behind it
+        "No uptake is seen in the left breast and right axillary node is present.",
+        "No uptake in the liver and a node is seen in the left axilla.",
+        "No suspicious uptake in the bones and nodules are noted in the left lung.",
+        "No avid node in the left axilla with mass in the liver.",
+        "No suspicious uptake in the bones with persistent disease in the left lung.",
+        "No hepatic uptake & avid left axillary node.",
+        "No hepatic uptake - avid left axillary node.",
+        "No uptake in the left liver lobe, a nodule in the right lung.",
+        # uptake told under the same heading, or at the place
+        "Liver: No suspicious uptake. There is a hypermetabolic lesion in segment 4, not seen on CT.",
+        "Chest: No avid nodes. Avid left lung nodule without change.",
+        "Pelvis: No suspicious uptake. Focal activity well above background in the sigmoid colon.",
+        "Pelvis: No avid pelvic nodes. Focal activity in the sigmoid colon.",
+        "NECK:\nNo suspicious uptake in the neck. There is a new avid left level II node.",
+        "No avid left axillary node.\nIMPRESSION: Hypermetabolic left axillary lesion, suspicious.",
+        # of CT alone, or of what it is held for
+        "The nodule in the left parotid gland is not suspicious.",
+        "The nodule in the left parotid gland is not suspicious for malignancy.",
+        "CT FINDINGS:\nNo suspicious lesions in the left lung.",
+        "CT: No suspicious lesions in the left lung.",
+        "Incidental CT findings: No suspicious lesions in the left lung.",
+        # a side, or places between, that are not told
+        "RIGHT BREAST:\nNo suspicious uptake in the breast.",
+        "Left neck: No avid nodes in level II.",
+        "Left: No avid axillary nodes.",
+        "No abnormal uptake in the skull base to mid thigh.",
+        "No avid lesion in L1-L5.",
+        "No uptake in the left 3rd-5th ribs.",
+        # taken back
+        *(
+            f"No suspicious uptake in the left lung. {words} the lingula."
+            for words in ("Aside from", "Apart from", "Other than in", "Save for", "Nevertheless, look at")
+        ),
+    ],
+)
+def test_what_is_there_is_not_denied(text: str, mirrored: bool) -> None:
+    assert places(_mirrored(text) if mirrored else text, "FINDINGS:\n\n") == []
+
+
+def test_what_stands_beside_a_denial_and_does_not_gainsay_it() -> None:
+    """The other side, another place under the heading, physiologic uptake, and PET with CT in a title."""
+    for side, other in (("left", "right"), ("right", "left")):
+        text = f"No avid {side} axillary node.\nIMPRESSION: Hypermetabolic {other} axillary lesion."
+        assert places(text) == [("axillary", side)]
+        text = f"Chest: Avid {side} lung mass. No avid {other} axillary node."
+        assert places(text) == [("axillary", other)]
+        assert places(f"{side.title()} neck: No avid {side} level II node.") == [("level ii", side)]
+        assert places(f"6 mm {side} lower lobe nodule is non-avid.") == [(f"{side} lower lobe", side)]
+    assert places("No uptake in the liver. Physiologic activity in the liver.") == [("liver", None)]
+    assert places("PET/CT FINDINGS:\nNo suspicious uptake in the liver.", "") == [("liver", None)]
+    assert places("No avid cervical and axillary nodes.") == [("cervical", None), ("axillary", None)]
 
 
 @pytest.mark.parametrize("heading", ["COMPARISON:\n", "INDICATION: ", "TECHNIQUE: ", "FINDINGS:\nPrior PET/CT: "])

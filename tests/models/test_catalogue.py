@@ -54,7 +54,12 @@ def test_figures_become_tables(catalogue: ModuleType, tmp_path: Path) -> None:
     tables = importlib.import_module("block_tables")
     links = {("attention", "agent"): "[agent](#attention-agent)", ("fusion", "none"): "[none](#fusion-none)"}
     assert tables.cost_table(links, tmp_path) == tables.trained_table(links, tmp_path) == tables.NOT_YET
-    head = {"command": "python benchmarks/run.py x", "machine": "m", "libraries": {"torch": "2.13"}}
+    head = {
+        "command": "python benchmarks/run.py x",
+        "commit": "1a2b",
+        "machine": "m",
+        "libraries": {"torch": "2.13"},
+    }
     sizes = {
         "4096": {"ms": 12.34, "ratio": 0.512, "peak_mib": 3.2, "parameters": 1},
         "32768": {"ms": 99.0, "ratio": 0.9, "peak_mib": 40.6, "sdpa_peak_mib": 8.4, "floor_ms": 2.345, "parameters": 1},
@@ -117,7 +122,12 @@ def test_what_was_trained_is_told_as_what_it_was(catalogue: ModuleType, tmp_path
             },
         },
     }  # fmt: skip
-    head = {"command": "python benchmarks/run.py x", "machine": "m", "libraries": {"torch": "2.13"}}
+    head = {
+        "command": "python benchmarks/run.py x",
+        "commit": "1a2b",
+        "machine": "m",
+        "libraries": {"torch": "2.13"},
+    }
     (tmp_path / "blocks_trained.json").write_text(json.dumps({**head, "figures": figures}))
     lines = tables.trained_table(links, tmp_path)
     rows = [line for line in lines if line.startswith(("| [", "| contextual"))]

@@ -8,13 +8,14 @@ from functools import lru_cache
 
 from petground.labeling.regions import region_of
 
-__all__ = ["Place", "may_be_here", "may_lie_in", "place_stems"]
+__all__ = ["Place", "is_part_of_body", "may_be_here", "may_lie_in", "place_stems"]
 
 Place = tuple[str, str]  # site words and side; "" where the text does not say
 
 _STEM = 5  # letters that "axilla" and "axillary", "vertebra" and "vertebral" have in common
 _WORD = re.compile(r"[a-z][a-z0-9]+")
 _VERTEBRA = re.compile(r"\b([cdlst]|th) ?(?=\d{1,2}\b)")
+_INTRA = re.compile(r"\bintra[- ]?")  # "intrathoracic" is thoracic
 _LEVEL = re.compile(r"[clst]\d{1,2}")
 # words that name no place of their own
 _KINDS = (
@@ -64,17 +65,20 @@ humerus humeral
 rib costal costochondral
 sternum sternal manubrium xiphoid
 skull calvaria calvarium cranial
-brain cerebral cerebellar intracranial
+brain cerebral cerebellar cranial
 tibia tibial shin
 skin cutaneous subcutaneous dermal
 """
 # a site of these alone names a part of the body, and may be any place in it
 _WIDE = (
-    "abdomen abdominal bone bony osseous chest extremity hemithorax intrathoracic mediastinum mediastinal neck pelvis "
-    "pelvic retroperitoneal skeleton spine thorax thoracic vertebra vertebral wall"
+    "abdomen abdominal appendicular axial bone bony chest extremity hemithorax limb limbs marrow mediastinum "
+    "mediastinal neck osseous pelvis pelvic retroperitoneal skeletal skeleton spine thorax thoracic torso trunk "
+    "vertebra vertebral wall"
 )
-
-_ANYWHERE = frozenset(("bone", "limbs and skin", "not told"))  # regions that lie in every part of the body
+_NODAL = re.compile(r"\b(?:lymph|nod(?:e|es|al)\b|adenopath)")
+_TORSO, _LIMB = re.compile(r"\b(?:torso|trunk)"), re.compile(r"\b(?:extremit|limb)")
+_IN_PART = frozenset(("bone", "limbs and skin"))  # regions that lie in every part of the body
+_ANYWHERE = _IN_PART | {"not told"}
 
 
 def _stem(word: str) -> str:
@@ -94,12 +98,13 @@ def _alike() -> dict[str, frozenset[str]]:
 _ALIKE = _alike()
 _SPINE = frozenset(_stem(word) for word in ("spine", "spinal", "vertebra", "sacrum"))
 _WIDE_STEMS = frozenset(_stem(word) for word in _WIDE.split())
+_DENIED_STEMS = _WIDE_STEMS | {_stem("cervical")}  # a node told of there has a level; denied, it is that of any
 
 
 @lru_cache(maxsize=65536)
 def place_stems(site: str) -> frozenset[str]:
     """First letters of the words that tell the place: "right axillary lymph node" -> {"axill"}; maybe empty."""
-    words = _WORD.findall(_VERTEBRA.sub(_level, site.lower()))
+    words = _WORD.findall(_VERTEBRA.sub(_level, _INTRA.sub("", site.lower())))
     return frozenset(_stem(word) for word in words if word not in _GENERIC)
 
 
@@ -120,9 +125,15 @@ def may_lie_in(place: Place, here: Iterable[Place]) -> bool:
     here = list(here)
     if may_be_here(place, here):
         return True
-    if not _wide(place_stems(place[0])):
+    if not is_part_of_body(place[0]):
         return False
-    return any(_sides_agree(place[1], side) and region_of(site) in _ANYWHERE for site, side in here)
+    parts = _regions(place[0].lower()) | _ANYWHERE
+    return any(_sides_agree(place[1], side) and not parts.isdisjoint(_regions(site.lower())) for site, side in here)
+
+
+def is_part_of_body(site: str) -> bool:
+    """Whether a site that is denied is a whole part of the body, or names no place at all."""
+    return place_stems(site) <= _DENIED_STEMS
 
 
 def _level(found: re.Match[str]) -> str:
@@ -139,9 +150,22 @@ def _may_be_one(one: str, other: str) -> bool:
     if not mine or not theirs or mine & theirs or _names(mine) & _names(theirs):
         return True
     if _wide(mine) or _wide(theirs):
-        return region_of(one) == region_of(other)
+        return not _regions(one).isdisjoint(_regions(other))
     levels, theirs_levels = (any(_LEVEL.fullmatch(stem) for stem in stems) for stems in (mine, theirs))
     return levels != theirs_levels and bool(_SPINE & (theirs if levels else mine))  # "L3" and "lumbar spine"
+
+
+@lru_cache(maxsize=65536)
+def _regions(site: str) -> frozenset[str]:
+    """Regions in which the place may lie: "chest wall" may be a rib, "iliac lesion" the bone; "pelvic node" may not."""
+    site = _INTRA.sub("", site)
+    found = {region_of(site)}
+    if _TORSO.search(site):
+        found |= {"chest", "abdomen", "pelvis"}
+    vague = _wide(place_stems(site)) or "iliac" in site
+    if _LIMB.search(site) or (vague and found != {"bone"} and _NODAL.search(site) is None):
+        found |= _IN_PART
+    return frozenset(found)
 
 
 def _wide(stems: frozenset[str]) -> bool:
