@@ -46,7 +46,7 @@ F1 by the paper's rule: the mask overlaps the lesion and its SUVmax is within 0.
 of ours: ahead of all, 0.85 or more, and less than 2 % on the other side than the sentence says. Mean Dice: of the
 outlines that are reported, drawn anew on the PET around what the model marks ([patches.md](patches.md)), and of what
 the model itself marks. False alarms: answers to sentences about what is not there, because they are another exam's;
-about the other side; or denied by the report (a dash: no such sentence). Shuffled: F1 with another exam's sentences,
+about the other side; or denied by the report (a dash: not asked). Shuffled: F1 with another exam's sentences,
 near 0 if the model reads.
 """
 
