@@ -302,7 +302,7 @@ if sys.argv[1] == "evaluate":
     alone = trained.blocks_whole.attention(trained.STAGE)
     assert ({**alone, "token_reduction": {"name": "lookup"}}, alone, True) in asked
     assert len(asked) == len(found["rows"]) - 1
-    told = {"command": "x", "machine": "m", "libraries": {"torch": "2"}, "figures": found}
+    told = {"command": "x", "commit": "1a2b", "machine": "m", "libraries": {"torch": "2"}, "figures": found}
     (tmp_path / "blocks_trained.json").write_text(json.dumps(told))
     lines = bench("block_tables").trained_table({}, tmp_path)
     assert next(line for line in lines if line.startswith("| lookup |")).endswith("| time not measured |")
