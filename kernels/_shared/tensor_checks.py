@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Real
 
 import torch
 from torch import Tensor
@@ -71,10 +69,10 @@ def check_whole(operator: str, name: str, value: int, least: int) -> None:
 
 
 def finite_number(value: object) -> bool:
-    """Whether it is a number, finite where that is known: a compiler may leave it open."""
-    if isinstance(value, (torch.SymFloat, torch.SymInt)):
-        return True
-    return type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
+    """Whether it is a finite number of Python's, or one that a compiler leaves open."""
+    if type(value) is bool or not isinstance(value, (float, int, torch.SymFloat, torch.SymInt)):
+        return False
+    return bool(value - value == 0.0)  # no function of `math`: they break a compiled graph
 
 
 def readable(tensor: Tensor) -> bool:
