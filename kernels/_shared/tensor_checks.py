@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ def check_whole(operator: str, name: str, value: int, least: int) -> None:
         raise KernelInputError(f"{operator}: {name} is {value!r}, expected an int of at least {least}")
 
 
-def finite_number(value: object) -> bool:
+def finite_number(value: Any) -> bool:
     """Whether it is a finite number of Python's, or one that a compiler leaves open."""
     if type(value) is bool or not isinstance(value, (float, int, torch.SymFloat, torch.SymInt)):
         return False
