@@ -73,7 +73,8 @@ def finite_number(value: Any) -> bool:
     """Whether it is a finite number of Python's, or one that a compiler leaves open."""
     if type(value) is bool or not isinstance(value, (float, int, torch.SymFloat, torch.SymInt)):
         return False
-    return bool(value - value == 0.0)  # no function of `math`: they break a compiled graph
+    number: Any = value
+    return bool(number - number == 0.0)  # no function of `math`: they break a compiled graph
 
 
 def readable(tensor: Tensor) -> bool:
