@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from petground.training.runtime import native_bf16
 
 __all__ = ["PlainProgress", "RunRecord", "default_callbacks"]
 
+SAVE_EVERY = timedelta(minutes=10)  # within an epoch: what a machine that is taken away costs at most
 _log = logging.getLogger(__name__)
 
 
@@ -37,10 +39,11 @@ def default_callbacks(root: Path, *, validated: bool = True) -> list[Callback]:
         auto_insert_metric_name=False,
     )
     # after the epoch, not after its validation: Lightning resumes from there to the same steps
-    last = ModelCheckpoint(dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    last = {"dirpath": folder, "filename": "last", "enable_version_counter": False}
     return [
         best,
-        last,
+        ModelCheckpoint(**last, save_on_train_epoch_end=True),
+        ModelCheckpoint(**last, train_time_interval=SAVE_EVERY),
         LearningRateMonitor("step"),
         AsTrained(),
         MidEpoch(),

@@ -45,7 +45,7 @@ _ELSEWHERE = {
     "test": "what the run did not see is measured by petground evaluate --labels WORK --checkpoint CKPT --out DIR",
     "predict": "an exam is answered by petground ground --exam EXAM --checkpoint CKPT --report FILE --out DIR",
 }
-_STOPPED = "stopped; with --ckpt_path last the same command goes on after the last epoch that was whole"
+_STOPPED = "stopped; with --ckpt_path last the same command goes on from the last checkpoint"
 _FLAG = re.compile(r"--([A-Za-z_][\w.]*)")
 _LONG_USAGE = re.compile(r"\Ausage:.*?(?=^(?:tip|error):)", re.DOTALL | re.MULTILINE)  # a hundred lines of flags
 _UNKNOWN = re.compile(r"(?:[Uu]nrecognized arguments:|Key '|Group '|option ')\s*'?(?:--)?([\w.]+)")

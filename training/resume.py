@@ -32,17 +32,17 @@ class MidEpoch(Callback):
         loops = checkpoint["loops"]["fit_loop"]
         epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
         taken = batches["current"]["ready"]
-        counted = epochs["current"]["processed"] > epochs["current"]["completed"]
-        if not counted or batches["is_last_batch"] or taken >= trainer.num_training_batches:
+        if batches["is_last_batch"] or taken >= trainer.num_training_batches:
             return
         # gradients that wait for their step are in no checkpoint: their exams are to come again
         waiting = taken % trainer.accumulate_grad_batches if taken > trainer.accumulate_grad_batches else 0
+        ended = int(epochs["current"]["processed"] > epochs["current"]["completed"])  # not a save on the way
         for count in ("total", "current"):
-            epochs[count]["processed"] -= 1
+            epochs[count]["processed"] -= ended
             for name in ("ready", "started", "processed"):
                 batches[count][name] -= waiting
-            batches[count]["completed"] -= waiting + 1  # as in the hook after a step: Lightning counts on from there
-        loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+            batches[count]["completed"] -= waiting + ended  # as in the hook after a step: it goes on from there
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= int(ended or waiting > 0)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

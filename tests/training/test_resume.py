@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from small_fit import logged, small_flags
 
 from petground.labeling.errors import ConfigError
 from petground.pipeline.cli import main as petground
+from petground.training import callbacks
 from petground.training.cli import main
 from petground.training.dataset import EpochSampler
 from petground.training.module import GroundingModule
@@ -102,6 +104,58 @@ def test_after_ctrl_c_the_epoch_comes_again(patch_work: Path, tmp_path: Path, mo
     rest = _fit(small_flags(patch_work, parts, **TWO_EPOCHS, ckpt_path="last"), monkeypatch)
     assert rest == wanted[4:]
     after = {step: loss for step, loss in logged(whole / "version_0").items() if step >= 4}
+    assert logged(parts / "version_1") == pytest.approx(after, rel=1e-4)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize(
+    ("more", "again"),
+    [
+        ({}, 0),
+        # saved after three: the third exam's gradients wait for the fourth's, and come again
+        ({"trainer__accumulate_grad_batches": 2}, 1),
+    ],
+)
+def test_a_kill_costs_what_came_since_the_last_save_on_the_way(
+    more: dict[str, Any], again: int, patch_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "SAVE_EVERY", timedelta(days=1) if again else timedelta(microseconds=1))
+    whole, parts, more = tmp_path / "whole", tmp_path / "parts", TWO_EPOCHS | more
+    wanted = _fit(small_flags(patch_work, whole, **more), monkeypatch)
+
+    def saved(module: GroundingModule, outputs: Any, batch: Any, index: int) -> None:
+        if again and index == 2:
+            module.trainer.save_checkpoint(parts / "checkpoints" / "last.ckpt")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GroundingModule, "on_train_batch_end", saved)
+        first = _fit(small_flags(patch_work, parts, **more), monkeypatch, stop=(0, 3), kill=True)
+    assert first == wanted[:3]
+    rest = _fit(small_flags(patch_work, parts, **more, ckpt_path="last"), monkeypatch)
+    assert first[: 3 - again] + rest == wanted
+    losses = logged(parts / "version_0") | logged(parts / "version_1")
+    assert losses == pytest.approx(logged(whole / "version_0"), rel=1e-4)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_kill_in_the_validation_costs_no_epoch(
+    patch_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "SAVE_EVERY", timedelta(microseconds=1))
+    flags = TWO_EPOCHS | {"data__validation_fraction": 0.25}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    wanted = _fit(small_flags(patch_work, whole, **flags), monkeypatch)
+
+    def killed(module: GroundingModule, batch: Any, index: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GroundingModule, "validation_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main(small_flags(patch_work, parts, **flags))
+    rest = _fit(small_flags(patch_work, parts, **flags, ckpt_path="last"), monkeypatch)
+    assert rest == wanted[3:]
+    after = {step: loss for step, loss in logged(whole / "version_0").items() if step >= 3}
     assert logged(parts / "version_1") == pytest.approx(after, rel=1e-4)
 
 
