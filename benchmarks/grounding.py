@@ -7,10 +7,9 @@ and the table grows. PETGROUND_BENCH_MODELS=ours,blind takes only some. What was
 than those of today is made anew, and is in no table until then (steps.py).
 
 300 mirrored exams (`petground phantom --mirrored`, seed 11) are labelled from their reports and train every model
-alike: same grid, same exams, same steps (configs/train/bench_*.yaml); ours and text-blind learn from eight sentences
-in a step, the others from four (model_sizes.py measures what a step costs). 60 exams of another seed, which nobody
-trains or validates on, are grounded; masks are scored against the truth. Lesions come in pairs of like SUVmax on both
-sides, so a model that does not read the side is right half of the time at best.
+alike: same grid, same exams, same steps of eight sentences (configs/train/bench_*.yaml). 60 exams of another seed,
+which nobody trains or validates on, are grounded; masks are scored against the truth. Lesions come in pairs of like
+SUVmax on both sides, so a model that does not read the side is right half of the time at best.
 """
 
 from __future__ import annotations

@@ -39,9 +39,7 @@ sides: what is measured is whether the sentence is read, on made-up patients, no
 READ = """
 These are small networks on a coarse grid (about 10 mm), trained for minutes, made to tell mechanisms apart: not the
 published models at 3 mm, whose configs ([models.md](models.md)) need a GPU and have not been trained here. Learning
-rate and schedule were chosen for ours and are the same for all. Ours and text-blind learn from eight sentences in a
-step, the others from four: that favours ours, whose step is no dearer for it than LLMSeg's or ConTEXTual Net 3D's, but
-dearer than that of 2.5D ([models.md](models.md) tells the ratios).
+rate and schedule were chosen for ours and are the same for all, and so are the eight sentences of a step.
 
 F1 by the paper's rule: the mask overlaps the lesion and its SUVmax is within 0.1; in brackets 95 % over patients. Asked
 of ours: ahead of all, 0.85 or more, and less than 2 % on the other side than the sentence says. Mean Dice: of the
