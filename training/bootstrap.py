@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Estimate", "estimate", "estimate_weighted", "exchanged", "mean_of", "share"]
+from petground.training.metrics import f1
+
+__all__ = ["Estimate", "estimate", "estimate_weighted", "exchanged", "f1_of", "mean_of", "share"]
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -56,9 +58,26 @@ def share(columns: NDArray[np.float64], patients: Sequence[str]) -> Estimate:
     is the exact one of the binomial distribution (Clopper and Pearson 1934), as if sentences were independent.
     """
     found = estimate(columns, patients, lambda sums: mean_of(np.stack([sums[..., 0], sums.sum(axis=-1)], axis=-1)))
+    return _exact(found, float(np.sum(columns)))
+
+
+def f1_of(columns: NDArray[np.float64], patients: Sequence[str]) -> Estimate:
+    """F1 with its interval; columns [N, 3]: TP, FP, FN of each sentence.
+
+    At 0 and 1, where the bootstrap is blind, it is that of the share p that is found, as `share` has it: F1 is at least
+    p (what is not found is answered elsewhere) and at most 2 p / (1 + p) (it is not answered).
+    """
+    found = _exact(estimate(columns, patients, f1), float(len(columns)))
+    if found.value == 0.0 and found.high is not None:
+        return found._replace(high=2.0 * found.high / (1.0 + found.high))
+    return found
+
+
+def _exact(found: Estimate, count: float) -> Estimate:
+    """The interval of 0 or 1 in `count` tries; of another value the one that it has."""
     if found.low is None or found.value not in (0.0, 1.0):
         return found
-    reach = 1.0 - 0.025 ** (1.0 / float(np.sum(columns)))
+    reach = 1.0 - 0.025 ** (1.0 / count)
     return found._replace(low=0.0, high=reach) if found.value == 0.0 else found._replace(low=1.0 - reach, high=1.0)
 
 

@@ -30,10 +30,14 @@ SHARES = ("left_right_confusion", *(f"false_positives_per_{kind}_sentence" for k
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One folder of `petground evaluate`. counts: rule -> [N, 3] (TP, FP, FN) in the order of keys; dice [N]."""
+    """One folder of `petground evaluate`. counts: rule -> [N, 3] (TP, FP, FN) in the order of keys; dice [N].
+
+    references: what was looked for under each key, as SUV and volume tell.
+    """
 
     name: str
     keys: tuple[Key, ...]
+    references: tuple[tuple[str, str], ...]
     patients: tuple[str, ...]
     counts: dict[str, NDArray[np.float64]]
     dice: NDArray[np.float64]
@@ -42,6 +46,11 @@ class Evaluation:
     @property
     def measured_against(self) -> str:
         return str(self.metrics["measured_against"])
+
+    @property
+    def split(self) -> str:
+        """Which exams were asked: train, val, test, all."""
+        return str(self.metrics["split"])
 
     @property
     def outlines(self) -> str:
@@ -78,10 +87,23 @@ def compare(evaluations: list[Path], out: Path) -> int:
                 f"{first.measured_against}",
                 fix="evaluate both with the same --truth",
             )
+        moved = sum(one != as_before for one, as_before in zip(other.references, first.references, strict=True))
+        if moved:
+            raise InputError(
+                f"{moved} references of {other.name} have another SUV or outline than in {first.name}",
+                fix="evaluate both on the same labels: they were labelled or redrawn in between",
+            )
+        if other.split != first.split:
+            raise InputError(
+                f"{other.name} was evaluated on split '{other.split}', {first.name} on '{first.split}': one may have "
+                "learnt from exams that the other has not seen",
+                fix="evaluate both with the same --split",
+            )
     rows = [_row(one, first) for one in read]
     table = {
         "against": first.name,
         "measured_against": first.measured_against,
+        "split": first.split,
         "references": len(first.keys),
         "patients": len(set(first.patients)),
         "rows": rows,
@@ -111,12 +133,13 @@ def _read(folder: Path, name: str) -> Evaluation:
         one = Evaluation(
             name=name,
             keys=tuple((row["exam_id"], row["key"]) for row in rows),
+            references=tuple((row["suv"], row["volume_ml"]) for row in rows),
             patients=tuple(row["patient_id"] for row in rows),
             counts={rule: np.stack([hit, answered & ~hit, ~hit], axis=-1).astype(float) for rule, hit in hits.items()},
             dice=np.array([float(row["right_dice"]) for row in rows]),
             metrics=metrics,
         )
-        _ = one.measured_against, one.outlines
+        _ = one.measured_against, one.outlines, one.split
         return one
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

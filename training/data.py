@@ -218,14 +218,16 @@ class GroundingData(pl.LightningDataModule):
             return []
         rank, processes = self._process()
         sampler = ShareSampler(len(dataset), rank=rank, processes=processes) if processes > 1 else None
-        return [DataLoader(dataset, batch_size=1, sampler=sampler, num_workers=self.workers, collate_fn=collate)]
+        # one exam ahead: with all its targets it is large, and answering it takes longer than loading it
+        ahead: dict[str, int] = {"num_workers": 1, "prefetch_factor": 1} if self.workers else {}
+        return [DataLoader(dataset, batch_size=1, sampler=sampler, collate_fn=collate, **ahead)]
 
     def _process(self) -> tuple[int, int]:
         """Which of how many training processes this is."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _dataset(self, name: str, *, training: bool) -> ExamDataset:
-        augment = None
+        augment, parts = None, ("train",) if training else ("train", "val")
         if training and self.augment is not None:
             augment = Augment(self.augment, suv_told=self.prompt in ("words+suv", "all"))
         return ExamDataset(
@@ -234,8 +236,8 @@ class GroundingData(pl.LightningDataModule):
             self.model_grid,
             self.cache / "grids",
             self._keys,
-            # few exams validate: what is absent in one is drawn from all
-            pool=None if training else [example for exam in self.exams.values() for example in exam.examples],
+            # few exams validate: what is absent in one is drawn from those that train, too
+            pool=[example for part in parts for exam in self.split[part] for example in self.exams[exam].examples],
             sentences=self.sentences if training else None,
             absent_fraction=self.absent_fraction,
             swapped_fraction=self.swapped_fraction,

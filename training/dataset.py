@@ -75,9 +75,10 @@ class ExamDataset(Dataset[Item]):
         present, absent = self._choose(rng, exam)
         if self.grid.patch_zyx is not None:
             return self._patch(rng, exam, loaded, present, absent)
-        targets = [loaded.target(which) for which in present]
-        targets += [np.zeros(loaded.image.shape[1:], dtype=np.float32)] * len(absent)
-        image, target = torch.from_numpy(loaded.image), torch.from_numpy(np.stack(targets))
+        image = torch.from_numpy(loaded.image)
+        target = torch.zeros(len(present) + len(absent), *image.shape[1:], dtype=self._kind)
+        for row, which in zip(target, present, strict=False):
+            row.copy_(torch.from_numpy(loaded.target(which)))
         if self.augment is not None:
             image, target = self.augment(image, target, seed=int(rng.integers(2**31)))
         sentences = [self._words(rng, exam.examples[which]) for which in present] + absent
@@ -88,6 +89,10 @@ class ExamDataset(Dataset[Item]):
             "target": target,
             "present": _present(target, len(present)),
         }
+
+    @property
+    def _kind(self) -> torch.dtype:
+        return torch.float16 if self.sentences is None else torch.float32
 
     def _patch(
         self, rng: np.random.Generator, exam: Exam, loaded: GridExam, present: Sequence[int], absent: Sequence[str]
@@ -103,9 +108,8 @@ class ExamDataset(Dataset[Item]):
         margin = (0, 0, 0) if self.augment is None else self.augment.margin(size)
         first = [begin - more for begin, more in zip(start, margin, strict=True)]
         outer = [length + 2 * more for length, more in zip(size, margin, strict=True)]
-        kind = torch.float16 if self.sentences is None else torch.float32
         image = torch.from_numpy(loaded.image_part(first, outer))
-        target = torch.zeros(len(present) + len(absent), *outer, dtype=kind)
+        target = torch.zeros(len(present) + len(absent), *outer, dtype=self._kind)
         for row, which in zip(target, present, strict=False):
             row.copy_(torch.from_numpy(loaded.target_part(which, first, outer)))
         box = box_of(start, size, whole)

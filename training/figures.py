@@ -10,7 +10,7 @@ import numpy as np
 
 from petground.labeling.body import towards_side_mm
 from petground.pipeline.sides import CLEAR_SIDE_MM
-from petground.training.bootstrap import estimate, mean_of, share
+from petground.training.bootstrap import estimate, f1_of, mean_of, share
 from petground.training.metrics import RULES, Score, counts, f1, precision_recall, size_class, uptake_class
 from petground.training.presence import auroc, calibration
 from petground.training.references import Reference
@@ -108,7 +108,7 @@ def _run_figures(scores: Sequence[Score], patients: Sequence[str]) -> dict[str, 
     found = [i for i, s in enumerate(scores) if s.overlap]
     return {
         "n": len(scores),
-        "f1": {rule: estimate(c, patients, f1).as_json() for rule, c in rules.items()},
+        "f1": {rule: f1_of(c, patients).as_json() for rule, c in rules.items()},
         "precision": {rule: share(c[:, [0, 1]], patients).as_json() for rule, c in rules.items()},
         "recall": {rule: share(c[:, [0, 2]], patients).as_json() for rule, c in rules.items()},
         "mean_dice": estimate(np.stack([dices, ones], axis=1), patients, mean_of).as_json(),

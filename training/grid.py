@@ -227,7 +227,8 @@ def _highest(volume: Volume, template: Volume, fill: float) -> NDArray[np.float3
     """The volume on the template, [Z, Y, X]: the maximum of the source voxels around each of its voxels."""
     axis_of = np.abs(volume.affine[:3, :3]).argmax(axis=0)  # the template's axis that each source axis runs along
     ratio = np.asarray(template.spacing_ijk_mm)[axis_of] / np.asarray(volume.spacing_ijk_mm)
-    size = [max(1, round(float(r))) for r in ratio]
+    # odd, so that it reaches as far to the left as to the right; so large that windows side by side leave nothing out
+    size = [math.ceil(float(r) - 1e-6) | 1 for r in ratio]
     highest = ndimage.maximum_filter(np.asarray(volume.array, dtype=np.float32), size=size, mode="constant", cval=fill)
     out = resample(volume.like(highest, volume.unit), like=template, order="nearest", fill=fill).array
     return np.ascontiguousarray(np.asarray(out, dtype=np.float32).transpose(2, 1, 0))

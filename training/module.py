@@ -31,11 +31,18 @@ from petground.training.hits import Hits, best_limits, count_hits
 from petground.training.inference import Prediction
 from petground.training.losses import LossConfig, deep_loss, losses_by_exam, outcome, over_sentences, with_blocks
 from petground.training.metrics import PROBABILITY
-from petground.training.optimizers import OptimizerConfig, gradient_norm, make_optimizer, parameter_groups, steps_of
+from petground.training.optimizers import (
+    OptimizerConfig,
+    follow_config,
+    gradient_norm,
+    make_optimizer,
+    parameter_groups,
+    steps_of,
+)
 from petground.training.plans import PlansConfig, require_fit, resolve, with_spacing
 from petground.training.predict import answers_to, predict
 from petground.training.provenance import noted, versions
-from petground.training.resume import require_same_model
+from petground.training.resume import require_same_model, require_unseen
 from petground.training.runtime import channels_last_on_cpu, of_all_processes, seed_step
 
 __all__ = ["GroundingModule", "OptimizerConfig"]
@@ -111,6 +118,11 @@ class GroundingModule(pl.LightningModule):
         return float(self.provenance.get("threshold", PROBABILITY))
 
     @property
+    def trained_in_full(self) -> bool:
+        """Whether the last fit worked in float32 throughout (`--trainer.precision 32-true`): then answers do, too."""
+        return str(self.provenance.get("precision", "")).startswith(("32", "64"))
+
+    @property
     def prompt(self) -> PromptMode:
         """Whether the model reads a finding's SUV and slice, as its training data said: see `GroundingData`."""
         mode: PromptMode = self.provenance.get("prompt", "words")
@@ -139,7 +151,8 @@ class GroundingModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Reads every sentence once, before the first step, where nothing in the reading is trained."""
         strategy = self.trainer.strategy
-        if isinstance(strategy, DDPStrategy) and self.net_config.idle:
+        untaught = self.net_config.presence and not self.loss_config.presence
+        if isinstance(strategy, DDPStrategy) and (self.net_config.idle or untaught):
             # it would wait for ever for gradients of parameters that have none in a step
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         if strategy.root_device.type == "cpu":  # before DDP, whose buckets keep the order that they find
@@ -154,8 +167,15 @@ class GroundingModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Notes who trains and validates, after a resumed checkpoint has told who did before: nobody is forgotten."""
         data = getattr(self.trainer, "datamodule", None)
+        self.provenance["precision"] = str(self.trainer.precision)
         if data is not None and hasattr(data, "split"):
+            require_unseen(self.provenance, data)
             self.provenance = noted(self.provenance, data)
+
+    def on_train_start(self) -> None:
+        """After a checkpoint was loaded, whose optimizer came with its own rates."""
+        for optimizer, schedule in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
+            follow_config(optimizer, schedule.scheduler, self.optimizer_config, self._groups(), steps_of(self.trainer))
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
         self._in_step += batch["exam_id"]
@@ -215,7 +235,8 @@ class GroundingModule(pl.LightningModule):
         counts = self.trainer.strategy.reduce(counts, reduce_op="sum").tolist()
         hits = {limits: Hits(*row) for limits, row in zip(self._hits, counts, strict=True)}
         threshold, presence = best_limits(hits)
-        self.provenance["threshold"], self.provenance["presence_threshold"] = threshold, presence
+        if not self.trainer.sanity_checking:  # of two exams, which a resumed model's limits outweigh
+            self.provenance["threshold"], self.provenance["presence_threshold"] = threshold, presence
         self.log("val/f1", hits[threshold, presence].f1, prog_bar=True, sync_dist=True)
         self.log("val/threshold", threshold, sync_dist=True)
         if self.net_config.presence:
@@ -229,10 +250,12 @@ class GroundingModule(pl.LightningModule):
         return {(threshold, presence): Hits() for threshold in THRESHOLDS for presence in self._presences}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        parts = [(self.net, 1.0), (self.text_model, self.text_config.lr_factor)]
-        groups = parameter_groups(self.optimizer_config, parts)
-        optimizer, schedule = make_optimizer(self.optimizer_config, groups, steps_of(self.trainer))
+        optimizer, schedule = make_optimizer(self.optimizer_config, self._groups(), steps_of(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        parts = [(self.net, 1.0), (self.text_model, self.text_config.lr_factor)]
+        return parameter_groups(self.optimizer_config, parts)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_steps": None}  # compiled code belongs to this process and this module

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from petground.labeling.errors import ConfigError
 
-__all__ = ["OptimizerConfig", "gradient_norm", "make_optimizer", "parameter_groups", "steps_of"]
+__all__ = ["OptimizerConfig", "follow_config", "gradient_norm", "make_optimizer", "parameter_groups", "steps_of"]
 
 # what a recipe takes where the config says nothing. sgd: nnU-Net's (Isensee et al., Nature Methods 2021, and its
 # nnUNetTrainer: lr 0.01, momentum 0.99 with Nesterov, weight decay 3e-5, (1 - done) ** 0.9, no warm-up)
@@ -117,6 +117,25 @@ def make_optimizer(
     else:
         optimizer = torch.optim.AdamW(groups, lr=config.peak)
     return optimizer, LambdaLR(optimizer, lambda step: config.factor(step, total))
+
+
+def follow_config(
+    optimizer: torch.optim.Optimizer,
+    schedule: LambdaLR,
+    config: OptimizerConfig,
+    groups: Sequence[dict[str, Any]],
+    total: int,
+) -> None:
+    """Gives an optimizer that a checkpoint filled the rates of `config` again; moments and steps stay the checkpoint's.
+
+    groups: of `parameter_groups`, as the optimizer was made with.
+    """
+    share = config.factor(schedule.last_epoch, total)
+    schedule.base_lrs = [group["lr"] for group in groups]
+    for old, new in zip(optimizer.param_groups, groups, strict=True):
+        old |= {"lr": new["lr"] * share, "initial_lr": new["lr"], "weight_decay": new["weight_decay"]}
+        if config.name == "sgd":
+            old |= {"momentum": float(config.momentum or 0.0), "nesterov": bool(config.momentum)}
 
 
 def parameter_groups(config: OptimizerConfig, parts: Sequence[tuple[nn.Module | None, float]]) -> list[dict[str, Any]]:

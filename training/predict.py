@@ -48,7 +48,7 @@ def predict(
     training = module.training
     module.eval()
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device) and not module.trained_in_full):
             if grid.patch_zyx is None:
                 return _whole(module, image, sentences, chunk)
             tokens, mask = module.embed(sentences)
@@ -78,7 +78,7 @@ def answers_to(module: Any, batch: Mapping[str, Any]) -> Iterator[tuple[Decoded,
         chunk = sentences_at_once(module.net_config, module.grid.input_zyx, module.device.type)
         features = module.net.encode(batch["image"])
         for start in range(0, batch["target"].shape[1], chunk):
-            target = batch["target"][:, start : start + chunk]
+            target = batch["target"][:, start : start + chunk].float()
             tokens, mask = module.embed([words for one in batch["sentences"] for words in one[start : start + chunk]])
             asked = target.shape[:2]
             decoded = module.net.decode(features, tokens.unflatten(0, asked), mask.unflatten(0, asked))

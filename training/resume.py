@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
 
 from petground.labeling.errors import ConfigError
 from petground.models.networks import VERSION
+from petground.pipeline.splits import patient_hash
 
-__all__ = ["MidEpoch", "require_same_model"]
+__all__ = ["MidEpoch", "require_same_model", "require_unseen"]
 
 MOST = 6  # settings that are named
+# what may differ: the network computes the same; which text encoder it is, its key tells and not its name
+FREE = ("pretrained", "checkpointing", "patch_step", "lr_factor", "local_files_only", "name")
 
 
 class MidEpoch(Callback):
@@ -47,6 +50,13 @@ class MidEpoch(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        recipe = checkpoint.get("hyper_parameters", {}).get("optimizer", {}).get("name")
+        now = getattr(getattr(pl_module, "optimizer_config", None), "name", None)
+        if trainer.state.fn == "fit" and recipe and now and recipe != now:
+            raise ConfigError(
+                f"the checkpoint was trained by {recipe}, whose state {now} cannot go on from",
+                fix=f"go on with --model.optimizer.name {recipe}",
+            )
         data = getattr(trainer, "datamodule", None)
         if hasattr(data, "taken"):
             loops = checkpoint["loops"]["fit_loop"]
@@ -55,14 +65,14 @@ class MidEpoch(Callback):
 
 
 def require_same_model(checkpoint: Mapping[str, Any], module: Any) -> None:
-    """Raises ConfigError where the weights are of a network or text encoder that computes otherwise, or do not fit."""
+    """Raises ConfigError where the weights are of a network, grid or text encoder that computes otherwise."""
     if module.provenance.get("network") != VERSION:
         raise ConfigError(
             "this checkpoint's weights are of a network that computes otherwise than this release's",
             fix="train anew, or use the release that it was trained with",
         )
-    others = [] if _fits(checkpoint["state_dict"], module) else _other_settings(checkpoint, module)
-    if others:  # with none the file is not whole, which is told where it is loaded
+    others = _other_settings(checkpoint, module)
+    if others:
         raise ConfigError(
             f"the checkpoint is of another network: {'; '.join(others[:MOST])}",
             fix="give the --config it was trained with, and the same flags: RUN/version_N/config.yaml holds them",
@@ -75,21 +85,42 @@ def require_same_model(checkpoint: Mapping[str, Any], module: Any) -> None:
         )
 
 
-def _fits(weights: Mapping[str, Tensor], module: Any) -> bool:
-    here = module.state_dict()
-    return here.keys() == weights.keys() and all(here[name].shape == weights[name].shape for name in here)
+def require_unseen(before: Mapping[str, Any], data: Any) -> None:
+    """Raises ConfigError where weights that are trained on would be judged by patients that they learnt from.
+
+    A split is worked out from the exams that have a label: a review or a new labelling moves patients. before: the
+    checkpoint's provenance; data: who trains, validates and is kept for the test now.
+    """
+    for part, did in (("val", "trained"), ("test", "trained"), ("test", "validated")):
+        known = set(before.get(f"{did}_patients", []))
+        lost = {data.exams[exam].patient_id for exam in data.split.get(part, [])}
+        lost = {patient for patient in lost if patient_hash(patient) in known}
+        if lost:
+            raise ConfigError(
+                f"{len(lost)} patients of '{part}' have {did} in this checkpoint: the split is another one than then",
+                fix="give the split of then, --data.splits RUN/version_N/splits.json",
+            )
 
 
 def _other_settings(checkpoint: Mapping[str, Any], module: Any) -> list[str]:
-    """Settings of network and text encoder that the checkpoint tells otherwise, each in words."""
+    """Settings of network, grid and text encoder that the checkpoint tells otherwise, each in words."""
     before = checkpoint.get("hyper_parameters", {})
-    now = {"net": asdict(module.net_config), "text": asdict(module.text_config)}
+    now = {"net": module.net_config, "grid": module.grid, "text": module.text_config}
     return [
         f"model.{part}.{name} is {_short(value)} here, {_short(before[part][name])} there"
-        for part in now
-        for name, value in now[part].items()
-        if name in before.get(part, {}) and name != "pretrained" and before[part][name] != value
+        for part, config in now.items()
+        for name, value in asdict(config).items()
+        if name in before.get(part, {}) and name not in FREE and _plain(before[part][name]) != _plain(value)
     ]
+
+
+def _plain(value: Any) -> Any:
+    """The same for a tuple and a list, for files know no tuples, and with any kernel."""
+
+    def less(found: dict[str, Any]) -> dict[str, Any]:
+        return {key: one for key, one in found.items() if key != "backend"}
+
+    return json.loads(json.dumps(value), object_hook=less)
 
 
 def _short(value: Any) -> str:

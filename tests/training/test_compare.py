@@ -16,16 +16,23 @@ from petground.training.compare import compare
 from petground.training.presence import auroc, calibration
 
 
-def evaluation(folder: Path, hits: str, keys: list[str] | None = None, against: str = "truth") -> Path:
+def evaluation(
+    folder: Path,
+    hits: str,
+    keys: list[str] | None = None,
+    against: str = "truth",
+    split: str = "test",
+    volume_ml: float = 1.2,
+) -> Path:
     """A folder as `petground evaluate` writes it; hits: one letter per reference, h(it), w(rong), n(o answer)."""
     folder.mkdir(parents=True)
     names = keys or [f"f{n:03d}" for n in range(len(hits))]
     with (folder / "predictions.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         rules = [f"right_hit_{rule}" for rule in ("paper", "overlap", "dice50")]
-        writer.writerow(["exam_id", "key", "patient_id", "right_answered", "right_dice", *rules])
+        writer.writerow(["exam_id", "key", "patient_id", "suv", "volume_ml", "right_answered", "right_dice", *rules])
         for n, (key, hit) in enumerate(zip(names, hits, strict=True)):
-            writer.writerow([f"e{n // 2}", key, f"p{n // 2}", hit != "n", 0.5, *[hit == "h"] * 3])
+            writer.writerow([f"e{n // 2}", key, f"p{n // 2}", 5.0, volume_ml, hit != "n", 0.5, *[hit == "h"] * 3])
     n = len(hits)
     tp, fp = hits.count("h"), hits.count("w")
     f1 = {"value": 2 * tp / (2 * tp + fp + n - tp), "low": 0.1, "high": 0.9, "n": n}
@@ -33,7 +40,7 @@ def evaluation(folder: Path, hits: str, keys: list[str] | None = None, against: 
     right = {"f1": dict.fromkeys(("paper", "overlap", "dice50"), f1), "mean_dice": half, "mean_dice_as_marked": half}
     by = {"laterality": {"left": right, "right": right}, "site": {"<b>node</b>": right}}
     metrics = {"runs": {"right": right}, "by": by, "left_right_confusion": None, "presence_auroc": 0.75,
-               "measured_against": against, "outline": {"pet": 1}}  # fmt: skip
+               "measured_against": against, "outline": {"pet": 1}, "split": split}  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
 
@@ -88,6 +95,10 @@ def test_what_cannot_be_paired_is_refused(tmp_path: Path) -> None:
         compare([first, evaluation(tmp_path / "b", "hh", ["f000", "f009"])], tmp_path / "out")
     with pytest.raises(InputError, match="c was measured against weak labels, a against truth"):
         compare([first, evaluation(tmp_path / "c", "hh", against="weak labels")], tmp_path / "out")
+    with pytest.raises(InputError, match="d was evaluated on split 'all', a on 'test'"):
+        compare([first, evaluation(tmp_path / "d", "hh", split="all")], tmp_path / "out")
+    with pytest.raises(InputError, match="2 references of e have another SUV or outline than in a"):
+        compare([first, evaluation(tmp_path / "e", "hh", volume_ml=30.0)], tmp_path / "out")
     with pytest.raises(InputError, match="two or more"):
         compare([first], tmp_path / "out")
     with pytest.raises(InputError, match="twice"):

@@ -109,7 +109,11 @@ SLOTS: dict[str, dict[str, Any]] = {
         "model__net__token_reduction": {"name": "dyvte_exit", "hidden": 8},
     },
     "mixer": {"model__net__mixer": {"name": "conv_glu"}},
-}
+    "presence": {
+        "model__net__presence": True, "model__net__coarse_heads": True, "model__loss__presence": 0,
+        "model__net__features": [4, 8, 8], "model__net__fusion_stages": [0, 1],
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petground.training.bootstrap import estimate, mean_of, share
+from petground.training.bootstrap import estimate, f1_of, mean_of, share
 from petground.training.controls import shuffled_among_exams
 from petground.training.metrics import (
     Component,
@@ -182,6 +182,16 @@ def test_a_share_of_none_or_all_has_the_exact_interval() -> None:
     assert share(none, ["a"] * 217)[1:3] == (None, None)
     assert share(np.zeros((3, 2)), ["a", "b", "c"]).value is None
     assert share(np.zeros((0, 2)), []).n == 0
+
+
+def test_f1_of_none_or_all_has_an_interval_too() -> None:
+    """5 of 5 found: recall is at least 0.478 (Clopper and Pearson; 0.025^(1/5)); 0 of 5: at most 0.522."""
+    hit, missed = np.tile([1.0, 0.0, 0.0], (5, 1)), np.tile([0.0, 1.0, 1.0], (5, 1))
+    patients = ["a", "a", "b", "c", "c"]
+    assert f1_of(hit, patients)[:3] == pytest.approx((1.0, 0.4782, 1.0), abs=1e-4)
+    assert f1_of(missed, patients)[:3] == pytest.approx((0.0, 0.0, 2 * 0.5218 / 1.5218), abs=1e-4)
+    both = np.concatenate([hit[:3], missed[:2]])
+    assert f1_of(both, patients) == estimate(both, patients, f1)
 
 
 def test_interval_is_the_same_on_every_run() -> None:

@@ -208,3 +208,75 @@ def test_flags_win_over_the_checkpoints_settings_and_another_network_is_refused(
     with pytest.raises(ConfigError, match=r"model.net.features is \[4, 12\] here, \[4, 8\] there") as caught:
         main(other)
     assert "config.yaml" in str(caught.value.fix)
+
+
+def test_going_on_takes_todays_rates_and_keeps_the_moments(patch_work: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    once = {
+        "trainer__limit_train_batches": 2, "data__validation_fraction": 0, "model__optimizer__schedule": "constant",
+    }  # fmt: skip
+    assert main(small_flags(patch_work, run, **once, trainer__max_epochs=1)) == 0
+    less = {"model__optimizer__lr": 0.0001, "model__optimizer__weight_decay": 0.3, "trainer__max_epochs": 2}
+    assert main(small_flags(patch_work, run, **once, **less, ckpt_path="last")) == 0
+    assert set(logged(run / "version_1", "lr-AdamW/pg1").values()) == {0.0001}
+    kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    (optimizer,) = kept["optimizer_states"]
+    assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.3, 0.0]
+    assert {float(state["step"]) for state in optimizer["state"].values()} == {4.0}
+    other = {"model__optimizer__name": "sgd", "trainer__max_epochs": 3}
+    with pytest.raises(ConfigError, match="trained by adamw") as caught:
+        main(small_flags(patch_work, run, **once, **other, ckpt_path="last"))
+    assert caught.value.fix == "go on with --model.optimizer.name adamw"
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ({"model__net__fusion": '{"name": "contextual_gate", "form": "residual_gate"}'}, "model.net.fusion is"),
+        ({"model__grid__suv_window": "[0.0,20.0]"}, r"model.grid.suv_window is .0.0, 20.0. here, .0.0, 10.0. there"),
+        ({"model__text__max_tokens": 32}, "model.text.max_tokens is 32 here, 64 there"),
+    ],
+)
+def test_settings_that_fit_and_compute_otherwise_are_refused(
+    flag: dict[str, Any], said: str, patch_work: Path, tmp_path: Path
+) -> None:
+    run, once = tmp_path / "run", {"trainer__limit_train_batches": 1, "data__validation_fraction": 0}
+    assert main(small_flags(patch_work, run, **once, trainer__max_epochs=1)) == 0
+    with pytest.raises(ConfigError, match=said):
+        main(small_flags(patch_work, run, **once, **flag, trainer__max_epochs=2, ckpt_path="last"))
+    kernel = {"model__net__fusion": '{"name": "contextual_gate", "backend": "chunked"}'}
+    assert main(small_flags(patch_work, run, **once, **kernel, trainer__max_epochs=2, ckpt_path="last")) == 0
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_nobody_who_was_learnt_from_judges_after_a_stop(part: str, patch_work: Path, tmp_path: Path) -> None:
+    """A review takes a patient's labels away, the split is worked out anew, and others move."""
+    first, moved = tmp_path / "first.json", tmp_path / "moved.json"
+    first.write_text('{"train": ["e0", "e1"], "val": ["e2"], "test": ["e3"]}')
+    moved.write_text('{"train": ["e0"], "val": ["e2"], "test": ["e3"]}'.replace(f'"{part}": [', f'"{part}": ["e1", '))
+    run = tmp_path / "run"
+    flags = {"trainer__limit_train_batches": 1, "data__validation_fraction": 0.25}
+    assert main(small_flags(patch_work, run, **flags, data__splits=first, trainer__max_epochs=1)) == 0
+    with pytest.raises(ConfigError, match=f"1 patients of '{part}' have trained in this checkpoint") as caught:
+        main(small_flags(patch_work, run, **flags, data__splits=moved, trainer__max_epochs=2, ckpt_path="last"))
+    assert "--data.splits RUN/version_N/splits.json" in str(caught.value.fix)
+
+
+def test_the_check_before_the_first_step_leaves_the_limits_as_they_were(
+    patch_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = tmp_path / "run", []
+    flags = {"trainer__limit_train_batches": 1, "trainer__num_sanity_val_steps": 1}
+    assert main(small_flags(patch_work, run, **flags, trainer__max_epochs=1)) == 0
+    path = run / "checkpoints" / "last.ckpt"
+    kept = torch.load(path, weights_only=True)
+    kept["petground"]["threshold"] = 0.123
+    torch.save(kept, path)
+
+    def told(module: GroundingModule, batch: Any, index: int) -> torch.Tensor:
+        seen.append(module.threshold)
+        return STEP(module, batch, index)
+
+    monkeypatch.setattr(GroundingModule, "training_step", told)
+    assert main(small_flags(patch_work, run, **flags, trainer__max_epochs=2, ckpt_path="last")) == 0
+    assert set(seen) == {0.123}
