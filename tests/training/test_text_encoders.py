@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_text import KINDS, POSITIONS, make_text_model
 
+from petground.models.text import bank
 from petground.models.text.bank import TextBank
 from petground.models.text.config import LoraOptions, TextConfig, TextEncoderError
 from petground.models.text.encoder import TextEncoder
@@ -109,6 +110,7 @@ COUNTING = """
 import sys, time, torch
 from pathlib import Path
 from types import SimpleNamespace
+from petground.models.text import bank
 from petground.models.text.bank import TextBank
 
 class Counting:
@@ -144,6 +146,26 @@ def test_of_two_processes_one_encodes_and_both_read_the_same(tmp_path: Path) -> 
     assert [one.returncode for one in both] == [0, 0]
     assert sorted((tmp_path / "asked.txt").read_text().splitlines()) == ["avid lesion", "left node", "right node"]
     assert said == ["[5.0, 4.0, 4.0, 4.0, 4.0, 6.0]\n"] * 2
+
+
+def test_memory_of_the_bank_is_bounded_and_nothing_is_encoded_twice(
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentences = [f"Avid left node number {n}." for n in range(12)]
+    whole = TextBank(TextEncoder(TextConfig(name=str(places["bert"]))))
+    wanted, mask = whole(sentences)
+    held = 3 * max(states.nbytes for states in whole._states.values())
+    monkeypatch.setattr(bank, "HELD_BYTES", held)
+    small = TextBank(TextEncoder(TextConfig(name=str(places["bert"]))), tmp_path)
+    small.add(sentences)
+    monkeypatch.setattr(TextEncoder, "__call__", lambda *_: 1 / 0)
+    for order in (range(12), reversed(range(12)), (0, 5, 0, 7, 11, 0)):
+        for n in order:
+            states, _ = small([sentences[n]])
+            torch.testing.assert_close(states[0], wanted[n][mask[n]])
+            assert sum(kept.nbytes for kept in small._states.values()) == small._bytes <= held
+    torch.testing.assert_close(small(sentences)[0], wanted)
+    assert len(whole._states) == 12, "without a folder there is nowhere to read them from again"
 
 
 def test_a_file_of_the_bank_that_was_changed_is_made_anew(places: dict[str, Path], tmp_path: Path) -> None:
