@@ -176,7 +176,7 @@ def _answer_exam(
     Without a presence of its own an answer's is 1, that of an empty one 0.
     """
     one = pkgutil.resolve_name("petground.pipeline.ground_by:Asked")
-    masks = {i: _reference_mask(pet, reference) for i, reference in references.items()}
+    voxels = {i: np.flatnonzero(_reference_mask(pet, reference)) for i, reference in references.items()}
     runs: dict[Question, list[tuple[str, int]]] = {}
     for run, questions_of in asked.items():
         for i in references:
@@ -191,10 +191,10 @@ def _answer_exam(
         component = Component(answer.mask, presence)
         right_mm = None if answer.voxel_ijk is None else right_of_midline_mm(answer.voxel_ijk, pet, ct)
         for run, i in runs[question]:
-            score = score_component(
-                component, masks[i], pet.array, suv_reference=references[i].suv, voxel_ml=pet.voxel_ml
-            )
-            own = None if answer.marked is None else dice(answer.marked, masks[i])
+            mask = np.zeros(pet.array.shape, dtype=np.bool_)  # one at a time: a whole body's is 100 MB
+            mask.flat[voxels[i]] = True
+            score = score_component(component, mask, pet.array, suv_reference=references[i].suv, voxel_ml=pet.voxel_ml)
+            own = None if answer.marked is None else dice(answer.marked, mask)
             yield run, i, replace(score, right_mm=right_mm, marked_dice=own)
 
 
