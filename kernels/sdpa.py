@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from petground.kernels._shared.attention_checks import check_qkv
 from petground.kernels._shared.errors import KernelInputError
+from petground.kernels._shared.precision import autocast_off
 from petground.kernels._shared.tensor_checks import FLOATS, check_broadcast
 
 __all__ = ["masked_sdpa"]
@@ -38,7 +41,8 @@ def masked_sdpa(
         keep = check_broadcast(name, "keep", keep, "BHNM", full, (torch.bool,), q.device)
     if bias is not None:  # of bools it would be taken for `keep`
         bias = check_broadcast(name, "bias", bias, "BHNM", full, FLOATS, q.device)
-        bias = bias if bias.dtype == torch.float32 else bias.to(q.dtype)  # PyTorch takes these two
+        # on CPUs PyTorch takes float32 beside 16-bit queries; elsewhere its fused kernels want one type
+        bias = bias if bias.dtype == torch.float32 and q.device.type == "cpu" else bias.to(q.dtype)
     if causal and q.shape[2] != k.shape[2]:
         held = f"q has {q.shape[2]} tokens and k {k.shape[2]}"
         raise KernelInputError(f"{name}: {held}, expected as many of both with causal")
@@ -54,11 +58,14 @@ def masked_sdpa(
     if causal:
         before = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
         keep = before if keep is None else keep & before
+    wider = bias is not None and bias.dtype != q.dtype  # autocast would round it
     if keep is None:
-        return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[..., :width]
+        with autocast_off(q) if wider else nullcontext():
+            return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[..., :width]
     has_key = keep.any(dim=-1, keepdim=True)
     # a row without keys is undefined across PyTorch's backends: it attends to everything, then becomes zero
     allowed = keep | ~has_key
     mask = allowed if bias is None else bias.masked_fill(~allowed, float("-inf"))
-    out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)[..., :width]
+    with autocast_off(q) if wider else nullcontext():
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)[..., :width]
     return out * has_key.to(out.dtype)

@@ -8,6 +8,7 @@ from torch import Tensor
 from petground.kernels._shared.attention_checks import check_qkv
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
+from petground.kernels._shared.precision import autocast_off
 from petground.kernels._shared.tensor_checks import FLOATS, check_broadcast, check_tensor
 from petground.kernels.agent_attention.ops import biased_attention_op
 from petground.kernels.agent_attention.plans import cannot_serve
@@ -56,7 +57,8 @@ def agent_attention(
     if picked == "triton":
         read, _ = biased_attention_op(agents, k, v, mask, bias_in)
         return biased_attention_op(q, agents, read, agent_mask, bias_out)[0]
-    return agent_attention_reference(q, agents, k, v, mask, agent_mask, bias_in, bias_out)
+    with autocast_off(q):
+        return agent_attention_reference(q, agents, k, v, mask, agent_mask, bias_in, bias_out)
 
 
 def _bias(name: str, bias: Tensor | None, axes: str, full: tuple[int, ...], q: Tensor) -> Tensor | None:

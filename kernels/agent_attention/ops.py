@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from petground.kernels._shared.grids import empty_heads
+from petground.kernels._shared.precision import operator
 
 __all__ = ["biased_attention_op"]
 
@@ -18,7 +19,7 @@ def _triton() -> Any:
     return importlib.import_module("petground.kernels.agent_attention.triton")
 
 
-@torch.library.custom_op("petground::biased_attention", mutates_args=())
+@operator("biased_attention")
 def biased_attention_op(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -32,7 +33,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None)
     return empty_heads(q, v.shape[3]), q.new_empty(q.shape[0] * q.shape[1] * q.shape[2], dtype=torch.float32)
 
 
-@torch.library.custom_op("petground::biased_attention_backward", mutates_args=())
+@operator("biased_attention_backward")
 def _backward_op(
     grad: Tensor,
     q: Tensor,

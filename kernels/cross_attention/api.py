@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 from petground.kernels._shared.attention_checks import check_activation, check_qkv, head_scale
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import BackendUnavailableError, KernelInputError
+from petground.kernels._shared.precision import autocast_off
 from petground.kernels._shared.tensor_checks import FLOATS, check_tensor
 from petground.kernels._triton.attention_plans import cannot_serve
 from petground.kernels.cross_attention.ops import cross_attention_op
@@ -74,7 +75,10 @@ def cross_attention(
         return apply_gate(cross_attention_sdpa(q, k, v, mask, scale), x, gate)
     scale = head_scale("cross_attention", q, temperature)
     if picked == "reference":
-        return cross_attention_reference(q, k, v, mask, scale=scale, activation=activation, shift=shift, x=x, gate=gate)
+        with autocast_off(q):
+            return cross_attention_reference(
+                q, k, v, mask, scale=scale, activation=activation, shift=shift, x=x, gate=gate
+            )
     return cross_attention_op(q, k, v, mask, scale, x, activation, gate, float(shift), picked)[0]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from petground.kernels._shared.precision import operator
 from petground.kernels.cross_attention.chunked import backward_chunked, forward_chunked
 from petground.kernels.cross_attention.layout import empty_answer, empty_features, empty_queries
 
@@ -22,7 +23,7 @@ def _backend(name: str) -> tuple[Any, Any]:
     return module.forward_triton, module.backward_triton
 
 
-@torch.library.custom_op("petground::cross_attention", mutates_args=())
+@operator("cross_attention")
 def cross_attention_op(
     q: Tensor,
     k: Tensor,
@@ -50,7 +51,7 @@ def _(
     return empty_answer(q, v, x), q.new_empty(entries, dtype=kind)
 
 
-@torch.library.custom_op("petground::cross_attention_backward", mutates_args=())
+@operator("cross_attention_backward")
 def _backward_op(
     grad: Tensor,
     q: Tensor,

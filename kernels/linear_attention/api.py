@@ -8,6 +8,7 @@ from torch import Tensor
 from petground.kernels._shared.attention_checks import check_qkv
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
+from petground.kernels._shared.precision import autocast_off
 from petground.kernels._shared.tensor_checks import FLOATS, check_tensor, check_whole, readable
 from petground.kernels.linear_attention.chunked import linear_attention_chunked
 from petground.kernels.linear_attention.ops import linear_attention_op
@@ -51,7 +52,7 @@ def linear_attention(
     if picked == "triton":
         out, total = linear_attention_op(q, k, v, mask, log_decay, causal, normalize)
         return (out / total.masked_fill(total == 0, 1.0).unsqueeze(-1)).to(v.dtype) if normalize else out
-    with torch.autocast("cpu" if q.device.type == "meta" else q.device.type, enabled=False):  # it narrows the sums
+    with autocast_off(q):
         if picked == "reference":
             return linear_attention_quadratic(q, k, v, mask, log_decay, causal=causal, normalize=normalize)
         return linear_attention_chunked(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from petground.kernels._shared.grids import empty_heads
+from petground.kernels._shared.precision import operator
 
 __all__ = ["linear_attention_op"]
 
@@ -18,7 +19,7 @@ def _triton() -> Any:
     return importlib.import_module("petground.kernels.linear_attention.triton")
 
 
-@torch.library.custom_op("petground::linear_attention", mutates_args=())
+@operator("linear_attention")
 def linear_attention_op(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, log_decay: Tensor | None, causal: bool, ones: bool
 ) -> tuple[Tensor, Tensor]:
@@ -35,7 +36,7 @@ def _(
     return empty_heads(q, v.shape[3], kind), q.new_empty(q.shape[:3] if ones else (0,), dtype=torch.float32)
 
 
-@torch.library.custom_op("petground::linear_attention_backward", mutates_args=())
+@operator("linear_attention_backward")
 def _backward_op(
     grad: Tensor,
     grad_total: Tensor,

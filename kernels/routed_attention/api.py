@@ -11,6 +11,7 @@ from petground.kernels._shared.attention_checks import check_qkv, head_scale
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
 from petground.kernels._shared.grids import check_grid, three
+from petground.kernels._shared.precision import autocast_off
 from petground.kernels._shared.tensor_checks import axes_of, check_tensor, readable
 from petground.kernels._triton.window_plans import cannot_serve
 from petground.kernels.routed_attention.ops import routed_attention_op
@@ -64,7 +65,8 @@ def routed_attention(
     picked = choose("routed_attention", backend, _reasons(q, v, regions, q.device), f"{q.device.type} {q.dtype}")
     scale = head_scale("routed_attention", q, temperature)
     if picked == "reference":
-        return routed_attention_reference(q, k, v, lists, mask, regions=regions, scale=scale)
+        with autocast_off(q):
+            return routed_attention_reference(q, k, v, lists, mask, regions=regions, scale=scale)
     return routed_attention_op(q, k, v, lists, mask, scale, regions.numbers(), picked)[0]
 
 

@@ -1,6 +1,7 @@
 """Routed attention on the CPU: some regions at a time, scores computed again in the backward.
 
-Keys and values of a few lists are copied together, `AT_ONCE` scores at a time, so that memory does not grow with N.
+Keys and values of a few lists are copied together, `AT_ONCE` scores at a time, so that memory does not grow with N. A
+region of more is worked on in parts, of `ROWS` queries at least.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from petground.kernels.routed_attention.regions import Regions
 __all__ = ["backward_chunked", "forward_chunked"]
 
 AT_ONCE = 1 << 20  # scores: 4 MiB of float32
+ROWS = 64  # the fewest queries that a large region is parted into
 
 
 class _Whole:
@@ -34,22 +36,23 @@ class _Whole:
         self.table = table.long().expand(-1, q.shape[1], -1, -1)
         heads = torch.arange(q.shape[0] * q.shape[1], device=q.device).reshape(q.shape[0], q.shape[1], 1, 1)
         self.first = heads * q.shape[2]  # the row where a head begins
-        scores = self.table.shape[3] * regions.each * regions.each
-        self.step = max(1, AT_ONCE // (q.shape[0] * q.shape[1] * scores))
+        rows = AT_ONCE // (q.shape[0] * q.shape[1] * self.table.shape[3] * regions.each)  # queries at a time
+        self.step, self.rows = max(1, rows // regions.each), min(max(ROWS, rows), regions.each)
 
     def flat(self, x: Tensor) -> Tensor:
         return x.to(self.kind).reshape(-1, x.shape[-1])
 
     def chunks(self) -> Iterator[_Chunk]:
         for first in range(0, self.places.shape[0], self.step):
-            yield _Chunk(self, slice(first, first + self.step))
+            for row in range(0, self.places.shape[1], self.rows):
+                yield _Chunk(self, slice(first, first + self.step), slice(row, row + self.rows))
 
 
 class _Chunk:
-    """Some regions: rows of their queries [B, H, C, R] and keys [B, H, C, T R], and operands [B, H, C, rows, width]."""
+    """Some regions: some of their queries' rows [B, H, C, R] and all keys', and operands [B, H, C, rows, width]."""
 
-    def __init__(self, whole: _Whole, some: slice):
-        own = whole.places[some]
+    def __init__(self, whole: _Whole, some: slice, rows: slice):
+        own = whole.places[some, rows]
         self.real = own >= 0
         self.asking = whole.first + own.clamp_min(0)
         table = whole.table[:, :, some]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from petground.kernels._shared.grids import empty_heads
+from petground.kernels._shared.precision import operator
 from petground.kernels.routed_attention.chunked import backward_chunked, forward_chunked
 from petground.kernels.routed_attention.regions import Regions
 
@@ -24,7 +25,7 @@ def _backend(name: str) -> tuple[Any, Any]:
     return module.forward_triton, module.backward_triton
 
 
-@torch.library.custom_op("petground::routed_attention", mutates_args=())
+@operator("routed_attention")
 def routed_attention_op(
     q: Tensor,
     k: Tensor,
@@ -49,7 +50,7 @@ def _(
     return empty_heads(q, v.shape[3]), q.new_empty(q.shape[0] * q.shape[1] * q.shape[2], dtype=kind)
 
 
-@torch.library.custom_op("petground::routed_attention_backward", mutates_args=())
+@operator("routed_attention_backward")
 def _backward_op(
     grad: Tensor,
     q: Tensor,

@@ -34,9 +34,9 @@ def prefix_attention_reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | N
     q [H, D], k [B, H, N, D], v [B, H, N, E]. A parallel scan of `merge` in log2(N) steps (section 3.2, after Hillis
     and Steele), with memory linear in N.
     """
-    kind, wide = v.dtype, torch.promote_types(v.dtype, torch.float32)  # sums over the keys leave 16 bits
-    scores = torch.einsum("hd,bhnd->bhn", q, k)[..., None].to(wide) * q.shape[-1] ** -0.5
-    v = v.to(wide)
+    kind, wide = v.dtype, torch.promote_types(v.dtype, torch.float32)  # scores and sums over the keys leave 16 bits
+    q, k, v = q.to(wide), k.to(wide), v.to(wide)
+    scores = torch.einsum("hd,bhnd->bhn", q, k)[..., None] * q.shape[-1] ** -0.5
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, :, None], float("-inf"))
         v = v.masked_fill(~mask[:, None, :, None], 0.0)

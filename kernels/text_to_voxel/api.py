@@ -7,6 +7,7 @@ from torch import Tensor
 
 from petground.kernels._shared.attention_checks import check_activation, check_qkv, head_scale
 from petground.kernels._shared.dispatch import choose
+from petground.kernels._shared.precision import autocast_off
 from petground.kernels._triton.attention_plans import cannot_serve
 from petground.kernels.text_to_voxel.ops import text_to_voxel_op
 from petground.kernels.text_to_voxel.reference import text_to_voxel_reference
@@ -55,7 +56,8 @@ def text_to_voxel(
         return text_to_voxel_sdpa(q, k, v, mask, scale)
     scale = head_scale("text_to_voxel", q, temperature)
     if picked == "reference":
-        return text_to_voxel_reference(q, k, v, mask, scale=scale, activation=activation, shift=shift)
+        with autocast_off(q):
+            return text_to_voxel_reference(q, k, v, mask, scale=scale, activation=activation, shift=shift)
     return text_to_voxel_op(q, k, v, mask, scale, activation, float(shift), picked)[0]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from petground.kernels._shared.precision import operator
 from petground.kernels.text_to_voxel.chunked import backward_chunked, forward_chunked
 
 __all__ = ["text_to_voxel_op"]
@@ -21,7 +22,7 @@ def _backend(name: str) -> tuple[Any, Any]:
     return module.forward_triton, module.backward_triton
 
 
-@torch.library.custom_op("petground::text_to_voxel", mutates_args=())
+@operator("text_to_voxel")
 def text_to_voxel_op(
     q: Tensor,
     k: Tensor,
@@ -46,7 +47,7 @@ def _(
     return q.new_empty(*q.shape[:3], v.shape[3]), q.new_empty(entries, dtype=kind)
 
 
-@torch.library.custom_op("petground::text_to_voxel_backward", mutates_args=())
+@operator("text_to_voxel_backward")
 def _backward_op(
     grad: Tensor,
     q: Tensor,

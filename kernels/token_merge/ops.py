@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from petground.kernels._shared.precision import operator
 from petground.kernels._triton.runtime import why_not
 
 __all__ = ["cannot_serve", "gather_op", "merge_op", "scatter_op"]
@@ -25,7 +26,7 @@ def _triton() -> Any:
     return importlib.import_module("petground.kernels.token_merge.triton")
 
 
-@torch.library.custom_op("petground::gather_tokens", mutates_args=())
+@operator("gather_tokens")
 def gather_op(tokens: Tensor, places: Tensor) -> Tensor:
     """Tokens [B, N, C], places [B, K] -> [B, K, C]."""
     found: Tensor = _triton().gather_triton(tokens, places)
@@ -37,7 +38,7 @@ def _(tokens: Tensor, places: Tensor) -> Tensor:
     return tokens.new_empty((*places.shape, tokens.shape[2]))
 
 
-@torch.library.custom_op("petground::sum_tokens", mutates_args=())
+@operator("sum_tokens")
 def _sum_op(tokens: Tensor, places: Tensor, count: int) -> Tensor:
     found: Tensor = _triton().sum_triton(tokens, places, count)
     return found
@@ -62,7 +63,7 @@ def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 gather_op.register_autograd(_gather_backward, setup_context=_keep_gather)
 
 
-@torch.library.custom_op("petground::scatter_tokens", mutates_args=())
+@operator("scatter_tokens")
 def scatter_op(values: Tensor, places: Tensor, count: int, fill: Tensor | None) -> Tensor:
     """Values [B, K, E] at places [B, K] of [B, count, E], elsewhere `fill` or zeros."""
     found: Tensor = _triton().scatter_triton(values, places, count, fill, values)
@@ -74,7 +75,7 @@ def _(values: Tensor, places: Tensor, count: int, fill: Tensor | None) -> Tensor
     return values.new_empty((values.shape[0], count, values.shape[2]))
 
 
-@torch.library.custom_op("petground::clear_tokens", mutates_args=())
+@operator("clear_tokens")
 def _clear_op(tokens: Tensor, places: Tensor) -> Tensor:
     """A copy with zeros at the places."""
     found: Tensor = _triton().scatter_triton(None, places, tokens.shape[1], tokens, tokens)
@@ -99,7 +100,7 @@ def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 scatter_op.register_autograd(_scatter_backward, setup_context=_keep_scatter)
 
 
-@torch.library.custom_op("petground::merge_tokens", mutates_args=())
+@operator("merge_tokens")
 def merge_op(tokens: Tensor, assignment: Tensor, weights: Tensor | None, groups: int) -> tuple[Tensor, Tensor]:
     """(means [B, groups, C], sizes [B, groups] float32) of tokens [B, N, C] by assignment [B, N] and weights [B, N]."""
     found: tuple[Tensor, Tensor] = _triton().merge_triton(tokens, assignment, weights, groups)
@@ -112,7 +113,7 @@ def _(tokens: Tensor, assignment: Tensor, weights: Tensor | None, groups: int) -
     return tokens.new_empty((batch, groups, width)), tokens.new_empty((batch, groups), dtype=torch.float32)
 
 
-@torch.library.custom_op("petground::merge_tokens_backward", mutates_args=())
+@operator("merge_tokens_backward")
 def _merge_backward_op(
     grad: Tensor,
     grad_sizes: Tensor,

@@ -23,7 +23,7 @@ def topk_indices(
     """Where the k highest scores of each row are: [B, size] long, ascending, -1 at the end where a row has fewer.
 
     Args:
-        scores: [B, N] floats. Equal scores: the lower place wins. NaN ranks below every number.
+        scores: [B, N] floats. Equal scores: the lower place wins. NaN, -inf and the lowest finite number are equal.
         k: how many; one number, or [B] integers when rows differ.
         mask: [B, N] bool, True where a place may be chosen.
         size: columns of the answer; k by default, needed when k is a tensor (its length must not depend on the data).

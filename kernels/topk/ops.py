@@ -7,6 +7,7 @@ import importlib
 import torch
 from torch import Tensor
 
+from petground.kernels._shared.precision import operator
 from petground.kernels._triton.runtime import why_not
 
 __all__ = ["cannot_serve", "topk_op"]
@@ -19,7 +20,7 @@ def cannot_serve(scores: Tensor, device: torch.device) -> str | None:
     return why_not(device)
 
 
-@torch.library.custom_op("petground::topk", mutates_args=())
+@operator("topk")
 def topk_op(scores: Tensor, wanted: Tensor | None, k: int, mask: Tensor | None, size: int, places: bool) -> Tensor:
     """Places [B, size] or choice [B, N] of at most k scores of each row; see triton.topk_triton."""
     # imported when it is used: Triton is optional, and it reads TRITON_INTERPRET on import

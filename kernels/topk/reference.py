@@ -12,7 +12,8 @@ def topk_indices_reference(scores: Tensor, k: int | Tensor, mask: Tensor | None,
     """Scores [B, N], k one number or [B], mask [B, N] bool (True = may be chosen) -> places [B, size], ascending.
 
     The k highest real scores of each row in the order of their places, then -1 where a row has fewer than `size`.
-    Of equal scores the lower place is chosen; NaN ranks below every number, padding is never chosen.
+    Of equal scores the lower place is chosen; NaN, -inf and the lowest finite number are equal; padding is
+    never chosen.
     """
     count = scores.shape[1]
     lowest = torch.finfo(scores.dtype).min

@@ -13,6 +13,7 @@ from petground.kernels._shared.attention_checks import check_qkv, head_scale
 from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
 from petground.kernels._shared.grids import check_grid, three
+from petground.kernels._shared.precision import autocast_off
 from petground.kernels._shared.tensor_checks import FLOATS, axes_of, check_tensor
 from petground.kernels._triton.window_plans import PAIRS, cannot_serve
 from petground.kernels.window_attention.ops import window_attention_op
@@ -125,7 +126,8 @@ def _run(
     picked = choose(name, backend, _reasons(q, v, bias, pattern, q.device), f"{q.device.type} {q.dtype}")
     scale = head_scale(name, q, temperature)
     if picked == "reference":
-        return window_attention_reference(q, k, v, mask, bias, pattern=pattern, scale=scale)
+        with autocast_off(q):
+            return window_attention_reference(q, k, v, mask, bias, pattern=pattern, scale=scale)
     return window_attention_op(q, k, v, mask, bias, scale, pattern.numbers(), picked)[0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
@@ -27,16 +27,26 @@ def assert_close(name: str, truth: Tensor, found: Tensor, ratio: float) -> None:
 
 
 def assert_gradients_close(
-    fused: Callable[..., Tensor], plain: Callable[..., Tensor], tensors: dict[str, Tensor], ratio: float
+    fused: Callable[..., Tensor],
+    plain: Callable[..., Tensor],
+    tensors: dict[str, Tensor],
+    ratio: float,
+    autocast: Literal["no", "forward", "both"] = "no",
 ) -> None:
-    """Output and the gradient of every tensor: `fused` in their own type, `plain` in float64."""
+    """Output and the gradient of every tensor: `fused` in their own type, `plain` in float64.
+
+    autocast: to bfloat16, around the forward of `fused` as in training, or around its backward, too.
+    """
     own = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
     wide = {name: tensor.detach().double().requires_grad_() for name, tensor in tensors.items()}
-    out, truth = fused(**own), plain(**wide)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast != "no"):
+        out = fused(**own)
+    truth = plain(**wide)
     assert_close("out", truth, out, ratio)
     # of one sign, so that sums over it do not cancel and drown an error in rounding
     above = torch.linspace(0.5, 1.5, out.numel()).reshape(out.shape).to(out.dtype)
-    grads = torch.autograd.grad(out, list(own.values()), above)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast == "both"):
+        grads = torch.autograd.grad(out, list(own.values()), above)
     truths = torch.autograd.grad(truth, list(wide.values()), above.double())
     for name, a, b in zip(own, truths, grads, strict=True):
         if a.abs().max() > 1e-9:

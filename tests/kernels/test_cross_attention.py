@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from petground.kernels.cross_attention import (
     cross_attention,
 )
 from petground.kernels.cross_attention.reference import cross_attention_reference
+from petground.kernels.text_to_voxel import text_to_voxel
 
 SIZES = [(1, 1, 63, 1, 8), (2, 3, 100, 7, 5), (1, 4, 257, 33, 12)]  # batch, heads, queries, keys, channels
 
@@ -73,6 +76,22 @@ def test_padding_never_reaches_the_output(backend: str) -> None:
     k2.transpose(1, 2)[~mask] = 1e3
     v2.transpose(1, 2)[~mask] = -1e3
     assert torch.equal(out, cross_attention(q, k2, v2, mask=mask, backend=backend))
+
+
+@pytest.mark.parametrize("operator", [cross_attention, text_to_voxel])
+def test_a_temperature_is_not_rounded_itself(operator: Callable[..., torch.Tensor]) -> None:
+    """1 / (sqrt(D) temperature) = 0.5 (1 + 3/256) lies between two numbers of bfloat16: scores would be 0.4 % off."""
+    q, k, v = (torch.randn(1, 1, n, 16, generator=torch.Generator().manual_seed(n)).bfloat16() for n in (64, 65, 66))
+    v = v[:, :, :65]
+    temperature = torch.full((1,), 0.25 / (0.5 * (1 + 3 / 256)), requires_grad=True)
+    wide = temperature.detach().double().requires_grad_()
+    found = operator(q, k, v, temperature=temperature, backend="sdpa")
+    truth = operator(q.double(), k.double(), v.double(), temperature=wide, backend="reference")
+    _ratio("out", truth, found, 4e-3)
+    above = truth.detach()
+    (slope,) = torch.autograd.grad(found, temperature, above.bfloat16())
+    (true_slope,) = torch.autograd.grad(truth, wide, above)
+    assert slope.item() == pytest.approx(true_slope.item(), rel=3e-3)
 
 
 def test_no_mask_and_full_mask_agree_and_uniform_values_come_back() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from petground.kernels.sdpa import masked_sdpa
+from tests.kernels.comparing import assert_close
 from tests.models.conformance.memory import largest_tensor
 
 
@@ -53,3 +54,18 @@ def test_pairs_are_never_held(width: int, wide: int, permuted: bool) -> None:
     with largest_tensor() as made:
         masked_sdpa(q, k, v, keep).sum().backward()
     assert made.numbers <= 2 * 2048 * 16, made.shape
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_bias_of_32_bits_stays_so_beside_queries_of_16(masked: bool, learns: bool, autocast: bool) -> None:
+    """About 8, as Swin V2's is: bfloat16 would leave steps of 1/32."""
+    q, k, v = (draw(2, 3, 11, 8).detach().bfloat16() for _ in range(3))
+    bias = (8 + draw(1, 3, 11, 11).detach().float()).requires_grad_(learns)
+    keep = torch.rand(2, 1, 1, 11) > 0.4 if masked else None
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = masked_sdpa(q, k, v, keep, bias=bias, scale=0.4)
+    assert out.dtype == torch.bfloat16
+    truth = written(q.double(), k.double(), v.double(), keep, bias.double(), False)
+    assert_close("out", truth, out, 5e-3)

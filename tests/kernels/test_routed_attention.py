@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from petground.kernels.routed_attention import BackendUnavailableError, KernelInputError, routed_attention
+from petground.kernels.routed_attention import BackendUnavailableError, KernelInputError, chunked, routed_attention
+from petground.kernels.routed_attention.regions import Regions
 from tests.kernels.comparing import LIMITS, assert_equals_reference
 from tests.kernels.routed_cases import CASES, made, run, table
+from tests.models.conformance.memory import largest_tensor
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -54,6 +56,25 @@ def test_memory_does_not_hold_all_pairs_or_all_copies() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     routed_attention(q, k, v, lists, grid=grid, region=region).sum().backward()
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 76e6
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_large_regions_are_worked_on_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made small instead of the regions large: parts of four queries, the last of a region with fewer."""
+    monkeypatch.setattr(chunked, "AT_ONCE", 1)
+    monkeypatch.setattr(chunked, "ROWS", 4)
+    tensors, mask = made(name, torch.float64, batch=2)
+    assert_equals_reference(run, name, "chunked", tensors, mask, LIMITS[torch.float64])
+
+
+def test_one_region_over_the_grid_is_not_held_whole() -> None:
+    grid = (12, 14, 13)
+    count, regions = math.prod(grid), Regions(grid, grid)
+    q, scale, lists = torch.randn(1, 1, count, 2), torch.ones(1), torch.zeros(1, 1, 1, 1, dtype=torch.long)
+    with largest_tensor() as seen:
+        out, stat = chunked.forward_chunked(q, q, q, lists, None, scale, regions)
+        chunked.backward_chunked(out, q, q, q, lists, None, scale, out, stat, regions)
+    assert seen.numbers <= 1.2 * chunked.AT_ONCE < count**2 / 3, seen.shape
 
 
 def test_compiles_in_one_graph_and_passes_opcheck() -> None:

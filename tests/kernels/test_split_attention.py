@@ -82,6 +82,15 @@ def test_memory_of_very_many_keys() -> None:
     assert made.numbers <= 2 * k.numel(), made.shape
 
 
+def test_half_precision_scores_are_not_rounded() -> None:
+    """Two keys whose dot products are 199.75 and 200.25: steps of bfloat16 there are 1."""
+    q = torch.ones(1, 4, dtype=torch.bfloat16)
+    k = torch.tensor([[200.0, -0.25, 0.0, 0.0], [200.0, 0.25, 0.0, 0.0]], dtype=torch.bfloat16).view(1, 1, 2, 4)
+    v = torch.tensor([0.0, 1.0], dtype=torch.bfloat16).view(1, 1, 2, 1)
+    share = torch.sigmoid(torch.tensor(0.25)).item()
+    assert prefix_attention(q, k, v)[0, 0, 1, 0].item() == pytest.approx(share, rel=4e-3)
+
+
 def test_half_precision_sums_of_more_keys_than_it_can_count() -> None:
     ones = torch.ones(1, 1, 70000, 1, dtype=torch.float16)
     assert torch.equal(prefix_attention(ones[0, :, 0], ones, ones), ones)

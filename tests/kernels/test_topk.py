@@ -35,6 +35,9 @@ def test_what_is_no_number_ranks_last_and_minus_infinity_is_real() -> None:
     assert topk_indices(scores, 1, mask).tolist() == [[2]]
     assert topk_indices(scores, 3, mask).tolist() == [[0, 1, 2]]
     assert topk_indices(scores, 4, mask).tolist() == [[0, 1, 2, -1]]
+    alike = torch.tensor([[float("nan"), torch.finfo(torch.float32).min, float("-inf")]])
+    for order in itertools.permutations(range(3)):
+        assert topk_indices(alike[:, list(order)], 1).tolist() == [[0]]
 
 
 def test_sets_are_nested_in_k() -> None:

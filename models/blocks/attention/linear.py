@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from petground.kernels._shared.precision import autocast_off
 from petground.kernels.linear_attention import linear_attention
 from petground.models.blocks.attention.feature_maps import NON_NEGATIVE, FeatureMap, make_features
 from petground.models.blocks.attention.head_gates import check_heads
@@ -138,7 +139,7 @@ class LinearAttention(nn.Module):
         rows = some_rows(q.shape[2], q.device)
         teacher, keep = softmax_rows(q, k, rows, mask, causal=causal, cross=cross)
         fq, fk = self.of_q(q[:, :, rows].detach()), self.of_k(k.detach())
-        with torch.autocast(q.device.type, enabled=False):
+        with autocast_off(q):
             student = fq.to(teacher.dtype) @ fk.to(teacher.dtype).transpose(-1, -2)
         student = student if keep is None else student.masked_fill(~keep, 0.0)
         total = student.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(student.dtype).tiny)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from petground.kernels._shared.precision import autocast_off
 from petground.models.blocks.attention.windows import Cut, Triple
 
 __all__ = ["AxialEmbedding", "LogSpacedBias", "OffsetBias", "TableBias", "log_spaced"]
@@ -55,7 +56,8 @@ class LogSpacedBias(nn.Module):
     def of_offsets(self, cut: Cut, spacing_zyx_mm: Spacing) -> Tensor:
         """[H, offsets]. The same mm give the same bias, whatever window and spacing."""
         offsets = log_spaced(_offsets_mm(cut, spacing_zyx_mm, self.inward.weight) / self.unit_mm)
-        return 16 * torch.sigmoid(self.outward(self.inward(offsets).relu())).T
+        with autocast_off(offsets):  # about 8, of which bfloat16 would leave steps of 1/32
+            return 16 * torch.sigmoid(self.outward(self.inward(offsets).relu())).T
 
     def forward(self, cut: Cut, spacing_zyx_mm: Spacing) -> Tensor:
         """[H, Q, K]."""

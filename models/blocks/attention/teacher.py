@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from petground.kernels._shared.precision import autocast_off, widened
 from petground.models.blocks.attention.softmax import masked_softmax
 
 __all__ = ["softmax_rows", "some_rows"]
@@ -34,7 +35,6 @@ def softmax_rows(
     if mask is not None and not cross:
         padded = mask[:, rows][:, None, :, None]
         keep = padded if keep is None else keep & padded
-    wide = torch.promote_types(q.dtype, torch.float32)
-    with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
-        scores = q[:, :, rows].to(wide) @ k.to(wide).transpose(-1, -2) * q.shape[-1] ** -0.5
+    with torch.no_grad(), autocast_off(q):
+        scores = widened(q[:, :, rows]) @ widened(k).transpose(-1, -2) * q.shape[-1] ** -0.5
         return masked_softmax(scores, keep), keep

@@ -195,7 +195,7 @@ class WindowAttention(nn.Module):
         asking, keys, values = split(scaled, cut), split_halo(k, cut), split_halo(v, cut)
         bias = None
         if not isinstance(position, (AxialEmbedding, nn.Identity)):
-            bias = position(cut, spacing_zyx_mm).to(q.dtype)
+            bias = position(cut, spacing_zyx_mm)
         real = window_mask(mask, cut, q)
         parts = regions(cut, q.device)
         if parts is not None:

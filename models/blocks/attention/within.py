@@ -40,7 +40,7 @@ def attend(
     if need_weights:
         scores = q @ k.transpose(-1, -2)
         weights = masked_softmax(scores if bias is None else scores + bias, _keep(keys, parts))
-        return weights @ v, weights
+        return weights.to(v.dtype) @ v, weights  # a bias of its own type makes weights of another
     if keys is None and parts is None:
         return masked_sdpa(q, k, v, bias=None if bias is None else bias[None], scale=1.0), None
     step = max(1, BUDGET // (q.shape[1] * q.shape[2] * k.shape[2]))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from petground.kernels._shared.precision import autocast_off, widened
 from petground.kernels.token_merge import gather_tokens
 from petground.kernels.topk import topk_indices, topk_mask
 from petground.models.blocks.backend import TokenBackend
@@ -41,13 +42,14 @@ def grid_targets(grid: Grid, stride_zyx: Sequence[int], device: torch.device) ->
 def best_partner(sources: Tensor, targets: Tensor, target_mask: Tensor) -> tuple[Tensor, Tensor]:
     """For unit vectors [B, S, C] the most similar of [B, T, C] with mask [B, T]: cosine [B, S], index [B, S].
 
-    -inf where a row has no target. S T C time, S + T memory.
+    -inf where a row has no target. S T C time, S + T memory. Autocast would round likeness, so that places choose.
     """
     best, index = sources.new_empty(sources.shape[:2]), sources.new_empty(sources.shape[:2], dtype=torch.long)
     closed = torch.where(target_mask, 0.0, float("-inf")).to(sources.dtype)[:, None]
     for first in range(0, sources.shape[1], CHUNK):
         rows = slice(first, first + CHUNK)
-        best[:, rows], index[:, rows] = torch.baddbmm(closed, sources[:, rows], targets.transpose(1, 2)).max(-1)
+        with autocast_off(sources):
+            best[:, rows], index[:, rows] = torch.baddbmm(closed, sources[:, rows], targets.transpose(1, 2)).max(-1)
     return best, index
 
 
@@ -66,7 +68,7 @@ def match(
     the lower place joins first.
 
     Args:
-        metric: [B, K, C], compared by cosine.
+        metric: [B, K, C], compared by cosine, in float32 at least.
         real: [B, K] bool.
         target: [B, K] bool, which tokens may be joined.
         count: [B], how many sources leave; at most all of them.
@@ -75,7 +77,7 @@ def match(
 
     Returns the new place of each token in the shorter list, which keeps the old order: [B, K] long, -1 for padding.
     """
-    unit = normalize(metric, dim=-1)
+    unit = normalize(widened(metric), dim=-1)
     sizes = most or (None, None)
     sources, targets = places_of(real & ~target, sizes[0], backend), places_of(real & target, sizes[1], backend)
     short = [gather_tokens(unit, places, backend=backend) for places in (sources, targets)]
@@ -94,16 +96,18 @@ def match(
 def softmax_rows(tokens: Tensor, mask: Tensor, heads: int, temperature: float) -> Callable[[int, int], Tensor]:
     """Rows of the attention graph of tokens [B, K, C] on the others: (start, stop) -> [B, H, stop - start, K].
 
-    softmax over j != i of (cos(x_i, x_j) sqrt(d) / temperature) in each head, a group of d channels.
+    softmax over j != i of (cos(x_i, x_j) sqrt(d) / temperature) in each head, a group of d channels. In float32 at
+    least.
     """
-    split = normalize(torch.unflatten(tokens, -1, (heads, -1)).transpose(1, 2), dim=-1).flatten(0, 1)
+    split = normalize(torch.unflatten(widened(tokens), -1, (heads, -1)).transpose(1, 2), dim=-1).flatten(0, 1)
     scale = split.shape[-1] ** 0.5 / temperature
-    closed = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, float("-inf"))
+    closed = torch.zeros_like(mask, dtype=split.dtype).masked_fill(~mask, float("-inf"))
     closed = closed.repeat_interleave(heads, 0)[:, None]
     alone = (mask.sum(1) < 2)[:, None, None, None]  # nobody to look at: 0 / 0
 
     def rows(start: int, stop: int) -> Tensor:
-        logits = torch.baddbmm(closed, split[:, start:stop], split.transpose(1, 2), alpha=scale)
+        with autocast_off(split):
+            logits = torch.baddbmm(closed, split[:, start:stop], split.transpose(1, 2), alpha=scale)
         torch.diagonal(logits, start, 1, 2).fill_(float("-inf"))
         return torch.unflatten(logits.softmax(-1), 0, (-1, heads)).masked_fill(alone, 0.0)
 
@@ -135,6 +139,7 @@ def page_rank(rows: Callable[[int, int], Tensor], mask: Tensor, heads: int, iter
         passed = torch.zeros_like(score)
         for start in range(0, count, CHUNK):
             stop = min(start + CHUNK, count)
-            passed = passed + (score[:, :, None, start:stop] @ rows(start, stop))[:, :, 0]
+            with autocast_off(score):
+                passed = passed + (score[:, :, None, start:stop] @ rows(start, stop))[:, :, 0]
         score = passed
     return score.square().mean(1).sqrt()

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from petground.kernels._shared.precision import autocast_off, widened
 from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import budget, check_keep, most, real_voxels
@@ -23,8 +24,10 @@ def farthest_first(
 
     tokens: [B, N, C]; distances are chords between unit vectors, |x/|x| - y/|y||. start: [B, N], the greatest is first.
     radius: next is the voxel whose nearest chosen one is farthest (Gonzalez 1985); sum: the one with the greatest sum
-    of distances to the chosen. Ties go to the lower place. When an exam has no voxel left the place is -1.
+    of distances to the chosen. Ties go to the lower place. When an exam has no voxel left the place is -1. In float32
+    at least.
     """
+    tokens = widened(tokens)
     length = tokens.norm(dim=-1, keepdim=True)
     unit = tokens / torch.where(length > 0, length, 1.0)
     square = unit.square().sum(dim=-1)
@@ -37,7 +40,8 @@ def farthest_first(
         places.append(torch.where(free.any(dim=1, keepdim=True), place, -1))
         free = free.scatter(1, place, False)
         chosen = unit.gather(1, place[..., None].expand(-1, -1, unit.shape[2]))
-        dot = (unit @ chosen.transpose(1, 2))[..., 0]
+        with autocast_off(unit):
+            dot = (unit @ chosen.transpose(1, 2))[..., 0]
         distance = (square + square.gather(1, place) - 2 * dot).clamp(min=0).sqrt()
         nearest, total = torch.minimum(nearest, distance), total + distance
         following = nearest if criterion == "radius" else total
@@ -95,7 +99,8 @@ class KCenterDiversity(nn.Module):
         with torch.no_grad():
             start = scores
             if start is None:
-                start = (tokens - masked_mean(tokens, mask)[:, None]).norm(dim=-1)
+                wide = widened(tokens)
+                start = (wide - masked_mean(wide, mask)[:, None]).norm(dim=-1)
             places, _ = farthest_first(tokens, real, size, start, self.criterion)
             beyond = torch.arange(size, device=tokens.device) >= budget(self.keep, real)[:, None]
             column = places.masked_fill(beyond, -1) + 1  # column 0 takes what is not chosen

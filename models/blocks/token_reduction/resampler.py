@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from petground.kernels._shared.precision import autocast_off, widened
 from petground.kernels.cross_attention import cross_attention
 from petground.kernels.token_merge import gather_tokens, scatter_tokens
 from petground.kernels.topk import topk_indices
@@ -30,9 +31,9 @@ def distinctness(tokens: Tensor, real: Tensor, against: Literal["all", "later"] 
     """1 - max over the other real voxels j of cos(x_i, x_j): [B, N, C] -> [B, N]; 1 where there is no other.
 
     "later" looks at j > i alone, as the released code does: of equal voxels the last then stays. N^2 C time, 1024 N
-    memory.
+    memory. In float32 at least: of cosines of 8 bits most are equal, and the place would choose.
     """
-    unit = normalize(tokens, dim=-1)
+    unit = normalize(widened(tokens), dim=-1)
     place = torch.arange(tokens.shape[1], device=tokens.device)
     closed = torch.where(real, 0.0, float("-inf")).to(unit.dtype)[:, None]
 
@@ -43,7 +44,8 @@ def distinctness(tokens: Tensor, real: Tensor, against: Literal["all", "later"] 
         torch.diagonal(cosine, first, 1, 2).fill_(float("-inf"))
         return cosine.amax(2)
 
-    highest = by_rows(some, tokens.shape[1], CHUNK, dim=1)
+    with autocast_off(tokens):
+        highest = by_rows(some, tokens.shape[1], CHUNK, dim=1)
     return torch.where(highest.isfinite(), 1.0 - highest, 1.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from petground.kernels._shared.precision import autocast_off
 from petground.kernels.cross_attention import cross_attention
 from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
@@ -108,7 +109,8 @@ class SparseFormer(nn.Module):
 
         def unmerge(values: Tensor) -> Tensor:
             one_head = (part[:, None] for part in (query, key, values.to(query.dtype)))
-            back = cross_attention(*one_head, temperature=query.shape[-1] ** -0.5, backend=self.backend)[:, 0]
+            with autocast_off(query):  # the squares of places cancel in its scores
+                back = cross_attention(*one_head, temperature=query.shape[-1] ** -0.5, backend=self.backend)[:, 0]
             return back.to(values.dtype).masked_fill(~real[..., None], 0.0)
 
         return Reduced(state, there, torch.full_like(there, -1, dtype=torch.long), unmerge)

@@ -68,6 +68,17 @@ def test_float16_sums_above_its_range() -> None:
     compare({"q": q, "k": q, "v": v}, None, torch.float16, normalize=True, causal=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_leaves_the_state_alone(dtype: torch.dtype) -> None:
+    """What segments hand on is a product of sums: beyond 65504 here, and not to be rounded to 8 bits either."""
+    q, k, v, _ = operands((1, 1, 700, 700, 16, 16), torch.float32)
+    tensors, wide = {"q": 0.01 * q.abs(), "k": 20 * k.abs(), "v": 20 * v.abs()}, torch.float64
+    with torch.autocast("cpu", dtype):
+        out = linear_attention(**tensors, causal=True, backend="triton")
+    truth = linear_attention(**{name: one.to(wide) for name, one in tensors.items()}, causal=True, backend="reference")
+    assert_close("out", truth, out, LIMITS[torch.float32])
+
+
 def test_what_is_not_finite_in_padding_stays_there() -> None:
     tensors, mask = positive((2, 1, 40, 40, 8, 8), torch.float32, permuted=False)
     clean = linear_attention(**tensors, mask=mask, causal=True, backend="triton")
