@@ -63,7 +63,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "train": Command("petground.training.cli:main", "fit a grounding model: `train fit --config ...` (LightningCLI)"),
     "evaluate": Command("petground.training.evaluate:evaluate", "F1 and Dice of a model or peer, with text controls"),
-    "compare": Command("petground.training.compare:compare", "several evaluations side by side, with paired tests"),
+    "compare": Command(
+        "petground.training.compare:compare", "several evaluations side by side, with paired tests", ("evaluations",)
+    ),
     "ground": Command(
         "petground.pipeline.commands.ground:ground", "masks for a sentence or a whole report on one exam"
     ),

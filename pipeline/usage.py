@@ -47,6 +47,8 @@ def parser_of(name: str, function: Callable[..., Any], positional: Sequence[str]
             parser.add_argument(parameter.name, help=text, **kind)
             continue
         flag = f"--{parameter.name.replace('_', '-')}"
+        if "nargs" in kind:
+            kind |= {"action": "extend"}  # what a flag given twice said first counts, too
         if parameter.default is False:
             parser.add_argument(flag, action="store_true", help=text)
         elif parameter.default is parameter.empty:

@@ -67,7 +67,7 @@ def compare(evaluations: list[Path], out: Path) -> int:
     were measured is told.
 
     Args:
-        evaluations: Two or more folders of `petground evaluate`, e.g. evaluations/ours evaluations/faithful.
+        evaluations: two or more folders of `petground evaluate`, e.g. evaluations/ours evaluations/faithful.
         out: Folder for the table and the page.
     """
     if len(evaluations) < 2:

@@ -212,6 +212,7 @@ def test_flags_of_a_function() -> None:
     parser = parser_of("do", function, ("work",))
     found = vars(parser.parse_args(["w", "--exams", "a", "b", "--ask", "false", "--dry_run"]))
     assert found == {"work": Path("w"), "exams": ["a", "b"], "low": 0.0, "port": 0, "ask": False, "dry_run": True}
+    assert parser.parse_args(["w", "--exams", "a", "--exams", "b", "c"]).exams == ["a", "b", "c"]
     text = parser.format_help()
     assert "Do it.\n\nOne more paragraph." in text
     assert "where. (default: 0)" in text
