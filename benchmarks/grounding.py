@@ -19,14 +19,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sources import hashes
 from steps import Steps, from_environment
 
-from petground.pipeline.files import write_bytes
+from petground.pipeline.files import read_json, write_bytes
 from petground.pipeline.stage import content_hash
+from petground.training.compare import compare
 
 MODELS = ("ours", "faithful", "blind", "projections", "llmseg")
 TRAIN, TEST = (300, 11), (60, 12)  # exams, seed
@@ -81,12 +83,27 @@ def _figures(steps: Steps) -> dict[str, Any]:
             "references": metrics["references"],
             **_training(steps, name),
         }
+    for name, difference in against_first([steps.folder / name / "evaluation" for name in rows]).items():
+        rows[name]["less_first"] = difference
     return {
         "train_exams": TRAIN[0],
         "test_exams": TEST[0],
         "f1": {name: row["f1"]["value"] for name, row in rows.items()},
         "models": rows,
         "not_run_yet": missing,
+    }
+
+
+def against_first(evaluations: Sequence[Path]) -> dict[str, Any]:
+    """{model: {"f1": its F1 less that of the first, with an interval, "p"}}, paired within patients (`compare`)."""
+    if len(evaluations) < 2:
+        return {}
+    out = evaluations[0].parent.parent / "compared"
+    compare(list(evaluations), out)
+    rows = read_json(out / "compare.json")["rows"][1:]
+    return {
+        folder.parent.name: {key: row["minus_first"]["paper"][key] for key in ("f1", "p")}
+        for folder, row in zip(evaluations[1:], rows, strict=True)
     }
 
 

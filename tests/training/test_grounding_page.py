@@ -35,12 +35,14 @@ def test_figures_become_rows_and_gaps_are_told(page: ModuleType) -> None:
         "mean_dice_as_marked": share(0.25), "parameters": 734567, "references": 253,
         "false_positives_per_absent_sentence": share(0.25), "false_positives_per_swapped_sentence": share(0.5),
         "shuffled_f1": 0.125, "steps": 1883, "training_seconds": 3600.0,
+        "less_first": {"f1": {"value": -0.125, "low": -0.25, "high": 0.0125, "n": 40}, "p": 0.0712},
     }  # fmt: skip
     figures = {"models": {"faithful": row}, "not_run_yet": ["ours", "llmseg"], "train_exams": 300, "test_exams": 60}
     made = {"command": "python benchmarks/run.py grounding", "commit": "abc", "machine": "m", "note": "Two at a time."}
     text = page.written({**made, "libraries": {"torch": "2", "numpy": "2"}, "figures": figures})
     assert (
-        "| ConTEXTual Net 3D, small | 0.73 M | 0.750 (0.700 to 0.800) | 0.88 (0.82 to 0.93) | 0.50 (0.45 to 0.55) "
+        "| ConTEXTual Net 3D, small | 0.73 M | 0.750 (0.700 to 0.800) "
+        "| -0.125 (-0.250 to +0.013), p 0.071 | 0.88 (0.82 to 0.93) | 0.50 (0.45 to 0.55) "
         "| 0.25 (0.20 to 0.30) | 5.2 % (0.2 to 10) of 40 | 25.0 % (20 to 30) of 40 "
         "| 50.0 % (45 to 55) of 40 | - | 0.12 | - | 1883 steps, 60 min |"
     ) in text
