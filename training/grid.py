@@ -224,13 +224,19 @@ def _part(template: Volume, low_xyz: Any, high_xyz: Any) -> Volume:
 
 
 def _highest(volume: Volume, template: Volume, fill: float) -> NDArray[np.float32]:
-    """The volume on the template, [Z, Y, X]: the maximum of the source voxels around each of its voxels."""
-    axis_of = np.abs(volume.affine[:3, :3]).argmax(axis=0)  # the template's axis that each source axis runs along
-    ratio = np.asarray(template.spacing_ijk_mm)[axis_of] / np.asarray(volume.spacing_ijk_mm)
-    # odd, so that it reaches as far to the left as to the right; so large that windows side by side leave nothing out
-    size = [math.ceil(float(r) - 1e-6) | 1 for r in ratio]
-    highest = ndimage.maximum_filter(np.asarray(volume.array, dtype=np.float32), size=size, mode="constant", cval=fill)
-    out = resample(volume.like(highest, volume.unit), like=template, order="nearest", fill=fill).array
+    """The volume on the template, [Z, Y, X]: the maximum of the source voxels whose centres lie in each of its voxels.
+
+    So every source voxel counts in one place. Where no centre lies, the nearest source voxel.
+    """
+    source = np.asarray(volume.array, dtype=np.float32)
+    out = np.array(resample(volume.like(source, volume.unit), like=template, order="nearest", fill=fill).array)
+    onto = np.linalg.inv(template.affine) @ volume.affine
+    i, j = np.meshgrid(*map(np.arange, source.shape[:2]), indexing="ij")
+    for k in range(source.shape[2]):
+        at = np.stack([i, j, np.full_like(i, k)], axis=-1) @ onto[:3, :3].T + onto[:3, 3]
+        place = np.floor(at + 0.5).astype(np.int64)
+        inside = ((place >= 0) & (place < out.shape)).all(axis=-1)
+        np.maximum.at(out, tuple(place[inside].T), source[:, :, k][inside])
     return np.ascontiguousarray(np.asarray(out, dtype=np.float32).transpose(2, 1, 0))
 
 
