@@ -38,7 +38,7 @@ class MidEpoch(Callback):
         if batches["is_last_batch"] or taken >= trainer.num_training_batches:
             return
         # gradients that wait for their step are in no checkpoint: their exams are to come again
-        waiting = taken % trainer.accumulate_grad_batches if taken > trainer.accumulate_grad_batches else 0
+        waiting = taken % trainer.accumulate_grad_batches
         ended = int(epochs["current"]["processed"] > epochs["current"]["completed"])  # not a save on the way
         for count in ("total", "current"):
             epochs[count]["processed"] -= ended

@@ -138,6 +138,27 @@ def test_a_kill_costs_what_came_since_the_last_save_on_the_way(
 
 
 @pytest.mark.usefixtures("ctrl_c")
+def test_what_waits_for_the_first_step_of_an_epoch_comes_again(
+    patch_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts, more = tmp_path / "whole", tmp_path / "parts", TWO_EPOCHS | {"trainer__accumulate_grad_batches": 2}
+    wanted = _fit(small_flags(patch_work, whole, **more), monkeypatch)
+
+    def saved(module: GroundingModule, outputs: Any, batch: Any, index: int) -> None:
+        if (module.current_epoch, index) == (1, 0):
+            module.trainer.save_checkpoint(parts / "checkpoints" / "last.ckpt")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GroundingModule, "on_train_batch_end", saved)
+        first = _fit(small_flags(patch_work, parts, **more), monkeypatch, stop=(1, 1), kill=True)
+    assert first == wanted[:5]
+    rest = _fit(small_flags(patch_work, parts, **more, ckpt_path="last"), monkeypatch)
+    assert rest == wanted[4:]
+    losses = logged(parts / "version_0") | logged(parts / "version_1")
+    assert losses == pytest.approx(logged(whole / "version_0"), rel=1e-4)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_kill_in_the_validation_costs_no_epoch(
     patch_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
