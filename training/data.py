@@ -218,7 +218,7 @@ class GroundingData(pl.LightningDataModule):
             return []
         rank, processes = self._process()
         sampler = ShareSampler(len(dataset), rank=rank, processes=processes) if processes > 1 else None
-        # one exam ahead: with all its targets it is large, and answering it takes longer than loading it
+        # one exam ahead whatever `workers` says: with all its targets it is large
         ahead: dict[str, int] = {"num_workers": 1, "prefetch_factor": 1} if self.workers else {}
         return [DataLoader(dataset, batch_size=1, sampler=sampler, collate_fn=collate, **ahead)]
 

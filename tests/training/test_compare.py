@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import itertools
 import json
 from pathlib import Path
@@ -128,3 +129,18 @@ def test_intervals_of_presence_are_over_patients_not_sentences() -> None:
     assert (error["low"], error["high"]) == pytest.approx((0.1, 0.1))
     alone = auroc(presence, true, ["a"] * 200)
     assert (alone.low, alone.n) == (None, 200)
+
+
+def test_the_benchmark_tells_each_models_difference_to_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    against_first = importlib.import_module("grounding").against_first
+    hits = {"ours": "hhhhhhhh", "blind": "hhhhwwnn", "llmseg": "hwwwwwww"}
+    folders = [evaluation(tmp_path / name / "evaluation", hit) for name, hit in hits.items()]
+    found = against_first(folders)
+    assert list(found) == ["blind", "llmseg"]
+    assert found["blind"]["f1"]["value"] == pytest.approx(8 / 14 - 1)
+    assert found["llmseg"]["f1"]["value"] == pytest.approx(1 / 8 - 1)
+    assert 0 < found["llmseg"]["p"] <= found["blind"]["p"]
+    assert against_first(folders[:1]) == {}
