@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from petground.kernels._shared.errors import KernelInputError
 
 __all__ = ["FLOATS", "axes_of", "check_broadcast", "check_tensor", "check_whole", "finite_number", "readable"]
 
+NUMBERS = (float, int, np.floating, np.integer, torch.SymFloat, torch.SymInt)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -70,8 +72,8 @@ def check_whole(operator: str, name: str, value: int, least: int) -> None:
 
 
 def finite_number(value: Any) -> bool:
-    """Whether it is a finite number of Python's, or one that a compiler leaves open."""
-    if type(value) is bool or not isinstance(value, (float, int, torch.SymFloat, torch.SymInt)):
+    """Whether it is a finite number of Python's or numpy's, or one that a compiler leaves open."""
+    if type(value) is bool or not isinstance(value, NUMBERS):
         return False
     number: Any = value
     return bool(number - number == 0.0)  # no function of `math`: they break a compiled graph

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -243,6 +244,10 @@ def test_values_that_give_wrong_numbers() -> None:
     ):
         with pytest.raises(KernelInputError, match=rf"^{name}: {told}.*expected"):
             _run(name, **changes)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    _same(_run("cross_attention", temperature=np.float32(2.0)), _run("cross_attention", temperature=2.0))
 
 
 def test_what_goes_nowhere_may_be_anything() -> None:
