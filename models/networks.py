@@ -10,7 +10,9 @@ from petground.models.text.prompts import LearnedPrompts
 
 __all__ = ["VERSION", "Network", "build_network", "learned_prompts"]
 
-VERSION = 2  # of what the same weights compute: raised when that changes, so that older checkpoints are refused
+# Of what the same weights answer for the same exam, by network or grid: raised when that changes, so that older
+# checkpoints are refused
+VERSION = 3
 
 Network = GroundingNet | ProjectionNet | LLMSegNet
 _KINDS: dict[str, type[Network]] = {"unet": GroundingNet, "projections": ProjectionNet, "llmseg": LLMSegNet}

@@ -68,7 +68,7 @@ def require_same_model(checkpoint: Mapping[str, Any], module: Any) -> None:
     """Raises ConfigError where the weights are of a network, grid or text encoder that computes otherwise."""
     if module.provenance.get("network") != VERSION:
         raise ConfigError(
-            "this checkpoint's weights are of a network that computes otherwise than this release's",
+            "this checkpoint's weights are of a network or grid that computes otherwise than this release's",
             fix="train anew, or use the release that it was trained with",
         )
     others = _other_settings(checkpoint, module)

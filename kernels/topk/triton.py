@@ -34,18 +34,29 @@ def topk_triton(scores: Tensor, wanted: Tensor | None, k: int, mask: Tensor | No
     passes = _PASSES[scores.dtype]
     parts = -(-columns // _BLOCK)
     keep = None if mask is None else mask.view(torch.uint8)
-    arguments: dict[str, Any] = {
-        "scores": scores, "keep": keep, "wanted": None if wanted is None else wanted.contiguous(),
-        "counts": scores.new_empty((passes, rows, parts, 256), dtype=torch.int32),
+    counts = scores.new_empty((passes, rows, parts, 256), dtype=torch.int32)
+    totals = scores.new_empty((passes, rows, 256), dtype=torch.int32)
+    common: dict[str, Any] = {
+        "scores": scores, "keep": keep, "totals": totals,
         "state": scores.new_empty((passes, rows, 2), dtype=torch.int64),
-        "rows": rows, "columns": columns, "parts": parts, "k": k, "lowest": torch.finfo(scores.dtype).min,
+        "rows": rows, "columns": columns, "parts": parts, "lowest": torch.finfo(scores.dtype).min,
         "scores_b": scores.stride(0), "scores_n": scores.stride(1),
         "keep_b": 0 if keep is None else keep.stride(0), "keep_n": 0 if keep is None else keep.stride(1),
         "MASKED": keep is not None, "BLOCK": _BLOCK,
     }  # fmt: skip
+    how_many = {"wanted": None if wanted is None else wanted.contiguous(), "k": k}
     for number in range(passes):
-        launch(count_digits, rows * parts, arguments | {"PASS": number}, num_warps=_WARPS, num_stages=1)
-    arguments |= {"out": out if places else out.view(torch.uint8), "size": size, "PASSES": passes, "PLACES": places}
+        launch(
+            count_digits,
+            rows * parts,
+            common | how_many | {"counts": counts, "PASS": number},
+            num_warps=_WARPS,
+            num_stages=1,
+        )
+        torch.sum(counts[number], 1, dtype=torch.int32, out=totals[number])
+    before = counts.cumsum(2, dtype=torch.int32).sub_(counts)
+    kinds = {"PASSES": passes, "PLACES": places}
+    arguments = common | kinds | {"before": before, "out": out if places else out.view(torch.uint8), "size": size}
     launch(write_chosen, rows * parts, arguments, num_warps=_WARPS, num_stages=1)
     return out
 

@@ -1,8 +1,9 @@
 """Selection by digits: scores become whole numbers of the same order, and eight bits at a time are looked at.
 
-Each pass counts, for every part of a row, how often each digit follows the digits found so far; the next one sums the
-counts and knows the digit of the k-th highest score. No sort, no atomics; the last pass numbers what is chosen by sums
-over what stands before it, so that places come out ascending and equal scores go to the lower place.
+Each pass counts, for every part of a row, how often each digit follows the digits found so far; from the sums over the
+parts (PyTorch's, between the passes) the next one knows the digit of the k-th highest score. No sort, no atomics; the
+last pass numbers what is chosen by running sums over the parts before its own, so that places come out ascending and
+equal scores go to the lower place. What is read grows with the scores: no part looks at the counts of all others.
 """
 
 import triton
@@ -26,31 +27,30 @@ def ranked(scores, keep, row, column, columns, scores_b, scores_n, keep_b, keep_
 
 
 @triton.jit
-def narrow(counts, parts, wanted):
-    """The digit of the wanted-th highest, how many of that digit are wanted, how many there are of all digits.
+def narrow(totals, wanted):
+    """The digit of the wanted-th highest, and how many of that digit are wanted.
 
-    counts [parts, 256]. With nothing wanted: digit 0 and nothing.
+    totals [256]: how often each digit is there. With nothing wanted: digit 0 and nothing.
     """
     digit = tl.arange(0, 256)
-    found = tl.zeros([256], tl.int32)
-    for part in range(0, parts):
-        found += tl.load(counts + part * 256 + digit)
+    found = tl.load(totals + digit)
     there = tl.sum(found, 0)
     wanted = tl.minimum(wanted, there)
     above = there - tl.cumsum(found, 0)
     here = (above < wanted) & (wanted <= above + found)
-    return tl.sum(tl.where(here, digit, 0), 0), wanted - tl.sum(tl.where(here, above, 0), 0), there
+    return tl.sum(tl.where(here, digit, 0), 0), wanted - tl.sum(tl.where(here, above, 0), 0)
 
 
 @triton.jit
 def count_digits(
-    scores, keep, wanted, counts, state,
+    scores, keep, wanted, counts, totals, state,
     rows, columns, parts, k, scores_b, scores_n, keep_b, keep_n, lowest,
     PASS: tl.constexpr, MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Digits of one part of a row among those that share the PASS digits found: counts [passes, rows, parts, 256].
 
-    wanted [rows] int64, or None: k for all. state [passes, rows, 2] int64: digits found, how many still wanted.
+    wanted [rows] int64, or None: k for all. totals [passes, rows, 256]: the counts of earlier passes over all parts.
+    state [passes, rows, 2] int64: digits found, how many still wanted.
     """
     program = tl.program_id(0)
     part = program % parts
@@ -68,7 +68,7 @@ def count_digits(
             prefix = tl.load(before)
             number = tl.load(before + 1)
         number = tl.minimum(tl.maximum(number, 0), k).to(tl.int32)
-        digit, number, _ = narrow(counts + ((PASS - 1) * rows + row) * parts * 256, parts, number)
+        digit, number = narrow(totals + ((PASS - 1) * rows + row) * 256, number)
         prefix = prefix * 256 + digit
         if part == 0:
             tl.store(state + (PASS * rows + row) * 2, prefix)
@@ -83,21 +83,23 @@ def count_digits(
 
 @triton.jit
 def write_chosen(
-    scores, keep, wanted, counts, state, out,
-    rows, columns, parts, k, size, scores_b, scores_n, keep_b, keep_n, lowest,
+    scores, keep, before, totals, state, out,
+    rows, columns, parts, size, scores_b, scores_n, keep_b, keep_n, lowest,
     PASSES: tl.constexpr, PLACES: tl.constexpr, MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One part of a row. PLACES: its chosen places go to out [rows, size] int64; else out [rows, columns] is 1 or 0."""
+    """One part of a row. PLACES: its chosen places go to out [rows, size] int64; else out [rows, columns] is 1 or 0.
+
+    before [passes, rows, parts, 256]: the counts of all earlier parts together.
+    """
     program = tl.program_id(0)
     part = program % parts
     row = (program // parts).to(tl.int64)
     column = part * BLOCK + tl.arange(0, BLOCK)
     key, real = ranked(scores, keep, row, column, columns, scores_b, scores_n, keep_b, keep_n, lowest, MASKED)
     last: tl.constexpr = PASSES - 1
-    before = state + (last * rows + row) * 2
-    asked = tl.load(before + 1).to(tl.int32)
-    digit, asked, _ = narrow(counts + (last * rows + row) * parts * 256, parts, asked)
-    prefix = tl.load(before) * 256 + digit
+    found = state + (last * rows + row) * 2
+    digit, asked = narrow(totals + (last * rows + row) * 256, tl.load(found + 1).to(tl.int32))
+    prefix = tl.load(found) * 256 + digit
 
     # what earlier parts choose: all above the last chosen score, and of those equal to it as many as are wanted
     higher = tl.full([], 0, tl.int32)
@@ -105,11 +107,10 @@ def write_chosen(
     place = tl.arange(0, 256)
     for step in tl.static_range(PASSES):
         digit = ((prefix >> (8 * (last - step))) & 255).to(tl.int32)
-        for other in range(0, part):
-            found = tl.load(counts + ((step * rows + row) * parts + other) * 256 + place)
-            higher += tl.sum(tl.where(place > digit, found, 0), 0)
-            if step == last:
-                equal += tl.sum(tl.where(place == digit, found, 0), 0)
+        earlier = tl.load(before + ((step * rows + row) * parts + part) * 256 + place)
+        higher += tl.sum(tl.where(place > digit, earlier, 0), 0)
+        if step == last:
+            equal += tl.sum(tl.where(place == digit, earlier, 0), 0)
     rank = (key >> (32 - 8 * PASSES)).to(tl.int64)
     tied = (real & (rank == prefix)).to(tl.int32)
     mine = equal + tl.cumsum(tied, 0) - tied
