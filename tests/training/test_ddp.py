@@ -101,6 +101,22 @@ def test_two_processes_give_the_losses_of_one(blocks: dict[str, Any], patch_work
     assert [folder.name for folder in both.iterdir() if folder.name.startswith("version")] == ["version_0"]
 
 
+@pytest.mark.slow
+def test_two_processes_go_on_within_an_epoch_where_one_would(patch_work: Path, tmp_path: Path) -> None:
+    more: dict[str, Any] = {
+        "data__validation_fraction": 0, "model__optimizer__name": "sgd", "model__optimizer__schedule": "constant",
+        "model__optimizer__warmup_steps": 0,
+    }  # fmt: skip
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert main(small_flags(patch_work, alone, **more, data__exams_per_step=2)) == 0
+    for way in ({"trainer__max_steps": 3}, {"ckpt_path": "last"}):  # the fourth step ends the second epoch
+        done = _start(small_flags(patch_work, both, **more, **TWO, **way), tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+    first, rest = logged(both / "version_0"), logged(both / "version_1")
+    assert (sorted(first), sorted(rest)) == ([0, 1, 2], [3])
+    assert first | rest == pytest.approx(logged(alone / "version_0"), rel=1e-5)
+
+
 SLOTS: dict[str, dict[str, Any]] = {
     "fusion": {"model__net__fusion": {"name": "lxmert_cross", "pool": 4}},
     "attention": {"model__net__attention": {"name": "sparsifiner", "keep": 8}},
