@@ -33,7 +33,7 @@ from petground.training.work import Exam
 __all__ = ["GridExam", "cache_key", "is_on_grid", "load_exam", "on_grid", "put_on_grid"]
 
 _log = logging.getLogger(__name__)
-_VERSION = 2  # raise when preprocessing changes, and models/networks.py's with it
+_VERSION = 3  # raise when preprocessing changes, and models/networks.py's with it
 
 
 @dataclass(frozen=True, eq=False)

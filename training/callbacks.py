@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
 
 from petground.pipeline.files import write_json
+from petground.training.checkpoints import BestCheckpoint
 from petground.training.ema import AsTrained
 from petground.training.module import GroundingModule
 from petground.training.resume import MidEpoch
@@ -30,7 +31,7 @@ def default_callbacks(root: Path, *, validated: bool = True) -> list[Callback]:
     terminal or for a log file."""
     progress: ProgressBar = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
     folder = root / "checkpoints"  # one place for all attempts, so that `--ckpt_path last` finds it
-    best = ModelCheckpoint(
+    best = BestCheckpoint(
         dirpath=folder,
         filename="best",
         monitor="val/f1" if validated else None,

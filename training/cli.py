@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import inspect
 import io
 import logging
 import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from petground.kernels.memory import reuse_memory
 from petground.labeling.errors import ConfigError
 from petground.models.registry import BlockError
 from petground.models.text.encoder import TextEncoderError
 from petground.training.callbacks import default_callbacks
+from petground.training.checkpoints import WholeFiles, read_checkpoint
 from petground.training.data import GroundingData
 from petground.training.ema import moving_average
 from petground.training.find_lr import find_lr
@@ -42,6 +44,8 @@ _ABOUT = (
     "checkpoints, logs and the run's settings."
 )
 _ELSEWHERE = {
+    "validate": "a run's validating exams are measured by petground evaluate --split val --labels WORK "
+    "--checkpoint CKPT --out DIR",
     "test": "what the run did not see is measured by petground evaluate --labels WORK --checkpoint CKPT --out DIR",
     "predict": "an exam is answered by petground ground --exam EXAM --checkpoint CKPT --report FILE --out DIR",
 }
@@ -121,10 +125,16 @@ class TrainCLI(LightningCLI):
         given = list(given) if isinstance(given, (list, tuple)) else [given]
         ours = [*self._asked_for(), *default_callbacks(root, validated=self._validated(config))]
         kwargs["callbacks"] = given + [one for one in ours if _wanted(one, given, config)]
+        plugins = config.get("plugins") or []
+        plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+        if not any(isinstance(one, CheckpointIO) for one in plugins):
+            kwargs["plugins"] = [*plugins, WholeFiles()]
         return super().instantiate_trainer(**kwargs)
 
     def _steps_to_find_lr(self) -> int:
         asked = self._get(self.config_init, "find_lr")
+        if asked is not True and int(asked or 0) < 0:
+            raise ConfigError(f"find_lr is {asked}", fix="true, or how many learning rates to try")
         return 100 if asked is True else int(asked or 0)
 
     def _asked_for(self) -> list[Callback]:
@@ -149,7 +159,7 @@ class TrainCLI(LightningCLI):
         return config.as_dict() if hasattr(config, "as_dict") else dict(config)
 
     def before_fit(self) -> None:
-        """Refuses to train over another training's checkpoints."""
+        """Refuses to train over another training's checkpoints, and to go on from a file that is none."""
         config = self._get(self.config_init, "ckpt_path")
         trainer = self.trainer
         steps = self._steps_to_find_lr()
@@ -162,6 +172,8 @@ class TrainCLI(LightningCLI):
                 f"{trainer.default_root_dir} already holds a training",
                 fix="go on with --ckpt_path last, or give another --trainer.default_root_dir",
             )
+        if config is not None and (config != "last" or last.is_file()):
+            read_checkpoint(last if config == "last" else Path(config))
 
     def _validated(self, trainer: Mapping[str, Any]) -> bool:
         data = self._get(self.config_init, "data")
@@ -175,7 +187,7 @@ class TrainCLI(LightningCLI):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`petground train {fit,validate} --config FILE [--data.work DIR] [--run_dir DIR] [any Lightning flag]`.
+    """`petground train fit --config FILE [--data.work DIR] [--run_dir DIR] [any Lightning flag]`.
 
     FILE may be the name of a shipped config, e.g. demo. `--run_dir` is short for `--trainer.default_root_dir`.
     `--ckpt_path last` goes on where the run stopped, and starts anew where there is nothing yet.
@@ -201,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except _Done:
         return 0
-    except (BlockError, TextEncoderError) as error:
+    except (BlockError, TextEncoderError, MisconfigurationException) as error:
         raise ConfigError(str(error)) from error
     except SystemExit as end:  # the parser's own way of saying help (0) or wrong usage (2)
         # Lightning's ways of saying Ctrl-C and SIGTERM, after it closed its files; the second would be a success
@@ -239,7 +251,7 @@ def _config_file(name: str) -> str:
 
 
 def _wanted(callback: Callback, given: Sequence[Callback], config: dict[str, Any]) -> bool:
-    kind: type[Callback] = ProgressBar if isinstance(callback, ProgressBar) else type(callback)
+    kind = next((kind for kind in (ProgressBar, ModelCheckpoint) if isinstance(callback, kind)), type(callback))
     if any(isinstance(one, kind) for one in given):
         return False
     off = {
@@ -253,7 +265,10 @@ def _wanted(callback: Callback, given: Sequence[Callback], config: dict[str, Any
 def _options(group: re.Match[str]) -> list[str]:
     """What there is in a group of settings whose class the parser names."""
     module, _, name = group["kind"].rpartition(".")
-    return [f"{group['group']}.{one.name}" for one in fields(getattr(importlib.import_module(module), name))]
+    return [
+        f"{group['group']}.{option}"
+        for option in inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    ]
 
 
 def _nearest(unknown: Iterable[str], known: Sequence[str]) -> str:
@@ -289,6 +304,8 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*requested to overfit but enabled train dataloader shuffling.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*The dirpath has changed.*")  # `BestCheckpoint` goes with the run
+        warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # and says what it did
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         warnings.filterwarnings("ignore", message=".*log_every_n_steps.*")
         try:

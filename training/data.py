@@ -77,6 +77,8 @@ class GroundingData(pl.LightningDataModule):
         super().__init__()
         if sentences < 1 or exams_per_step < 1:
             raise ConfigError("sentences and exams_per_step must be at least 1")
+        if workers < 0 or seed < 0:
+            raise ConfigError("workers and seed must be 0 or more")
         if not 0 <= absent_fraction < 1:
             raise ConfigError(f"absent_fraction is {absent_fraction}", fix="a number from 0 to below 1")
         if not (0 <= swapped_fraction <= 1 and 0 <= place_fraction <= 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,24 +60,22 @@ def load_module(checkpoint: Path, *, device: str = "auto") -> Any:
     device: "auto" (a GPU when there is one), "cpu", "cuda", "mps". Raises InputError when the file is missing or no
     checkpoint of this project, ConfigError for a device that is not there.
     """
-    if not checkpoint.is_file():
-        raise InputError(f"no checkpoint at {checkpoint}", fix="train first, or name a .ckpt file of the run")
     import torch
 
     from petground.models.registry import BlockError
     from petground.models.text.encoder import TextEncoderError
+    from petground.training.checkpoints import read_checkpoint
     from petground.training.module import GroundingModule
     from petground.training.runtime import channels_last_on_cpu
 
+    content = read_checkpoint(checkpoint)
     try:
-        # weights_only: a checkpoint comes from elsewhere, and a pickle may run anything
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
         module = GroundingModule(**content["hyper_parameters"])
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"])
     except (BlockError, TextEncoderError) as error:
         raise ConfigError(str(error), case=checkpoint.name) from error
-    except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(
             f"{checkpoint.name} is not a whole checkpoint of this release ({type(error).__name__})",
             fix="use the run's last.ckpt, or train anew with this release",
@@ -109,8 +106,8 @@ def ground_volumes(
     sentences are decoded once. `threshold` is the probability above which a voxel is marked, None for the module's own,
     chosen on its validating exams. Raises SuvError when the PET is not SUVbw.
 
-    Where the module slides over the exam: near_mm tells for each sentence between which heights (RAS z) it must lie,
-    None: anywhere, and windows that do not reach there are left out for it; tick(done, total) counts windows.
+    Where the module slides over the exam: near_mm tells for each sentence between which heights (RAS z) its answer must
+    have a voxel, None: anywhere, and windows that do not reach there are left out; tick(done, total) counts windows.
     """
     if pet.unit != "SUVbw":
         raise SuvError(f"the PET counts in {pet.unit}, the model reads SUVbw", fix="convert it to SUVbw first")
@@ -130,12 +127,24 @@ def ground_volumes(
     for sentence, key in zip(sentences, asked, strict=True):
         which = distinct.index(key)
         probability = to_pet_grid(predicted.probabilities[which], template, pet)
-        component = best_component(probability.array, threshold=limit)
+        component = best_component(probability.array, threshold=limit, where=_between(pet, key[1]))
         if predicted.presence is not None:
             presence = float(predicted.presence[which])
             mask = component.mask if presence >= module.presence_threshold else np.zeros_like(component.mask)
             component = Component(mask, presence)
         yield _answer(sentence, probability, component, pet)
+
+
+def _between(pet: Volume, heights_mm: tuple[float, float] | None) -> NDArray[np.bool_] | None:
+    """[I, J, K] bool: voxels whose centre lies between two heights (RAS z), half a voxel more to either side."""
+    if heights_mm is None:
+        return None
+    i, j, k = np.ogrid[tuple(slice(n) for n in pet.shape)]
+    steps = pet.affine[2, :3]
+    z_mm = steps[0] * i + steps[1] * j + steps[2] * k + pet.affine[2, 3]
+    half = 0.5 * float(np.abs(steps).max())
+    inside: NDArray[np.bool_] = (z_mm >= min(heights_mm) - half) & (z_mm <= max(heights_mm) + half)
+    return inside
 
 
 def _slices(template: Volume, between_mm: tuple[float, float] | None) -> tuple[float, float] | None:

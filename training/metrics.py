@@ -108,23 +108,27 @@ class PrecisionRecall(NamedTuple):
     average_precision: float
 
 
-def best_component(probability: NDArray[Any], *, threshold: float = PROBABILITY) -> Component:
+def best_component(
+    probability: NDArray[Any], *, threshold: float = PROBABILITY, where: NDArray[np.bool_] | None = None
+) -> Component:
     """The 26-connected component above `threshold` with the highest mean probability; ties go to the larger one.
 
-    probability: [I, J, K] float in [0, 1]; NaN counts as 0. Raises ValueError when it has not three axes.
+    probability: [I, J, K] float in [0, 1]; NaN counts as 0. where: [I, J, K] bool, of which the component has a voxel.
+    Raises ValueError when it has not three axes.
     """
     if probability.ndim != 3:
         raise ValueError(f"probability has shape {probability.shape}, expected three axes")
     above = probability > threshold
-    if not above.any():
-        peak = float(np.nan_to_num(probability, nan=0.0).max(initial=0.0))
-        return Component(np.zeros(probability.shape, dtype=bool), peak)
+    looked = above if where is None else above & where
+    if not looked.any():
+        seen = probability if where is None else probability[where]
+        return Component(np.zeros(probability.shape, dtype=bool), float(np.nan_to_num(seen, nan=0.0).max(initial=0.0)))
     components = cc3d.connected_components(above.astype(np.uint8), connectivity=26)
     inside = components[above]
     sizes = np.bincount(inside)
     sums = np.bincount(inside, weights=probability[above])
     means = np.divide(sums, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
-    chosen = max(range(1, len(sizes)), key=lambda label: (means[label], sizes[label]))
+    chosen = max(np.unique(components[looked]).tolist(), key=lambda label: (means[label], sizes[label]))
     return Component(components == chosen, float(means[chosen]))
 
 

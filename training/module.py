@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from petground.models.text.encoder import TextConfig, TextEncoder
 from petground.models.text.trained import build_text_model
 from petground.models.unet import Decoded
 from petground.pipeline.prompts import PromptMode
+from petground.training.checkpoints import CHECKPOINT_KEY
 from petground.training.compiled import Steps, compiled_steps
 from petground.training.grid import GridSpec
 from petground.training.hits import Hits, best_limits, count_hits
@@ -47,7 +49,6 @@ from petground.training.runtime import channels_last_on_cpu, of_all_processes, s
 
 __all__ = ["GroundingModule", "OptimizerConfig"]
 
-CHECKPOINT_KEY = "petground"
 THRESHOLDS = (PROBABILITY, 0.3, 0.2, 0.1)  # the published one first: it wins a tie
 PRESENCES = tuple(n / 20 for n in range(20))  # 0: the presence head is not asked
 T = TypeVar("T")
@@ -109,8 +110,8 @@ class GroundingModule(pl.LightningModule):
 
     @property
     def presence_threshold(self) -> float:
-        """Presence below which a sentence gets an empty mask; chosen with `threshold`; 0 without a presence head."""
-        return float(self.provenance.get("presence_threshold", 0.0))
+        """Presence below which a sentence gets an empty mask; chosen with `threshold`, else 0.5; 0 without a head."""
+        return float(self.provenance.get("presence_threshold", PROBABILITY if self.net_config.presence else 0.0))
 
     @property
     def threshold(self) -> float:
@@ -170,6 +171,11 @@ class GroundingModule(pl.LightningModule):
         self.provenance["precision"] = str(self.trainer.precision)
         if data is not None and hasattr(data, "split"):
             require_unseen(self.provenance, data)
+            stopped = any(isinstance(one, EarlyStopping) for one in self.trainer.callbacks)  # type: ignore[attr-defined]
+            if stopped and not data.split.get("val"):
+                raise ConfigError(
+                    "early_stop counts validations, and no exam validates", fix="add exams, or leave it out"
+                )
             self.provenance = noted(self.provenance, data)
 
     def on_train_start(self) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import logging
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from petground.labeling.errors import ConfigError, GeometryError
 from petground.labeling.volume import Volume
+from petground.models import networks
+from petground.training import cache
 from petground.training.grid import GridSpec, mask_to_model_grid, to_model_grid, to_pet_grid
 
 SPEC = GridSpec(spacing_xyz_mm=(8.0, 8.0, 8.0), shape_zyx=(56, 24, 32))
@@ -203,3 +206,24 @@ def test_a_lesion_smaller_than_a_voxel_keeps_its_height_when_asked() -> None:
         found[value] = float(image[0].max())
     assert found["max"] > 2 * found["mean"]
     assert found["max"] > 0.4
+
+
+@pytest.mark.parametrize(
+    ("how", "row", "total"),
+    [
+        ("mean", [0.2954, 0.2876, 0.3083, 0.3046, 0.3019, 0.3117], 242.1664),
+        ("max", [0.5, 0.425, 0.5, 0.5, 0.475, 0.5], 511.025),
+    ],
+)
+def test_voxels_are_what_the_versions_stand_for(how: Literal["mean", "max"], row: list[float], total: float) -> None:
+    """Other numbers here: raise cache._VERSION and networks.VERSION, or old grids and old weights meet new ones."""
+    i, j, k = np.meshgrid(np.arange(31), np.arange(26), np.arange(40), indexing="ij")
+    body = ((i - 15) / 13) ** 2 + ((j - 12) / 10) ** 2 < 1
+    array = np.where(body, 1.0 + (7 * i + 11 * j + 13 * k) % 17 / 4, 0.0).astype(np.float32)
+    affine = np.diag([-4.07, 4.07, 3.0, 1.0])
+    affine[:3, 3] = [61.0, -50.0, -57.0]
+    spec = GridSpec((9.0, 10.0, 11.0), (12, 10, 14), pet_value=how)
+    pet, _ = to_model_grid(Volume(array, affine, "SUVbw"), None, spec)[0]
+    assert pet[5, 4, 3:9] == pytest.approx(row, abs=1e-4)
+    assert pet.sum(dtype=np.float64) == pytest.approx(total, abs=0.01)
+    assert (cache._VERSION, networks.VERSION) == (3, 3)

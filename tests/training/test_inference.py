@@ -153,3 +153,30 @@ def test_a_presence_below_the_limit_empties_the_mask() -> None:
     assert left.presence == pytest.approx(0.2)
     assert right.found
     assert right.presence == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("flip_z", [False, True])
+def test_an_answer_lies_at_the_heights_that_were_told(flip_z: bool) -> None:
+    """The patches see both lesions, and mark the one at 480 mm more surely than that at 360 mm."""
+    pet, centres = exam()
+    if flip_z:
+        affine = pet.affine.copy()
+        affine[:3, 3] += affine[:3, 2] * (pet.shape[2] - 1)
+        affine[:3, 2] *= -1
+        pet = Volume(np.ascontiguousarray(pet.array[:, :, ::-1]), affine, "SUVbw")
+
+    class Sure:
+        threshold = 0.5
+        grid = GridSpec((8.0, 8.0, 8.0), patch_zyx=(64, 32, 32))
+
+        def predict(self, image: Any, sentences: list[str], *, near: Any, tick: Any) -> Prediction:
+            hot = np.asarray(image)[0] > 0.25
+            high = np.arange(len(hot))[:, None, None] >= np.argwhere(hot)[:, 0].mean()
+            return Prediction(np.repeat((hot * np.where(high, 0.95, 0.9)).astype(np.float32)[None], len(near), 0), None)
+
+    told = [None, (330.0, 372.0), (470.0, 490.0), (700.0, 720.0)]
+    free, low, high, none = ground_volumes(Sure(), pet, None, ["lesion"] * 4, near_mm=told)
+    for answer, centre in ((free, centres[1]), (low, centres[0]), (high, centres[1])):
+        assert pet.to_world_mm(answer.voxel_ijk) == pytest.approx(centre, abs=6.1)
+    assert not none.found
+    assert none.presence < 0.5

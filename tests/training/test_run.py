@@ -164,9 +164,19 @@ def test_an_image_that_is_no_number_is_named(patch_work: Path, tmp_path: Path) -
 
 
 def test_what_other_commands_measure_is_refused_with_the_way_there(patch_work: Path, tmp_path: Path) -> None:
-    for word, command in (("test", "petground evaluate"), ("predict", "petground ground")):
+    for word, command in (("test", "petground evaluate"), ("predict", "petground ground"), ("validate", "--split val")):
         with pytest.raises(ConfigError, match=command):
             main([word, *small_flags(patch_work, tmp_path / "run")[1:]])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("find_lr", -3), ("data__workers", -1), ("data__seed", -1), ("trainer__devices", 0)]
+)
+def test_numbers_that_make_no_sense_are_refused_by_name(
+    flag: str, value: int, patch_work: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=flag.rsplit("__", 1)[-1]):
+        main(small_flags(patch_work, tmp_path / "run", **{flag: value}))
 
 
 def test_a_training_without_an_end_is_refused(patch_work: Path, tmp_path: Path) -> None:
@@ -215,6 +225,9 @@ def test_an_unknown_setting_is_answered_with_the_nearest_however_deep(
         "mlflow.experiment": {"mlflow": {"experimnt": "a"}},
         "model.plans.file": {"model": {"plans": {"fil": "a"}}},
         "early_stop": {"early_stopp": 3},
+        "callbacks.monitor": {
+            "trainer": {"callbacks": [{"class_path": "EarlyStopping", "init_args": {"monitr": "val/f1"}}]}
+        },
     }
     config = tmp_path / "c.yaml"
     for meant, nested in settings.items():
