@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import pkgutil
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from petground.labeling.body import right_of_midline_mm
-from petground.labeling.errors import ConfigError, InputError, PetgroundError
-from petground.labeling.site import Site
-from petground.labeling.volume import Unit, Volume, require_same_grid
-from petground.pipeline.dates import iso_date
+from petground.labeling.errors import ConfigError, InputError
 from petground.pipeline.denied import read_denials
 from petground.pipeline.files import write_csv, write_json
-from petground.pipeline.nifti import read_nifti
-from petground.pipeline.progress import progress
 from petground.pipeline.redraw import Redraw
 from petground.pipeline.schemas import read_table
-from petground.pipeline.settings_file import site_of_work
-from petground.training.controls import Question, questions
+from petground.training.answering import Answered, answer_all
+from petground.training.controls import questions
 from petground.training.exams import exams_of, splits_of
 from petground.training.figures import Answers, figures_of
 from petground.training.metrics import (
     RULES,
-    Component,
     Score,
-    dice,
-    missed,
-    score_component,
     size_class,
     uptake_class,
 )
@@ -48,7 +34,7 @@ from petground.training.work import denied_sentences
 
 __all__ = ["evaluate"]
 
-Asked = Mapping[str, Sequence[Question | None]]  # run -> what each reference is asked; None: there is no sentence
+SOME_FAILED = 3
 Split = Literal["train", "val", "test", "all"]
 
 
@@ -73,6 +59,8 @@ def evaluate(
 
     Writes OUT/metrics.json, evaluation.html, predictions.csv (a row per reference), precision_recall.png, dice.png and,
     when the run's metrics.csv lies beside the checkpoint, training.png. Sentences are asked as `petground ground` does.
+    Stopped, the same command goes on with the exam that it was at. Exams that cannot be read are in no figure; they are
+    named, and the exit code is 3.
 
     Args:
         labels: Folder of `petground label` (WORK): its labels are what the masks are measured against.
@@ -115,20 +103,23 @@ def evaluate(
     here = places_here(labels, references, truth)
     denied = denied_sentences(read_table(labels / "findings.parquet", "findings"), by.reads, here, read_denials(labels))
     asked = questions(references, here, denied, controls=controls, seed=seed)
-    answers, outlines = _answer_all(by, labels, references, asked.asked, console)
+    who = (checkpoint and checkpoint.name, outline, peer, peer_python, peer_model, peer_image)
+    answered = answer_all(by, who, labels, references, asked.asked, out / "unfinished", console)
+    references, answers, nowhere = _measured(references, answered, asked.nowhere)
     figures = {
         "checkpoint": None if checkpoint is None else {"file": checkpoint.name, "sha256": by.facts["sha256"]},
         "peer": None if peer is None else by.facts,
         "split": split,
         "threshold": by.facts.get("threshold"),
         "presence_threshold": by.facts.get("presence_threshold"),
-        "outline": outlines,
+        "outline": answered.outlines,
         "measured_against": "truth" if truth is not None else "weak labels",
         "references": len(references),
         "exams": len({r.exam_id for r in references}),
         "patients": len({r.patient_id for r in references}),
         "without_sentence": sum(r.prompt is None for r in references),
-        **figures_of(references, answers, asked.nowhere, presence=peer is None),
+        "failed": answered.failed,
+        **figures_of(references, answers, nowhere, presence=peer is None),
         "seconds": round(time.monotonic() - started, 1),
     }
     write_json(out / "metrics.json", figures)
@@ -137,83 +128,21 @@ def evaluate(
     drawn = _draw(out, checkpoint, references, answers["right"])
     write_evaluation(out / "evaluation.html", figures, rows, drawn)
     _show(console, figures, [out / "evaluation.html", out / "metrics.json", out / "predictions.csv", *drawn])
-    return 0
+    return SOME_FAILED if answered.failed else 0
 
 
-def _answer_all(
-    by: Any, work: Path, references: Sequence[Reference], asked: Asked, console: Console
-) -> tuple[dict[str, list[Score]], dict[str, int]]:
-    """Every run's score of every reference; an exam is read and encoded once for all its sentences.
-
-    And how many exams' answers had the model's outline, or the PET's.
-    """
-    files = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
-    answers: dict[str, list[Score]] = {run: [missed()] * len(references) for run in asked}
-    outlines: Counter[str] = Counter()
-    site = site_of_work(work) or Site()
-    by_exam: dict[str, list[int]] = {}
-    for i, reference in enumerate(references):
-        by_exam.setdefault(reference.exam_id, []).append(i)
-    with progress(console) as tick:
-        for done, (exam_id, members) in enumerate(by_exam.items(), start=1):
-            row = files[exam_id]
-            if row["pet_path"] is not None:  # else the labelling run could not read it: its lesions are missed
-                pet = _read(work / row["pet_path"], "SUVbw", exam_id)
-                ct = _read(work / row["ct_path"], "HU", exam_id) if row["ct_path"] else None
-                counted = site.for_exam(row["scanner"], iso_date(row["study_date"]))
-                for run, i, score in _answer_exam(by, pet, ct, counted, {i: references[i] for i in members}, asked):
-                    answers[run][i] = score
-                outlines[by.facts["outline"]] += 1
-            tick("exams", done, len(by_exam))
-    return answers, dict(outlines)
-
-
-def _answer_exam(
-    by: Any, pet: Volume, ct: Volume | None, site: Site, references: Mapping[int, Reference], asked: Asked
-) -> Iterator[tuple[str, int, Score]]:
-    """(run, reference's number, score) of one exam; each distinct question is asked once, as `petground ground` asks.
-
-    Without a presence of its own an answer's is 1, that of an empty one 0.
-    """
-    one = pkgutil.resolve_name("petground.pipeline.ground_by:Asked")
-    voxels = {i: np.flatnonzero(_reference_mask(pet, reference)) for i, reference in references.items()}
-    runs: dict[Question, list[tuple[str, int]]] = {}
-    for run, questions_of in asked.items():
-        for i in references:
-            question = questions_of[i]
-            if question is not None:
-                runs.setdefault(question, []).append((run, i))
-    wanted = [one("", "", q.prompt, None, q.slice, series=q.series) for q in runs]
-    case = next(iter(references.values())).exam_id
-    answers = by.answers(pet, ct, site, wanted, case, lambda what, done, total: None)
-    for question, answer in zip(runs, answers, strict=True):
-        presence = float(answer.mask.any()) if answer.presence is None else answer.presence
-        component = Component(answer.mask, presence)
-        right_mm = None if answer.voxel_ijk is None else right_of_midline_mm(answer.voxel_ijk, pet, ct)
-        for run, i in runs[question]:
-            mask = np.zeros(pet.array.shape, dtype=np.bool_)  # one at a time: a whole body's is 100 MB
-            mask.flat[voxels[i]] = True
-            score = score_component(component, mask, pet.array, suv_reference=references[i].suv, voxel_ml=pet.voxel_ml)
-            own = None if answer.marked is None else dice(answer.marked, mask)
-            yield run, i, replace(score, right_mm=right_mm, marked_dice=own)
-
-
-def _reference_mask(pet: Volume, reference: Reference) -> NDArray[np.bool_]:
-    case = f"{reference.exam_id}/{reference.key}"
-    mask = _read(reference.mask_path, "label", case)
-    require_same_grid(pet, mask, case=case)
-    if not mask.array.any():
-        raise InputError("the reference mask is empty", case=case, fix="label this exam again")
-    inside: NDArray[np.bool_] = mask.array > 0
-    return inside
-
-
-def _read(path: Path, unit: Unit, case: str) -> Volume:
-    try:
-        return read_nifti(path, unit)
-    except PetgroundError as error:
-        error.case = error.case or case
-        raise
+def _measured(
+    references: Sequence[Reference], answered: Answered, nowhere: Mapping[str, Sequence[int]]
+) -> tuple[list[Reference], dict[str, list[Score]], dict[str, list[int]]]:
+    """References, answers and `nowhere` less those of exams that failed."""
+    kept = [i for i, reference in enumerate(references) if reference.exam_id not in answered.failed]
+    new = {i: n for n, i in enumerate(kept)}
+    answers = {run: [scores[i] for i in kept] for run, scores in answered.answers.items()}
+    return (
+        [references[i] for i in kept],
+        answers,
+        {run: [new[i] for i in at if i in new] for run, at in nowhere.items()},
+    )
 
 
 def _rows(references: Sequence[Reference], answers: Answers) -> list[dict[str, Any]]:
@@ -271,5 +200,7 @@ def _show(console: Console, figures: Mapping[str, Any], files: Sequence[Path]) -
     for key, words in SAYS_NO.items():
         if key in figures:
             console.print(f"{words}: {cell(figures[key])}", highlight=False)
+    for error in figures["failed"].values():
+        console.print(f"not measured: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
     for path in files:
         console.print(f"  {path}", highlight=False, soft_wrap=True)

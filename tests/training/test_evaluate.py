@@ -18,9 +18,10 @@ from evaluate_work import (
 
 from petground.labeling.errors import ConfigError, GeometryError, InputError
 from petground.labeling.volume import Volume
-from petground.pipeline.nifti import write_nifti
+from petground.pipeline.nifti import read_nifti, write_nifti
 from petground.pipeline.schemas import read_table, write_table
 from petground.pipeline.splits import patient_hash
+from petground.training import answering
 from petground.training import evaluate as command
 from petground.training.evaluate import evaluate
 from petground.training.grid import GridSpec, model_template
@@ -176,15 +177,62 @@ def test_a_model_that_reads_slices_is_asked_as_ground_asks_it(
 def test_label_on_another_grid_is_refused_by_name(work: Path, checkpoint: Path, tmp_path: Path) -> None:
     moved = Volume(np.ones((40, 36, 40), dtype=np.uint8), np.diag([4.0, 4.0, 6.0, 1.0]), "label")
     write_nifti(work / "labels" / "exam2" / "f001.nii.gz", moved)
-    with pytest.raises(GeometryError, match="exam2/f001"):
+    assert evaluate(work, checkpoint, tmp_path / "out", split="all") == 3
+    found = figures(tmp_path / "out")
+    assert list(found["failed"]) == ["exam2"]
+    assert "exam2/f001" in found["failed"]["exam2"]
+    assert (found["exams"], found["references"]) == (3, 6)
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        assert {row["exam_id"] for row in csv.DictReader(file)} == {"exam0", "exam1", "exam3"}
+    assert "exam2/f001" in (tmp_path / "out" / "evaluation.html").read_text()
+
+
+def test_where_every_exam_fails_the_first_says_why(work: Path, checkpoint: Path, tmp_path: Path) -> None:
+    moved = Volume(np.ones((40, 36, 40), dtype=np.uint8), np.diag([4.0, 4.0, 6.0, 1.0]), "label")
+    for n in range(4):
+        write_nifti(work / "labels" / f"exam{n}" / "f001.nii.gz", moved)
+    with pytest.raises(GeometryError, match="exam0/f001"):
         evaluate(work, checkpoint, tmp_path / "out", split="all")
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_missing_mask_and_missing_table_are_named(work: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_an_evaluation_that_was_stopped_goes_on_with_the_exam_it_was_at(
+    work: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert evaluate(work, checkpoint, whole, split="all") == 0
+    assert not (whole / "unfinished").exists()
+    read: list[str] = []
+    real = answering._read
+
+    def counted(path: Path, unit: Any, case: str) -> Volume:
+        if unit == "SUVbw":
+            read.append(case)
+            if len(read) == 3:
+                raise KeyboardInterrupt
+        return real(path, unit, case)
+
+    monkeypatch.setattr(answering, "_read", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(work, checkpoint, out, split="all")
+    read += ["stopped"]
+    (work / "labels" / "exam0" / "f001.nii.gz").touch()  # the same content: it stands
+    mask = read_nifti(work / "labels" / "exam1" / "f001.nii.gz", "label")
+    write_nifti(work / "labels" / "exam1" / "f001.nii.gz", mask.like(np.roll(mask.array, 1, axis=2), "label"))
+    assert evaluate(work, checkpoint, out, split="all") == 0
+    assert read[read.index("stopped") + 1 :] == ["exam1", "exam2", "exam3"]
+    write_nifti(work / "labels" / "exam1" / "f001.nii.gz", mask)
+    again = figures(whole)
+    assert evaluate(work, checkpoint, whole, split="all") == 0
+    assert {**figures(whole), "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_missing_mask_and_missing_table_are_named(
+    work: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (work / "labels" / "exam3" / "f002.nii.gz").unlink()
-    with pytest.raises(InputError, match="exam3/f002"):
-        evaluate(work, checkpoint, tmp_path / "out", split="all")
+    assert evaluate(work, checkpoint, tmp_path / "out", split="all") == 3
+    assert "exam3/f002" in capsys.readouterr().out
     (work / "labels.parquet").unlink()
     with pytest.raises(InputError, match=r"labels\.parquet"):
         evaluate(work, checkpoint, tmp_path / "out", split="all")
