@@ -13,7 +13,7 @@ help:
 	@echo "make bench     the quick figures of docs/results/ (an hour); each of these takes hours and goes on where it was:"
 	@echo "make bench-grounding  all models on mirrored phantoms;  make bench-blocks  what every block costs, the cheapest trained"
 	@echo "make aot       compiles the Triton kernels that docs/results/aot.csv lacks;  make aot-check  is it of today"
-	@echo "make bench-gpu compares every kernel with float64 on an NVIDIA GPU, then times it"
+	@echo "make bench-gpu compares every kernel with float64 on an NVIDIA GPU, then times it and the shipped networks"
 	@echo "make clean     removes the environment and what was made"
 demo:
 	@.ci/setup.sh
@@ -47,6 +47,7 @@ aot-check:
 bench-gpu:
 	@.ci/setup.sh dev
 	@$(RUN)/python benchmarks/gpu.py
+	@$(RUN)/python benchmarks/run.py full_size
 bench:
 	@.ci/setup.sh dev
 	@$(RUN)/python benchmarks/run.py

@@ -3,8 +3,8 @@
     python benchmarks/run.py            all but those that take hours (LONG)
     python benchmarks/run.py gold       one
 
-A benchmark is a module of this folder with `measure() -> dict`; one that needs data which is not there returns None.
-Exit code 1 where figures name something that "failed".
+A benchmark is a module of this folder with `measure() -> dict`; one that needs data or a GPU that is not there returns
+None. Exit code 1 where figures name something that "failed".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMES = (
     "gold", "weak_labels", "touching_small", "calibrate_confidence", "numbering", "matching", "suv_oracles", "deid",
     "medspacy_speed", "archive", "model_sizes",
 )  # fmt: skip
-LONG = ("extract", "grounding", "blocks", "blocks_trained")  # hours: only when named
+LONG = ("extract", "grounding", "blocks", "blocks_trained", "full_size")  # hours, or a GPU: only when named
 LIBRARIES = ("petground", "torch", "numpy", "scipy", "spacy", "pydicom", "SimpleITK")
 
 
@@ -56,7 +56,7 @@ def main(names: list[str]) -> int:
         start = time.monotonic()
         figures = _load(name).measure()
         if figures is None:
-            sys.stdout.write(f"{name}: left out, its data is not here\n")
+            sys.stdout.write(f"{name}: left out, what it needs is not here\n")
             continue
         result = {
             "command": f"python benchmarks/run.py {name}",

@@ -125,6 +125,9 @@ def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = 
             f"{work} has no labels of confidence {min_confidence:g} or more",
             fix="run `petground label` on exams whose reports state SUVmax and slice",
         )
+    bare = len({one for one, row in exams.items() if row["pet_path"]}.difference(labels))
+    if bare:
+        _log.info("%d exams without a label to use neither teach nor are asked, what their reports deny included", bare)
     for exam in found:
         _present(work, exam)
     return found

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tiny_text import make_text_model
 
 from petground.models.grounding import GroundingNet
 from petground.models.net_config import NetConfig
@@ -170,6 +171,34 @@ def test_the_cost_is_measured_on_the_shipped_network_and_loss(bench: Any) -> Non
     assert ours.fits(cost.PATCH)
     heads = {"fusion": {"name": "none"}, "coarse_heads": False, "shared_stages": 0, "presence": False}
     assert plain == replace(ours, **heads), "the plain network differs in more than the text"
+
+
+def test_a_full_size_measurement_tells_steps_memory_and_exams_per_hour(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU with a network of nothing, which says that it runs and counts, and no more."""
+    full = bench("full_size")
+    assert full.measure() is None or torch.cuda.is_available()
+    monkeypatch.setattr(full, "BODY_ZYX", (16, 24, 16))
+    monkeypatch.setattr(full, "WAYS", {"as it is": {}, "checkpointing": {}})
+    took = iter(range(0, 10**6, 2))
+    monkeypatch.setattr(full.time, "perf_counter", lambda: float(next(took)))
+    net = {"features": [4, 8, 8], "blocks_per_stage": 1, "fusion_stages": [0, 1], "encoder": "plain"}
+    text = {"name": str(make_text_model(tmp_path / "encoder", "bert")), "local_files_only": True}
+    grid = {"spacing_xyz_mm": [8.0, 8.0, 8.0], "patch_zyx": [16, 16, 16]}
+    config = {
+        "model": {"net": {**net, "coarse_heads": True, "presence": True}, "text": text, "grid": grid},
+        "data": {"sentences": 3, "exams_per_step": 2},
+    }
+    found = full.of_config(config, torch.device("cpu"), rounds=2)
+    assert found["step"]["as it is"] == {"seconds": 2.0, "peak_gib": None, "exams_per_hour": 3600}
+    assert found["ten_sentences"] == {"seconds": 2.0, "peak_gib": None, "exams_per_hour": 1800}
+
+    def full_up(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(full, "_step", full_up)
+    assert full.of_config(config, torch.device("cpu"), rounds=2)["step"]["checkpointing"] == {"does_not_fit": True}
 
 
 def test_a_ratio_is_told_with_the_spread_of_its_pairs(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
