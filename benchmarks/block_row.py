@@ -109,10 +109,11 @@ def _call(slot: str, key: str, pattern: str, edge: int) -> tuple[Callable[[], An
         more = {"skip": torch.randn_like(x)} if "skip" in find(slot, key).serves else {}
         box = torch.tensor([[[-1.0] * 3, [1.0] * 3]])
         return lambda: module(x, text, real, box, **more), module, tuple(x.shape)
-    tokens, words, scores = grid.flat(x).contiguous(), torch.randn(1, TOKENS, CHANNELS), torch.rand(1, count)
+    tokens, words = grid.flat(x).contiguous(), torch.randn(1, TOKENS, CHANNELS)
 
     def reduce() -> Tensor:
-        reduced = module(tokens, grid=grid, text=words, text_mask=real, scores=scores)
+        # no scores: as in the network, the block finds its own
+        reduced = module(tokens, grid=grid, text=words, text_mask=real)
         heads = reduced.tokens.unflatten(-1, (HEADS, -1)).transpose(1, 2)
         keep = None if bool(reduced.mask.all()) else reduced.mask[:, None, None, :]
         out = sdpa(heads, heads, heads, attn_mask=keep)

@@ -11,6 +11,7 @@ nnU-Net's predictor, work in the same precision: bf16 where the device has it na
   One sentence, as one is what the plain network answers
 - text_steps_ratio: the same with as many sentences as the config trains on in a step, each of which costs its share of
   the decoder again
+- compiled_step_ratio: the step with as many sentences, compiled (`model.compile`) / as it is; compiling is not counted
 - ten_sentences_ratio: ten sentences in one pass over an exam / ten passes with one sentence each
 - nnunet_predictor_ratio: ten sentences in one pass / nnU-Net's own predictor (nnunetv2, step 0.5, Gaussian weights, no
   mirroring) with the plain network on the same exam
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 from petground.kernels.memory import reuse_memory
 from petground.models.grounding import GroundingNet
 from petground.models.net_config import NetConfig
+from petground.training.compiled import Steps, compiled_steps
 from petground.training.losses import LossConfig, deep_loss
 from petground.training.runtime import channels_last_on_cpu, native_bf16, use_threads
 from petground.training.sliding import slide
@@ -62,6 +64,10 @@ def measure(pairs: int = 15) -> dict[str, Any]:
     channels_last_on_cpu(ours), channels_last_on_cpu(plain)
     step = _ratio(_step(ours, LOSS, device), _step(plain, PLAIN_LOSS, device), pairs, device)
     steps = _ratio(_step(ours, LOSS, device, TRAINED_ON), _step(plain, PLAIN_LOSS, device), max(1, pairs // 3), device)
+    compiled = _ratio(
+        _step(ours, LOSS, device, TRAINED_ON, compiled_steps(ours)),
+        _step(ours, LOSS, device, TRAINED_ON), max(1, pairs // 3), device,
+    )  # fmt: skip
     ours.eval(), plain.eval()
     image = torch.rand(2, *EXAM).numpy()
     tokens = torch.randn(SENTENCES, TOKENS, TEXT, device=device)
@@ -79,6 +85,7 @@ def measure(pairs: int = 15) -> dict[str, Any]:
     figures = {
         "text_step_ratio": step,
         "text_steps_ratio": steps,
+        "compiled_step_ratio": compiled,
         "ten_sentences_ratio": ten,
         "nnunet_predictor_ratio": peer,
     }
@@ -94,8 +101,12 @@ def measure(pairs: int = 15) -> dict[str, Any]:
     }
 
 
-def _step(net: GroundingNet, loss: LossConfig, device: torch.device, sentences: int = 1) -> Callable[[], None]:
+def _step(
+    net: GroundingNet, loss: LossConfig, device: torch.device, sentences: int = 1, calls: Steps | None = None
+) -> Callable[[], None]:
+    """calls: the network's encode and decode where they are compiled."""
     net.train()
+    encode, decode = calls or (net.encode, net.decode)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-4)
     image = torch.rand(1, 2, *PATCH, device=device)
     tokens, mask = (
@@ -107,7 +118,7 @@ def _step(net: GroundingNet, loss: LossConfig, device: torch.device, sentences: 
 
     def run() -> None:
         with _precision(device):
-            decoded = net.decode(net.encode(image), tokens, mask)
+            decoded = decode(encode(image), tokens, mask)
         deep_loss(decoded, target, loss)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
