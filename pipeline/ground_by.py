@@ -34,7 +34,10 @@ MARGIN_MM = 50.0  # around the reported slice, where the model is told of it: fa
 
 @dataclass(frozen=True)
 class Asked:
-    """One sentence to ground: `prompt` is what the model reads, without the reported values unless it wants them."""
+    """One sentence to ground: `prompt` is what the model reads, without the reported values unless it wants them.
+
+    denied: the sentence says that nothing is there.
+    """
 
     finding_id: str
     sentence: str
@@ -44,6 +47,7 @@ class Asked:
     site: str | None = None
     laterality: Laterality | None = None
     series: int | None = None
+    denied: bool = False
 
     @property
     def has_words(self) -> bool:
@@ -82,6 +86,11 @@ class Grounder:
     facts: dict[str, Any]
     not_looked_at: Callable[[Volume, Volume | None, Site], list[dict[str, Any]]]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def surety(self) -> str:
+        """What an answer's `presence` is, in a word: without a head for it, the mean probability inside the mask."""
+        return "presence" if self.facts.get("presence_head") else "probability"
 
     @property
     def named(self) -> str:
@@ -155,6 +164,7 @@ def by_checkpoint(checkpoint: Path, device: str, slice_margin_mm: float | None, 
         "slice_margin_mm": margin,
         "threshold": module.threshold,
         "presence_threshold": getattr(module, "presence_threshold", 0.0),
+        "presence_head": getattr(getattr(module, "net_config", None), "presence", False),
     }
     return Grounder(
         answers,

@@ -22,6 +22,7 @@ from petground.pipeline.dicom.objects import Finding3D, read_source
 from petground.pipeline.dicom.write import OBJECT_FILES, write_objects
 from petground.pipeline.files import write_bytes
 from petground.pipeline.ground_by import Asked
+from petground.pipeline.ground_checks import not_as_reported
 from petground.pipeline.ground_pictures import Shown, finding_picture
 from petground.pipeline.nifti import write_nifti
 from petground.pipeline.pictures import write_png
@@ -68,23 +69,29 @@ def owned(out: Path) -> Iterator[Path]:
         raise InputError(f"another run is writing to {out}", fix="wait for it, or choose another --out") from None
 
 
-def write_answer(out: Path, one: Asked, answer: Any, images: Exam, site: Site) -> tuple[dict[str, Any], Shown | None]:
+def write_answer(
+    out: Path, one: Asked, answer: Any, images: Exam, site: Site, same_as: str | None = None, surety: str = "presence"
+) -> tuple[dict[str, Any], Shown | None]:
     """Mask and picture of one sentence; its row, and what the overview shows of it.
 
-    answer: None for a sentence that was not asked of anybody.
+    answer: None for a sentence that was not asked of anybody. same_as: who had the same mask before. surety: what its
+    presence is (`Grounder.surety`).
     """
     row = _row(one, answer, images, site)
+    row["same_mask_as"] = same_as
     if answer is None:
         return row, None
-    picture = _shown(one, answer, row, images, site)
+    picture = _shown(one, answer, row, images, site, surety)
     write_nifti(out / row["mask_path"], images.pet.like(answer.mask.astype(np.uint8), "label"))
     write_png(out / row["picture_path"], finding_picture(images.pet, images.ct, picture))
     return row, picture
 
 
-def as_finding(one: Asked, answer: Any, images: Exam, method: str) -> Finding3D:
-    """A sentence's answer as a segment, without a side that the image contradicts. method: who answered, in words."""
+def as_finding(one: Asked, answer: Any, images: Exam, counted: Site, method: str) -> Finding3D:
+    """A sentence's answer as a segment, without side and site that the image contradicts. method: who answered."""
     side, site, heading = _side(one, answer, images).place(one.site)
+    if not_as_reported(one, answer, images.pet, images.ct, counted):  # it is another thing than the sentence's
+        side, site, heading = None, None, f"Not as reported: {heading}"
     return Finding3D(
         finding_id=f"ground {one.finding_id}",  # another thing than the label of the same sentence
         label=f"{heading} ({one.finding_id})",
@@ -120,10 +127,11 @@ def show(
     unseen: Sequence[dict[str, Any]],
     dicom: dict[str, Any],
     who: str,
+    surety: str = "presence",
 ) -> None:
     """The table a person wants to see first, and what did not go well. who: "the model", or a peer's name."""
     table = Table(title="measured (reported)", title_justify="left")
-    for name in ("finding", "SUVmax", "slice", "side", "volume", "presence"):
+    for name in ("finding", "SUVmax", "slice", "side", "volume", surety):
         table.add_column(name, justify="left" if name == "finding" else "right")
     for row in rows:
         suv = "-" if row["suv_measured"] is None else f"{row['suv_measured']:.2f}"
@@ -141,7 +149,10 @@ def show(
             console.print(f"{row['finding_id']}: {row['problem']}; {who} was not asked.", style="yellow")
         elif row["problem"] is not None:
             console.print(f"{row['finding_id']}: {row['problem']}.", style="yellow", soft_wrap=True)
-        elif not row["found"]:
+        for key, words in (("not_as_reported", "NOT AS REPORTED:"), ("same_mask_as", "the same mask as")):
+            if row[key]:
+                console.print(f"{row['finding_id']}: {words} {row[key]}.", style="yellow", soft_wrap=True)
+        if row["mask_path"] is not None and row["problem"] is None and not row["found"]:
             console.print(f"{row['finding_id']}: {who} does not see what this sentence says; its mask is empty.")
     for run in unseen:
         first, last = run["slices"]
@@ -171,6 +182,8 @@ def _row(one: Asked, answer: Any, images: Exam, site: Site) -> dict[str, Any]:
         "mask_path": None if answer is None else f"{one.finding_id}.nii.gz",
         "picture_path": None if answer is None else f"{one.finding_id}.png",
         "problem": NO_WORDS if answer is None else side.contradiction,
+        "not_as_reported": "; ".join(not_as_reported(one, answer, images.pet, images.ct, site)) or None,
+        "same_mask_as": None,
         "sentence": one.sentence,
         "prompt": one.prompt,
     }
@@ -180,10 +193,10 @@ def _side(one: Asked, answer: Any, images: Exam) -> MeasuredSide:
     return measure_side(None if answer is None else answer.voxel_ijk, images.pet, images.ct, one.laterality)
 
 
-def _shown(one: Asked, answer: Any, row: dict[str, Any], images: Exam, site: Site) -> Shown:
+def _shown(one: Asked, answer: Any, row: dict[str, Any], images: Exam, site: Site, surety: str) -> Shown:
     """An empty mask is shown at the reported slice, where there is one: that is where a reader looks first."""
     reported = f" (reported {one.suv:g})" if one.suv is not None else ""
-    presence = f"presence {row['presence']:.2f}" if row["presence"] is not None else ""
+    presence = f"{surety} {row['presence']:.2f}" if row["presence"] is not None else ""
     mask = CroppedMask.of(answer.mask, images.pet.affine)
     if row["found"]:
         at = f" (reported {one.slice})" if one.slice is not None else ""
@@ -194,6 +207,8 @@ def _shown(one: Asked, answer: Any, row: dict[str, Any], images: Exam, site: Sit
             f"{row['volume_ml']:.1f} ml",
             presence,
             "OTHER SIDE THAN SAID" if row["problem"] is not None else "",
+            f"NOT AS REPORTED: {row['not_as_reported']}" if row["not_as_reported"] else "",
+            f"SAME MASK AS {row['same_mask_as']}" if row["same_mask_as"] else "",
         )
         return Shown(one.finding_id, mask, answer.voxel_ijk[2], "   ".join(filter(None, told)), one.sentence)
     at_reported = slice_to_k(one.slice, images.pet, site, images.ct) if one.slice is not None else None

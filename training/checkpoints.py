@@ -22,7 +22,7 @@ CHECKPOINT_KEY = "petground"  # how the model came to be: `GroundingModule.made`
 
 _log = logging.getLogger(__name__)
 _NEEDED = ("hyper_parameters", "state_dict", CHECKPOINT_KEY)
-_DAMAGED = (RuntimeError, KeyError, TypeError, ValueError, AttributeError, EOFError, OSError, pickle.UnpicklingError)
+_DAMAGED = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, EOFError, OSError, pickle.UnpicklingError)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from petground.labeling.errors import InputError
 from petground.pipeline.files import write_json
 from petground.training.bootstrap import estimate, exchanged
 from petground.training.metrics import RULES, f1
-from petground.training.pages import cell, write_comparison
+from petground.training.pages import LEARNT, cell, write_comparison
 
 __all__ = ["compare"]
 
@@ -51,6 +51,12 @@ class Evaluation:
     def split(self) -> str:
         """Which exams were asked: train, val, test, all."""
         return str(self.metrics["split"])
+
+    @property
+    def learnt_from(self) -> str | None:
+        """In words, where the weights learnt from these exams."""
+        seen = self.metrics.get("learnt_from") or {}
+        return LEARNT.format(**seen, exams=self.metrics["exams"]) if any(seen.values()) else None
 
     @property
     def outlines(self) -> str:
@@ -157,6 +163,7 @@ def _row(one: Evaluation, first: Evaluation) -> dict[str, Any]:
         "mean_dice": right["mean_dice"],
         "mean_dice_as_marked": right["mean_dice_as_marked"],
         "outlines": one.outlines,
+        "learnt_from": one.learnt_from,
         "by": {name: {k: v["f1"]["paper"] for k, v in groups.items()} for name, groups in one.metrics["by"].items()},
     }
     for key in (*SHARES, "presence_auroc"):
@@ -194,6 +201,9 @@ def _show(console: Console, table: Mapping[str, Any], out: Path) -> None:
         says_no.add_row(row["name"], *(_lines(row[key]) for key in (*names, "presence_calibration_error")))
     console.print(found)
     console.print(says_no)
+    for row in table["rows"]:
+        if row["learnt_from"]:
+            console.print(f"{row['name']}: {row['learnt_from']}", style="bold yellow", highlight=False)
     for name in ("compare.json", "compare.html"):
         console.print(f"  {out / name}", highlight=False, soft_wrap=True)
 

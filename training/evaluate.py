@@ -19,7 +19,7 @@ from petground.pipeline.redraw import Redraw
 from petground.pipeline.schemas import read_table
 from petground.training.answering import Answered, answer_all
 from petground.training.controls import questions
-from petground.training.exams import exams_of, splits_of
+from petground.training.exams import exams_of, learnt_from, splits_of
 from petground.training.figures import Answers, figures_of
 from petground.training.metrics import (
     RULES,
@@ -27,7 +27,7 @@ from petground.training.metrics import (
     size_class,
     uptake_class,
 )
-from petground.training.pages import SAYS_NO, cell, write_evaluation
+from petground.training.pages import LEARNT, SAYS_NO, cell, write_evaluation
 from petground.training.plots import logs_of_run, plot_dice, plot_precision_recall, plot_training
 from petground.training.references import Reference, from_labels, from_truth, places_here
 from petground.training.work import denied_sentences
@@ -35,6 +35,11 @@ from petground.training.work import denied_sentences
 __all__ = ["evaluate"]
 
 SOME_FAILED = 3
+_NO_REFERENCE = (
+    "keep exams for it when training (--data.test_fraction 0.1), or evaluate another --labels; --split all measures "
+    "exams that were learnt from, too",
+    "look into summary.json of the labelling run",
+)
 Split = Literal["train", "val", "test", "all"]
 
 
@@ -89,7 +94,8 @@ def evaluate(
     by = pkgutil.resolve_name("petground.pipeline.ground_by:chosen")(  # by string: see there
         peer, checkpoint, device, None, (peer_python, peer_model, peer_image), outline
     )
-    exams = exams_of(labels, by.provenance if splits is None else {"splits": splits_of(splits, labels)}, split, console)
+    provenance = by.provenance if splits is None else {"splits": splits_of(splits, labels)}
+    exams = exams_of(labels, provenance, split, console)
     references = (
         from_truth(labels, truth, exams, prompt=by.reads)
         if truth is not None
@@ -98,7 +104,7 @@ def evaluate(
     if not references:
         raise InputError(
             f"no {'reported lesion' if truth else 'label'} among the exams of split '{split}'",
-            fix="try --split all, or look into summary.json of the labelling run",
+            fix=_NO_REFERENCE[split == "all"],
         )
     here = places_here(labels, references, truth)
     denied = denied_sentences(read_table(labels / "findings.parquet", "findings"), by.reads, here, read_denials(labels))
@@ -112,6 +118,7 @@ def evaluate(
         "split": split,
         "threshold": by.facts.get("threshold"),
         "presence_threshold": by.facts.get("presence_threshold"),
+        "presence_head": bool(by.facts.get("presence_head")),
         "outline": answered.outlines,
         "measured_against": "truth" if truth is not None else "weak labels",
         "references": len(references),
@@ -119,6 +126,7 @@ def evaluate(
         "patients": len({r.patient_id for r in references}),
         "without_sentence": sum(r.prompt is None for r in references),
         "failed": answered.failed,
+        "learnt_from": learnt_from(labels, provenance, {r.exam_id for r in references}),
         **figures_of(references, answers, nowhere, presence=peer is None),
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -182,6 +190,7 @@ def _draw(out: Path, checkpoint: Path | None, references: Sequence[Reference], r
     plot_precision_recall(out / "precision_recall.png", references, right)
     plot_dice(out / "dice.png", references, right)
     drawn = [out / "precision_recall.png", out / "dice.png"]
+    (out / "training.png").unlink(missing_ok=True)  # of another checkpoint, evaluated here before
     if checkpoint is not None and plot_training(out / "training.png", logs_of_run(checkpoint)):
         drawn.append(out / "training.png")
     return drawn
@@ -200,6 +209,8 @@ def _show(console: Console, figures: Mapping[str, Any], files: Sequence[Path]) -
     for key, words in SAYS_NO.items():
         if key in figures:
             console.print(f"{words}: {cell(figures[key])}", highlight=False)
+    if any(figures["learnt_from"].values()):
+        console.print(LEARNT.format(**figures["learnt_from"], exams=figures["exams"]), style="bold yellow")
     for error in figures["failed"].values():
         console.print(f"not measured: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
     for path in files:

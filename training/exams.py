@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from petground.labeling.errors import ConfigError
 from petground.pipeline.schemas import read_table
 from petground.pipeline.splits import patient_hash, read_splits
 
-__all__ = ["exams_of", "splits_of"]
+__all__ = ["exams_of", "learnt_from", "splits_of"]
 
 
 def exams_of(labels: Path, provenance: Mapping[str, Any], split: str, console: Console) -> set[str] | None:
@@ -30,10 +30,7 @@ def exams_of(labels: Path, provenance: Mapping[str, Any], split: str, console: C
         console.print("All exams are measured.", highlight=False)
         return None
     trained = {*splits.get("train", ()), *provenance.get("trained_on", ())}
-    exams = trained.union(splits.get("val", ()), provenance.get("validated_on", ()))
-    hashes = {*provenance.get("trained_patients", ()), *provenance.get("validated_patients", ())}
-    hashes |= {patient_hash(patient_of[exam]) for exam in exams & patient_of.keys()}
-    seen = {exam for exam, patient in patient_of.items() if exam in exams or patient_hash(patient) in hashes}
+    seen = _seen(patient_of, provenance, "trained") | _seen(patient_of, provenance, "validated")
     if not seen:
         console.print("The run saw none of these exams: all are measured.", highlight=False)
         return None
@@ -47,6 +44,24 @@ def exams_of(labels: Path, provenance: Mapping[str, Any], split: str, console: C
     if split not in splits:
         raise ConfigError(f"the run has no split '{split}'", fix=f"one of {', '.join([*splits, 'test', 'all'])}")
     return set(splits[split]) - (trained if split == "val" else set())
+
+
+def learnt_from(labels: Path, provenance: Mapping[str, Any], exams: Collection[str]) -> dict[str, int]:
+    """How many of the exams are of patients that the weights "trained" on; and of others that "validated": these chose
+    among checkpoints and set the limits."""
+    patient_of = {r["exam_id"]: r["patient_id"] or r["exam_id"] for r in read_table(labels / "exams.parquet", "exams")}
+    own = {exam: patient_of[exam] for exam in exams}
+    trained = _seen(own, provenance, "trained")
+    return {"trained": len(trained), "validated": len(_seen(own, provenance, "validated") - trained)}
+
+
+def _seen(patient_of: Mapping[str, str], provenance: Mapping[str, Any], how: str) -> set[str]:
+    """Exams of patients that the run trained or validated on. how: "trained", "validated"."""
+    split = {"trained": "train", "validated": "val"}[how]
+    exams = {*(provenance.get("splits") or {}).get(split, ()), *provenance.get(f"{how}_on", ())}
+    hashes = {*provenance.get(f"{how}_patients", ())}
+    hashes |= {patient_hash(patient_of[exam]) for exam in exams & patient_of.keys()}
+    return {exam for exam, patient in patient_of.items() if exam in exams or patient_hash(patient) in hashes}
 
 
 def splits_of(path: Path, labels: Path) -> Mapping[str, Sequence[str]]:

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from petground.pipeline.files import write_bytes
 
-__all__ = ["SAYS_NO", "cell", "write_comparison", "write_evaluation"]
+__all__ = ["LEARNT", "SAYS_NO", "cell", "write_comparison", "write_evaluation"]
 
 GROUPS = ("tracer", "size", "uptake", "laterality", "site")
 RUNS = {
@@ -29,6 +29,10 @@ SAYS_NO = {
 }
 
 
+LEARNT = (
+    "Of these {exams} exams the weights trained on {trained}, and {validated} chose checkpoint and limits: this is no "
+    "measure of new patients."
+)
 MOST_WRONG = 100  # rows of the page; predictions.csv has all
 
 
@@ -56,6 +60,7 @@ def write_evaluation(
         made=list(made.items()),
         runs=RUNS,
         says_no=SAYS_NO,
+        learnt=LEARNT.format(**figures["learnt_from"], exams=figures["exams"]),
         groups=GROUPS,
         wrong=wrong[:MOST_WRONG],
         more_wrong=max(0, len(wrong) - MOST_WRONG),

@@ -12,6 +12,7 @@ from petground.labeling.suv_header import SuvFallbacks
 from petground.pipeline.commands.label import read_site
 from petground.pipeline.files import write_csv, write_json
 from petground.pipeline.ground_by import Asked, Peer, chosen
+from petground.pipeline.ground_checks import fingerprint
 from petground.pipeline.ground_out import NO_WORDS, as_finding, dicom_objects, owned, show, write_answer
 from petground.pipeline.ground_pictures import overview_picture
 from petground.pipeline.peers.voxtell import ImageKind
@@ -83,15 +84,20 @@ def ground(
     askable = [one for one in asked if one.has_words]
     with owned(out) as part:
         rows, shown, found = [], [], []
+        masks: dict[bytes, str] = {}  # by whom
         with progress(console) as tick:
             answers = by.answers(images.pet, images.ct, convention, askable, exam.name, tick)
             for done, one in enumerate(asked, start=1):
                 answer = next(answers) if one.has_words else None
-                row, picture = write_answer(part, one, answer, images, convention)
+                mark = None if answer is None else fingerprint(answer)
+                same_as = None if mark is None else masks.get(mark)
+                if mark is not None:
+                    masks.setdefault(mark, one.finding_id)
+                row, picture = write_answer(part, one, answer, images, convention, same_as, by.surety)
                 rows.append(row)
                 shown += [] if picture is None else [picture]
                 if images.source == "dicom" and row["found"]:
-                    found.append(as_finding(one, answer, images, by.named))
+                    found.append(as_finding(one, answer, images, convention, by.named))
                 tick("sentences", done, len(asked))
         write_png(part / "overview.png", overview_picture(images.pet, shown))
         write_csv(part / "findings.csv", rows)
@@ -117,7 +123,7 @@ def ground(
         console.print(
             f"no CT was read{why}; the model saw the PET alone.", style="yellow", markup=False, soft_wrap=True
         )
-    show(console, out, rows, unseen, dicom, who)
+    show(console, out, rows, unseen, dicom, who, by.surety)
     return 0 if len(askable) == len(asked) and dicom["problem"] is None else 3
 
 
@@ -126,6 +132,7 @@ def _asked(text: str | None, report: Path | None, site: Site) -> list[Asked]:
     from petground.labeling.extract import extract_findings
     from petground.labeling.language import make_prompt
     from petground.labeling.language.asked import read_asked
+    from petground.labeling.language.denials import find_denials
 
     if (text is None) == (report is None):
         raise ConfigError("one of --text and --report is needed, not both", fix='--text "..." or --report FILE')
@@ -134,7 +141,7 @@ def _asked(text: str | None, report: Path | None, site: Site) -> list[Asked]:
             raise ConfigError("--text is empty", fix="give the sentence to ground")
         said = read_asked(text, extract_findings(text, site=site))
         values = (said.suv, said.slice, said.site, said.laterality, said.series)
-        one = Asked("f001", text.strip(), make_prompt(text), *values)
+        one = Asked("f001", text.strip(), make_prompt(text), *values, denied=bool(find_denials(text)))
         if not one.has_words:
             raise InputError(f"--text: {NO_WORDS}", fix="say in words what lies where")
         return [one]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -306,3 +307,32 @@ def test_values_without_a_slice_are_told_as_they_are(
     for text in ("Adrenal nodule with SUVmax 5.2.", "Adrenal nodule on slice 12."):
         ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text=text)
     assert [one.partition("; ")[2] for one in shown] == ["reported SUVmax 5.2", "reported slice 12"]
+
+
+def test_an_answer_that_the_report_refutes_says_so_and_a_mask_given_twice_too(
+    exam: Path, module: SideModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The left lesion has SUVmax 8.0 at slice 30: one sentence says another value, one a slice 60 mm away."""
+    report = tmp_path / "report.txt"
+    report.write_text(
+        "FINDINGS: Avid left axillary node, SUVmax 8.0, slice 30. Avid left lower lobe mass, SUVmax 21.3, slice 30. "
+        "Avid left adrenal nodule, SUVmax 7.9, slice 20. Avid right hilar node, SUVmax 6.0, slice 10.\n"
+    )
+    ground(exam, tmp_path / "x.ckpt", tmp_path / "out", report=report)
+    rows = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+    right, value, away, other = (row["not_as_reported"] for row in rows)
+    assert (right, value, other) == (None, "SUVmax 8.00, reported 21.3", None)
+    assert re.fullmatch(r"slices? 30.*, reported 20 \(60 mm away\)", away)
+    assert [row["same_mask_as"] for row in rows] == [None, "f001", "f001", None]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "f002: NOT AS REPORTED: SUVmax 8.00, reported 21.3." in printed
+    assert "f003: the same mask as f001." in printed
+    with (tmp_path / "out" / "findings.csv").open() as file:
+        assert [row["same_mask_as"] for row in csv.DictReader(file)] == ["", "f001", "f001", ""]
+
+
+def test_what_is_found_to_a_denial_says_so(exam: Path, module: SideModule, tmp_path: Path) -> None:
+    for text, told in (("No avid left axillary nodes.", True), ("Avid left axillary nodes.", False)):
+        ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text=text)
+        (row,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+        assert (row["not_as_reported"] == "the sentence says that nothing is there") == told

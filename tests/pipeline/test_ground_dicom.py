@@ -24,7 +24,7 @@ from petground.training.grid import GridSpec
 from petground.training.inference import Prediction
 
 hd = pytest.importorskip("highdicom")
-TEXT = "Hypermetabolic left axillary node, SUVmax 4.1, axial slice 7."
+TEXT = "Hypermetabolic left axillary node, SUVmax 5.8, axial slice 7."
 
 
 class HotModule:
@@ -110,7 +110,7 @@ def test_a_side_that_the_image_contradicts_is_in_no_object(
     hot = write_series(tmp_path / "exam", **SERIES[name])
     _each(tmp_path / "exam", _body)
     for said, side in (("right", None), ("left", "Left")):
-        assert run("--text", f"Hypermetabolic {said} axillary node, SUVmax 4.1, axial slice 7.") == OK
+        assert run("--text", f"Hypermetabolic {said} axillary node, SUVmax 5.8, axial slice 7.") == OK
         (row,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
         assert (row["side_measured"], row["side_reported"]) == ("left", said)
         assert row["right_of_midline_mm"] == pytest.approx(4 - hot[0], abs=3)
@@ -133,7 +133,27 @@ def test_a_side_that_the_image_contradicts_is_in_no_object(
             assert row["problem"] is None
 
 
-@pytest.mark.parametrize("text", ["FDG avid {} axillary node.", "The {} axillary node has an SUVmax of 4.1."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hypermetabolic left axillary node, SUVmax 21.3, axial slice 7.",
+        "Hypermetabolic left axillary node, SUVmax 5.8, axial slice 1.",
+        "No avid left axillary nodes.",
+    ],
+)
+def test_a_mask_that_its_sentence_refutes_has_neither_side_nor_site_in_the_objects(
+    text: str, run: Callable[..., int], tmp_path: Path
+) -> None:
+    write_series(tmp_path / "exam", **SERIES["head_first"])
+    assert run("--text", text) == OK
+    segment = hd.seg.segread(tmp_path / "out" / "seg.dcm").SegmentSequence[0]
+    assert segment.SegmentLabel.startswith("Not as reported: Left axillary node")
+    assert "AnatomicRegionSequence" not in segment
+    (group,) = hd.sr.srread(tmp_path / "out" / "sr.dcm").content.get_volumetric_roi_measurement_groups()
+    assert group.finding_sites == []
+
+
+@pytest.mark.parametrize("text", ["FDG avid {} axillary node.", "The {} axillary node has an SUVmax of 5.8."])
 def test_objects_name_side_and_site_of_a_sentence_without_slice(
     text: str, run: Callable[..., int], tmp_path: Path
 ) -> None:
@@ -151,7 +171,7 @@ def test_objects_name_side_and_site_of_a_sentence_without_slice(
 
 def test_objects_say_who_made_them_and_carry_no_report_text(run: Callable[..., int], tmp_path: Path) -> None:
     write_series(tmp_path / "exam", **SERIES["head_first"])
-    assert run("--text", "Peculiar words about the left axillary node, SUVmax 4.1, axial slice 7.") == OK
+    assert run("--text", "Peculiar words about the left axillary node, SUVmax 5.8, axial slice 7.") == OK
     out = tmp_path / "out"
     told = json.loads((out / "findings.json").read_text())
     assert told["checkpoint"] == "best.ckpt"
@@ -169,7 +189,7 @@ def test_what_is_not_there_is_in_no_object_and_old_objects_go(run: Callable[...,
     write_series(tmp_path / "exam", **SERIES["head_first"])
     assert run("--text", TEXT) == OK
     assert (tmp_path / "out" / "seg.dcm").is_file()
-    assert run("--text", "There is none at the left axilla, SUVmax 4.1, axial slice 7.") == OK
+    assert run("--text", "There is none at the left axilla, SUVmax 5.8, axial slice 7.") == OK
     assert not list((tmp_path / "out").glob("*.dcm"))
     assert json.loads((tmp_path / "out" / "findings.json").read_text())["dicom"]["files"] == []
     pet = read_pet(tmp_path / "exam")

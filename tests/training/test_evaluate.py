@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluate_work import (
+    SPLITS,
     SideModule,
     figures,
     make_work,
@@ -281,3 +282,18 @@ def test_exams_that_an_earlier_fit_trained_on_do_not_validate(
     monkeypatch.setattr("petground.training.inference.load_module", lambda path, device: module)
     evaluate(work, checkpoint, tmp_path / "out", split="val", controls=False)
     assert figures(tmp_path / "out")["exams"] == 1
+
+
+def test_what_the_weights_learnt_from_is_told_everywhere(
+    work: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the four exams the stand-in trained on some and chose by others; a test of its own has none of them."""
+    evaluate(work, checkpoint, tmp_path / "all", split="all")
+    learnt = figures(tmp_path / "all")["learnt_from"]
+    assert learnt["trained"] == len(SPLITS["train"]) > 0
+    assert learnt["validated"] == len(SPLITS.get("val", []))
+    assert "no measure of new patients" in " ".join(capsys.readouterr().out.split())
+    assert "no measure of new" in (tmp_path / "all" / "evaluation.html").read_text()
+    evaluate(work, checkpoint, tmp_path / "test")
+    assert figures(tmp_path / "test")["learnt_from"] == {"trained": 0, "validated": 0}
+    assert "measure of new" not in (tmp_path / "test" / "evaluation.html").read_text() + capsys.readouterr().out
