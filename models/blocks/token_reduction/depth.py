@@ -7,7 +7,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
+from petground.kernels._shared.precision import autocast_off, widened
 from petground.kernels.token_merge import gather_tokens, scatter_tokens
 from petground.kernels.topk import topk_indices
 from petground.models.blocks.backend import TokenBackend, tells_backend
@@ -120,7 +122,10 @@ class MixtureOfDepths(nn.Module):
         if self.router is None:
             places = torch.arange(count, device=tokens.device).expand(len(tokens), -1)
             return Reduced(tokens, real, places, lambda values: values.masked_fill(~real[..., None], 0.0))
-        score, weight = self._route(self.router(tokens).to(tokens.dtype))
+        with autocast_off(tokens):  # of scores of 16 bits many are equal, and the place would choose
+            logits = linear(widened(tokens), widened(self.router.weight), widened(self.router.bias))
+        score, weight = self._route(logits)
+        weight = None if weight is None else weight.to(tokens.dtype)
         wanted = routed_count(self.share, real, up=self.schedule == "constant")
         exact = self.share * count  # of an exam without padding, the most that any routes
         most = math.ceil(exact - 1e-6) if self.schedule == "constant" else math.floor(exact + 1e-6)

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
+from petground.kernels._shared.precision import unrounded
 from petground.models.blocks.contract import Grid
 
 __all__ = ["neighbourhood_entropy"]
 
 
+@unrounded
 def neighbourhood_entropy(tokens: Tensor, mask: Tensor | None, grid: Grid | None, bins: int = 16) -> Tensor:
     """Entropy -sum p log p of the grey levels among the 3 x 3 x 3 voxels around each, tokens [B, N, C] -> [B, N].
 

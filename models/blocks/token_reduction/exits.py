@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, kl_div
 
+from petground.kernels._shared.precision import unrounded
 from petground.models.blocks.backend import Backend, served_by, tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.own_losses import Calls, Outcome, hold
@@ -277,6 +278,7 @@ def _any(staying: Tensor) -> bool:
     return torch.compiler.is_compiling() or bool(staying.any())
 
 
+@unrounded
 def _alike(new: Tensor, old: Tensor, real: Tensor) -> Tensor:
     """Mean cosine of the real tokens of two states [B, N, C]: [B]."""
     cosine = cosine_similarity(new, old, dim=-1)[..., None]

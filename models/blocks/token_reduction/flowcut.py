@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from petground.kernels._shared.precision import autocast_off, widened
 from petground.kernels.topk import topk_mask
 from petground.models.blocks.attention.softmax import masked_softmax
 from petground.models.blocks.backend import TokenBackend, tells_backend
@@ -122,15 +123,16 @@ class FlowCut(nn.Module):
         """Tokens [B, N, C], scores [B, N] or [B, L, N], mask [B, N] bool -> Reduced, as long as it needs."""
         layers = check_layers(self.key, tokens, mask=mask, scores=scores, grid=grid, text=text, text_mask=text_mask)
         real = real_voxels(tokens, mask)
-        with torch.no_grad():
-            query = global_query(tokens, mask, text, text_mask, self.query)
+        with torch.no_grad(), autocast_off(tokens):
+            wide = widened(tokens)
+            query = global_query(wide, mask, text, text_mask, self.query)
             if layers is None:
                 maps = [
                     on_voxels(class_attention(query, means, there, self.heads), cells, mask, self.backend)
-                    for means, there, cells in coarse_layers(tokens, mask, grid, self.levels, self.backend)
+                    for means, there, cells in coarse_layers(wide, mask, grid, self.levels, self.backend)
                 ]
                 layers = torch.stack(maps, dim=1)
-            semantic = masked_softmax((tokens @ query[..., None])[..., 0], mask)
+            semantic = masked_softmax((wide @ query[..., None])[..., 0], mask)
             every = min(self.every, layers.shape[1])
-            chain = flow_chain(layers, semantic, tokens, real, budget(self.keep, real), every, self.backend)
+            chain = flow_chain(layers, semantic, wide, real, budget(self.keep, real), every, self.backend)
         return keep_and_drop(tokens, chain[-1], width_of(chain[-1]), self.backend)

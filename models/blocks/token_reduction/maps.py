@@ -2,7 +2,8 @@
 
 The papers of this family read the maps of a vision transformer. A U-Net stage has none, and no class token: here
 queries and keys are the tokens, split into heads, and the class token's place is taken by the sentence's pooled state
-or by the mean token. Every map is [B, N], not negative, zero on padding, and sums to one over the real voxels.
+or by the mean token. Every map is [B, N], not negative, zero on padding, and sums to one over the real voxels. Maps are
+in float32 at least, whatever the tokens and autocast.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from petground.kernels._shared.precision import unrounded
 from petground.kernels.token_merge import merge_tokens, unmerge_tokens
 from petground.models.blocks.attention.softmax import masked_softmax
 from petground.models.blocks.backend import TokenBackend
@@ -39,13 +41,14 @@ def check_layers(
     block: str, tokens: Tensor, *, scores: Tensor | None, grid: Grid | None, **given: Tensor | None
 ) -> Tensor | None:
     """`check_tokens`, for scores that may be of one layer [B, N] or of several [B, L, N] -> [B, L, N] or None."""
+    wide = torch.promote_types(tokens.dtype, torch.float32)  # they choose
     if scores is None or scores.ndim != 3:
         check_tokens(block, tokens, scores=scores, grid=grid, **given)
-        return None if scores is None else scores[:, None].to(tokens.dtype)
+        return None if scores is None else scores[:, None].to(wide)
     if scores.shape[1] == 0:
         raise BlockInputError(block, "scores", f"is {tuple(scores.shape)}", "give at least one layer [B, L, N]")
     check_tokens(block, tokens, scores=scores[:, 0], grid=grid, **given)
-    return scores.to(tokens.dtype)
+    return scores.to(wide)
 
 
 def split_heads(block: str, channels: int, heads: int) -> int:
@@ -76,6 +79,7 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     return (kept / mask.sum(dim=1, keepdim=True).clamp(min=1)).to(x.dtype)
 
 
+@unrounded
 def global_query(
     tokens: Tensor, mask: Tensor | None, text: Tensor | None, text_mask: Tensor | None, query: str
 ) -> Tensor:
@@ -92,6 +96,7 @@ def class_attention(query: Tensor, tokens: Tensor, mask: Tensor | None, heads: i
     return text_attention(query[:, None], None, tokens, mask, heads)
 
 
+@unrounded
 def text_attention(
     text: Tensor, text_mask: Tensor | None, tokens: Tensor, mask: Tensor | None, heads: int = 1
 ) -> Tensor:
@@ -102,6 +107,7 @@ def text_attention(
     return masked_mean(weights, text_mask)
 
 
+@unrounded
 def received_attention(
     tokens: Tensor, mask: Tensor | None, heads: int = 1, senders: Tensor | None = None, sample: int = 0
 ) -> Tensor:
@@ -134,6 +140,7 @@ def normalised(scores: Tensor, mask: Tensor | None) -> Tensor:
     return (real / torch.where(total > 0, total, 1.0)).to(real.dtype)
 
 
+@unrounded
 def coarse_layers(
     tokens: Tensor, mask: Tensor | None, grid: Grid | None, levels: int, backend: TokenBackend = "auto"
 ) -> list[tuple[Tensor, ...]]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from petground.kernels._shared.precision import unrounded, widened
 from petground.kernels.token_merge import gather_tokens
 from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import Grid, Reduced, TextUse, check_tokens
@@ -97,6 +98,7 @@ class RecoverableCompression(nn.Module):
         return keep_and_merge(clear, stays, size, group, number, one, total=False, backend=self.backend)
 
     @torch.no_grad()
+    @unrounded
     def choose(
         self, tokens: Tensor, real: Tensor, scores: Tensor | None, words: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
@@ -106,12 +108,13 @@ class RecoverableCompression(nn.Module):
         kept = high_outliers(scores.masked_fill(~real, 0.0), real, self.neighbours, self.factor)
         if words is None:
             return kept, torch.zeros_like(kept)
-        alike = cosine_similarity(tokens, masked_mean(*words).to(tokens)[:, None], dim=-1)
+        alike = cosine_similarity(tokens, masked_mean(widened(words[0]), words[1]).to(tokens)[:, None], dim=-1)
         rest = real & ~kept
         recovered = high_outliers(alike, rest, self.neighbours, self.factor) | (rest & (alike >= self.certain))
         return kept, recovered & words[1].any(1, keepdim=True)
 
     @torch.no_grad()
+    @unrounded
     def _cluster(self, tokens: Tensor, rest: Tensor) -> tuple[Tensor, int]:
         """Cluster of each voxel of the remainder [B, N], and how many there can be."""
         places = places_of(rest, backend=self.backend)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from petground.kernels._shared.precision import unrounded
 from petground.kernels.topk import topk_mask
 from petground.models.blocks.attention.softmax import SoftmaxAttention
 from petground.models.blocks.backend import TokenBackend, tells_backend
@@ -75,6 +76,7 @@ class TokenTransition(nn.Module):
         self.attention = SoftmaxAttention(channels, heads)
         self.backend = backend
 
+    @unrounded
     def score(
         self, tokens: Tensor, mask: Tensor | None, layers: Tensor | None, text: Tensor | None, text_mask: Tensor | None
     ) -> Tensor:

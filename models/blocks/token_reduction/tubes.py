@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from petground.kernels._shared.precision import autocast_off, widened
 from petground.models.blocks.backend import TokenBackend, tells_backend
 from petground.models.blocks.contract import BlockInputError, Grid, Reduced, TextUse, check_tokens
 from petground.models.blocks.token_reduction.choose import real_voxels
@@ -126,7 +127,7 @@ class PerturbedTubes(nn.Module):
         clear = tokens.masked_fill(~real[..., None], 0.0)
         places = tube_places(grid, self.kernel_zyx, self.stride_zyx, tokens.device)
         voxel_scores = self.predict(clear, real)
-        allowed = self._allowed(voxel_scores if scores is None else scores.to(tokens.dtype), real, grid, places)
+        allowed = self._allowed(voxel_scores if scores is None else widened(scores), real, grid, places)
         score = tube_scores(voxel_scores, real, places, allowed)
         k = min(self.tubes, len(places))
         if self.training:
@@ -138,10 +139,11 @@ class PerturbedTubes(nn.Module):
         return keep_and_drop(tokens, keep, width_of(keep), self.backend)
 
     def predict(self, tokens: Tensor, real: Tensor) -> Tensor:
-        """Score of each voxel [B, N]."""
-        local, whole = self.inward(tokens).to(tokens.dtype).chunk(2, -1)
-        mean = masked_mean(whole, real)[:, None].expand_as(local)
-        score: Tensor = self.outward(torch.cat([local, mean], -1))[..., 0].to(tokens.dtype)
+        """Score of each voxel [B, N], in the weights' type: of scores rounded by autocast the place would choose."""
+        with autocast_off(tokens):
+            local, whole = self.inward(tokens.to(next(self.inward.parameters()).dtype)).chunk(2, -1)
+            mean = masked_mean(whole, real)[:, None].expand_as(local)
+            score: Tensor = self.outward(torch.cat([local, mean], -1))[..., 0]
         return score
 
     @torch.no_grad()

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from petground.models import build
 from petground.models.blocks.attention.windows import cut
 from petground.models.blocks.contract import Grid
+from petground.models.blocks.token_reduction import BLOCKS, exits
 from petground.models.blocks.token_reduction.bipartite import match, page_rank, softmax_rows
 from petground.models.blocks.token_reduction.kcenter import farthest_first
+from petground.models.blocks.token_reduction.maps import class_attention, received_attention
 from petground.models.blocks.token_reduction.resampler import distinctness
 
 N, C = 512, 16
@@ -34,12 +36,37 @@ CHOICES: dict[str, Callable[[Tensor], Tensor]] = {
     "distinctness": lambda tokens: distinctness(tokens, REAL),
     "match": _matched,
     "page_rank": lambda tokens: page_rank(softmax_rows(tokens, REAL, 2, 0.05), REAL, 2, 5),
+    "class_attention": lambda tokens: class_attention(tokens[:, 0], tokens, REAL, 2),
+    "received_attention": lambda tokens: received_attention(tokens, REAL, 2),
+    "saturation": lambda tokens: exits._alike(tokens, tokens.roll(1, 1), REAL),
     "farthest_first": lambda tokens: farthest_first(tokens, REAL, 40, tokens.norm(dim=-1))[0],
 }
 MODULES: dict[str, dict[str, Any]] = {
     "similarity_resampler": {"keep": 0.1},
     "aim_merge_prune": {"merges": 1, "ratio": 0.25, "layer": 6, "layers": 10, "first": 2},
     "kcenter_diversity": {"keep": 0.1},
+    "evit_fuse": {},
+    "cls_topk": {},
+    "cls_topk_ensemble": {},
+    "fopru": {},
+    "hiprune": {},
+    "flowcut": {},
+    "vflowopt": {},
+    "gsearch_psigmoid": {"rates": [0.25], "layer": 0},
+    "token_transition": {},
+    "recoverable_compression": {},
+    "p_mod": {},
+    "gamma_mod": {},
+    "perturbed_topk_tubes": {"tubes": 20, "kernel_zyx": [2, 2, 2], "stride_zyx": [1, 1, 1]},
+}
+NO_RANKING = {
+    "none",  # all stay
+    "lookup",  # all are read by all compressed tokens
+    "sparseformer_roi",  # the same, by boxes
+    "ia_red2",  # each voxel by itself against a threshold, whatever the others have
+    "dyn_perceiver",  # all voxels of an exam leave together, by what a learnt head says of the code
+    "dyvte_exit",  # the same
+    "mue_exit",  # the same, by a mean likeness: "saturation" above
 }
 
 
@@ -62,16 +89,47 @@ def test_tokens_of_16_bits_are_chosen_as_the_same_ones_in_32(name: str) -> None:
     assert CHOICES[name](_alike(torch.float64)).dtype in (torch.float64, torch.long)
 
 
+def _case(key: str, tokens: Tensor) -> tuple[nn.Module, dict[str, Any]]:
+    torch.manual_seed(0)
+    module = build("token_reduction", key, channels=C, **MODULES[key]).eval()
+    if key == "p_mod":
+        nn.init.normal_(module.router.weight, std=0.1)  # at its start it gives all voxels one score
+    text = torch.randn(1, 5, C, generator=torch.Generator().manual_seed(3)).to(tokens)
+    return module, {"tokens": 4 * tokens if key == "flowcut" else tokens, "grid": Grid((8, 8, 8)), "text": text}
+
+
+def test_every_reduction_that_ranks_is_here() -> None:
+    assert {block.key for block in BLOCKS} == MODULES.keys() | NO_RANKING
+
+
 @pytest.mark.parametrize("key", MODULES)
 def test_the_same_voxels_stay(key: str) -> None:
-    module = build("token_reduction", key, channels=C, **MODULES[key]).eval()
+    module, given = _case(key, _alike())
     with torch.no_grad():
-        truth = module(_alike())
+        truth = module(**given)
         with torch.autocast("cpu", torch.bfloat16):
-            found = module(_alike())
-    assert 0 < truth.mask.sum() < N
+            found = module(**given)
+    assert truth.mask.any()
+    assert (truth.kept >= 0).sum() < N
     assert torch.equal(found.mask, truth.mask)
     assert torch.equal(found.kept, truth.kept)
+
+
+@pytest.mark.parametrize("key", [key for key in MODULES if key != "perturbed_topk_tubes"])  # by an MLP, of 16 bits
+def test_of_tokens_of_16_bits_the_same_stay_as_in_32(key: str) -> None:
+    module, given = _case(key, _alike(torch.bfloat16))
+    wide = {name: one.float() if isinstance(one, Tensor) else one for name, one in given.items()}
+    with torch.no_grad():
+        found = module.bfloat16()(**given).kept
+        truth = module.float()(**wide).kept
+    assert torch.equal(found, truth)
+
+
+def test_scores_of_32_bits_are_not_narrowed_to_the_tokens_16() -> None:
+    """SUVs that bfloat16 does not tell apart."""
+    scores = 4.0 + 1e-4 * torch.arange(N)[None]
+    reduced = build("token_reduction", "cls_topk", channels=C)(_alike(torch.bfloat16), scores=scores)
+    assert torch.equal(reduced.kept, torch.arange(N - N // 4, N)[None])
 
 
 def test_sparseformer_unmerges_by_places_of_32_bits() -> None:
