@@ -114,12 +114,12 @@ def _raster(axes: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
     return ((z[:, None, None] * sizes[1] + y[None, :, None]) * sizes[2] + x[None, None, :]).flatten()
 
 
-def in_chunks(compute: Callable[[int, int], Tensor], count: int, each: int) -> Tensor:
-    """`by_rows` of compute(first, last), [B, H, last - first, ...], about AT_ONCE numbers at a time.
+def in_chunks(compute: Callable[[int, int], Tensor], count: int, each: int, dim: int = 2) -> Tensor:
+    """`by_rows` of compute(first, last), last - first long along axis `dim`, about AT_ONCE numbers at a time.
 
     each: numbers that one makes.
     """
-    return by_rows(compute, count, max(1, AT_ONCE // each))
+    return by_rows(compute, count, max(1, AT_ONCE // each), dim)
 
 
 def box_attention(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, normalize
 
-from petground.models.blocks.attention.grouping import BoxBackend, box_attention, lattice
+from petground.models.blocks.attention.grouping import BoxBackend, box_attention, in_chunks, lattice
 from petground.models.blocks.attention.head_gates import check_heads
 from petground.models.blocks.attention.softmax import masked_softmax
 from petground.models.blocks.attention.windows import triple
@@ -33,7 +33,11 @@ class RoutingAttention(nn.Module):
     heads see the box of `radius` voxels around the query instead (without a grid: `span` tokens to either side).
 
     The causal pattern is not served: a later token can displace an earlier one from a cluster, so that what the paper
-    trains with a causal mask inside clusters still looks ahead. Clusters about sqrt(N) give the paper's N^1.5 d.
+    trains with a causal mask inside clusters still looks ahead.
+
+    Clusters about sqrt(N) give the paper's N^1.5 d. Their number is that of the centroids, which are kept with the
+    weights, and does not follow N: `clusters` of them cost N^2 d / clusters in time. Each cluster's map is worked out
+    some rows at a time, so that memory is linear in N.
 
     Args:
         channels: of all heads together.
@@ -143,8 +147,13 @@ class RoutingAttention(nn.Module):
         asking, asks = self.members(q, mask)
         asked, there = self.members(k, mask)
         queries, keys, values = _pick(q, asking), _pick(k, asked), _pick(v, asked)  # [B, H, c, w, D]
-        scores = queries @ keys.transpose(-1, -2) * q.shape[-1] ** -0.5
-        answers = masked_softmax(scores, there[..., None, :]) @ values
+
+        def some(first: int, last: int) -> Tensor:
+            scores = queries[:, :, :, first:last] @ keys.transpose(-1, -2) * q.shape[-1] ** -0.5
+            return masked_softmax(scores, there[..., None, :]) @ values
+
+        width = asking.shape[-1]
+        answers = in_chunks(some, width, asking[..., 0].numel() * max(width, v.shape[-1]), dim=3)
         counted = asks[..., None].to(v.dtype)
         places = asking.flatten(2)[..., None]
         total = torch.zeros_like(v).scatter_add(

@@ -120,10 +120,11 @@ SPARSE = (
         "Efficient Content-Based Sparse Attention with Routing Transformers, arXiv 2003.05997",
         "Tokens of like content attend within clusters of spherical k-means; other heads are local.",
         patterns=SELF,
-        cost="N (N / clusters) d; N^1.5 d with about sqrt(N) clusters",
+        cost="N (N / clusters) d, memory N d; N^1.5 d with about sqrt(N) clusters",
         serves=WEIGHTS,
         form="Algorithm 1, noncausal: queries and keys are picked apart. Answers of several clusters are averaged. Not "
-        "causal: a later token can displace an earlier one from a cluster.",
+        "causal: a later token can displace an earlier one from a cluster. 32 clusters whatever N (time N^2 d / 32): "
+        "their centroids are kept with the weights. Set about sqrt(N) for the paper's N^1.5 d.",
         property="One cluster over everything is attention on normalised q and k; no token sees outside its "
         "clusters; centroids keep length one, and with decay 1 stay.",
     ),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from petground.models.blocks.attention import grouping
 from petground.models.blocks.contract import Block, Grid
 from petground.models.blocks.token_reduction import bipartite
 from petground.models.registry import build
@@ -18,6 +19,7 @@ from tests.models.conformance.memory import largest_allocation
 
 EDGES = (10, 12)  # of a cube of voxels
 LATER = {"deepstack": (20, 24)}  # a few cells of a smaller cube take steps of their own in PyTorch's attention
+ALL_OF_IT = {"routing": {"local_heads": 0}}  # a local head would be half of it
 MAY_HOLD = {"softmax", "selective_temperature", "duo", "moh"}  # causal with padding: bits, for PyTorch's attention
 CHANNELS, HEADS = 8, 2
 
@@ -45,7 +47,7 @@ def serving(pattern: str) -> list[Any]:
 def attention(block: Block, **given: Any) -> Callable[[int], None]:
     """The block on a cube of voxels, as wide as its edge."""
     torch.manual_seed(0)
-    module = build("attention", block.key, channels=CHANNELS, num_heads=HEADS).eval()
+    module = build("attention", block.key, channels=CHANNELS, num_heads=HEADS, **ALL_OF_IT.get(block.key, {})).eval()
 
     def run(edge: int) -> None:
         qkv = [torch.randn(1, HEADS, edge**3, CHANNELS // HEADS, requires_grad=True) for _ in range(3)]
@@ -56,7 +58,8 @@ def attention(block: Block, **given: Any) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("block", serving("self"))
-def test_self_attention(block: Block) -> None:
+def test_self_attention(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "AT_ONCE", 1 << 14)  # a budget, within which small maps are whole
     linear(block, attention(block, mask=padding, grid=lambda edge: Grid((edge, edge, edge))))
 
 
