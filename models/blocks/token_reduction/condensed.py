@@ -152,7 +152,8 @@ CONDENSED = (
         cost="layers (N d^2 + N P d)",
         serves=frozenset({"text"}),
         form="Mean cosine over a stream's tokens, one threshold for both streams; the layers are a small stack of the "
-        "block's own. No loss on each layer.",
+        "block's own. No loss on each layer, so nobody leaves by default: set a threshold below 1 for a trained model. "
+        "The sentence's exit is told alone: the voxels read what goes on.",
         property="A threshold above 1 is the full stack bit for bit, the lowest leaves after the least layer, and"
         " depth grows with it; voxels and sentence stop each at its own depth.",
     ),

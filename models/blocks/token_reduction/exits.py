@@ -92,7 +92,8 @@ class EarlyExit(nn.Module):
     - "router" (DyVTE, arXiv 2411.19628, section 3.2): softmax(Linear(GELU(Linear([mean z ; last z]))))[leave] >
       `threshold` (0.5: the larger logit); z goes on alone. The routers read a detached z and start by staying.
     - "saturation" (MuE, arXiv 2211.11152, section 3.2): cos(x_l, x_{l-1}), the mean over the voxels, > `threshold`. The
-      code stops by the same rule for itself, at its own depth, which the voxels do not notice.
+      code stops by the same rule for itself, at its own depth; in the paper that spares the text its later layers, here
+      it is told alone (`ExitTrace`): the voxels, which are the answer, read the code that goes on.
     - "confidence" (Dynamic Perceiver, arXiv 2306.11248, section 3): the head of layer l on mean z is surer than
       `threshold` that the finding is absent. (The paper leaves with any sure class; a window that surely holds the
       finding still needs its mask.)
@@ -101,7 +102,9 @@ class EarlyExit(nn.Module):
     Attention of a layer starts at zero, so that at first they are unchanged.
 
     Nobody leaves while training. A video or language model exits over its own layers; here the stack is small and
-    decides for the attention after it. Cost: layers N C^2 + layers N M C.
+    decides for the attention after it. Saturation leaves nobody until a config sets a threshold: layers start by
+    changing no voxel, which looks saturated, and the paper's loss on each layer, which would keep an early exit of use,
+    is not here. Cost: layers N C^2 + layers N M C.
 
     Args:
         channels: of the tokens.
@@ -109,7 +112,7 @@ class EarlyExit(nn.Module):
         criterion: see above.
         code: "text", z are the sentence's tokens, which must be given; "latents", learnt ones plus the mean word.
         threshold: above 1: never; below 0 (saturation: below -1): after the first `least` layers. By default 0.5 for
-            the router, 0.99 for saturation, 0.9 for confidence.
+            the router, 0.9 for confidence; 1 for saturation, never, as no cosine is above it.
         layers: of the stack.
         least: layers that everyone goes through.
         heads: must divide channels.
@@ -143,7 +146,7 @@ class EarlyExit(nn.Module):
         self.criterion = criterion
         self.text_use: TextUse = "needs" if code == "text" else "reads"
         self.threshold = (
-            {"router": 0.5, "saturation": 0.99, "confidence": 0.9}[criterion] if threshold is None else threshold
+            {"router": 0.5, "saturation": 1.0, "confidence": 0.9}[criterion] if threshold is None else threshold
         )
         self.least = least
         self.layers = nn.ModuleList(_Layer(channels, heads) for _ in range(layers))

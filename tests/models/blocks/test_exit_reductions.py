@@ -185,7 +185,7 @@ def test_an_exits_code_does_not_depend_on_later_layers() -> None:
     assert not torch.allclose(before[:, 2:], after[:, 2:])
 
 
-@pytest.mark.parametrize("key", ["dyvte_exit", "dyn_perceiver"])
+@pytest.mark.parametrize("key", KEYS)
 def test_untrained_nobody_leaves_and_the_voxels_are_as_they_came(key: str) -> None:
     tokens, given = _inputs()
     reduced = build("token_reduction", key, channels=8).double().eval()(tokens, **given)
@@ -202,3 +202,16 @@ def test_the_code_starts_from_the_sentence() -> None:
         without = module.trace(tokens).logits
     assert not torch.allclose(one, other)
     assert not torch.allclose(one, without)
+
+
+def test_by_default_saturation_leaves_nobody_when_next_to_nothing_changes() -> None:
+    """A few steps into the training: evaluated is the network that is trained."""
+    tokens, given = _inputs()
+    module = _made("mue_exit")
+    with torch.no_grad():
+        for layer in module.layers:
+            layer.back.out.weight.mul_(1e-6)
+            layer.back.out.bias.mul_(1e-6)
+        evaluated, trained = module(tokens, **given), module.train()(tokens, **given)
+    assert evaluated.mask.all()
+    assert torch.equal(evaluated.tokens, trained.tokens)

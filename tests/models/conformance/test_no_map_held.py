@@ -75,8 +75,7 @@ def test_token_reduction(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bipartite, "WHOLE", 1000)  # a budget, within which small graphs are whole
     monkeypatch.setattr(bipartite, "CHUNK", 100)
     torch.manual_seed(0)
-    stays = {"threshold": 1.0} if block.key == "mue_exit" else {}  # else it leaves before it has read
-    module = build("token_reduction", block.key, channels=CHANNELS, **stays).eval()
+    module = build("token_reduction", block.key, channels=CHANNELS).eval()
 
     def run(edge: int) -> None:
         tokens, text = torch.randn(1, edge**3, CHANNELS, requires_grad=True), torch.randn(1, 5, CHANNELS)
