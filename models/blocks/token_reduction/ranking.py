@@ -157,7 +157,7 @@ RANKING = (
         idle=_CHOICE,
         form="Schedule from the abstract and the mean-share condition; exact parameters not verified. The searches, "
         "schedules.g_search and search.bayesian_search, are run from Python only; `rates` takes what they find. A "
-        "config tells each attention stage its own layer: layer: {2: 0, 1: 1}.",
+        "config tells each attention stage its own layer, the middle one by default: layer: {2: 0, 1: 1}.",
         property="Shares never grow with depth, stay within their bounds and meet the budget; the search finds "
         "the least counts of a metric that is known.",
     ),

@@ -26,7 +26,7 @@ class ScheduledReduction(nn.Module):
         channels: of the tokens.
         keep: mean share over the layers, above 0, at most 1.
         layers: places where the network reduces.
-        layer: which of them this is, 0 the shallowest.
+        layer: which of them this is, 0 the shallowest, which keeps nearly all; by default the middle one of three.
         steepness: of the schedule, above 0.
         minimum: share that stays at any depth.
         rates: the layers' shares themselves, never growing, in place of the schedule; null: the schedule.
@@ -41,7 +41,7 @@ class ScheduledReduction(nn.Module):
         channels: int,
         keep: float = 0.5,
         layers: int = 3,
-        layer: int = 0,
+        layer: int = 1,
         steepness: float = 8.0,
         minimum: float = 0.05,
         rates: list[float] | None = None,

@@ -52,7 +52,7 @@ MODULES: dict[str, dict[str, Any]] = {
     "hiprune": {},
     "flowcut": {},
     "vflowopt": {},
-    "gsearch_psigmoid": {"rates": [0.25], "layer": 0},
+    "gsearch_psigmoid": {},
     "token_transition": {},
     "recoverable_compression": {},
     "p_mod": {},

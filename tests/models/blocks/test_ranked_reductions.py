@@ -247,6 +247,9 @@ def test_the_schedule_reaches_the_block() -> None:
     rates = fit_p_sigmoid(3, 0.5, 8.0, 0.05)
     sizes = [len(kept(reduce("gsearch_psigmoid", tokens, {"layer": layer}, text=text))) for layer in range(3)]
     assert sizes == [math.ceil(rate * N - 1e-9) for rate in rates]
+    assert (
+        len(kept(reduce("gsearch_psigmoid", tokens, {}, text=text))) == sizes[1] < 0.6 * N
+    )  # the middle one: it reduces
     assert len(kept(reduce("gsearch_psigmoid", tokens, {"rates": [0.5, 0.1], "layer": 1}, text=text))) == 6
     for wrong in ({"layer": 3}, {"rates": [0.1, 0.5]}, {"rates": [1.5]}):
         with pytest.raises(BlockError, match="gsearch_psigmoid"):
