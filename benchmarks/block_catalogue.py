@@ -126,7 +126,7 @@ def _entry(row: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
         "Built": row["form"],
         "Cost": f"{row['cost']}; patterns: {_patterns(row)}" if row["patterns"] else row["cost"],
         "Serves": ", ".join(row["serves"]),
-        "Kernels": "; ".join(map(_operator, row["operators"].items())),
+        "Kernels": "; ".join(_operator(row, name) for name in row["operators"]),
         "Property": row["property"],
         "Asserted in": ", ".join(f"`tests/models/{path}`" for path in tests_of(row)),
         "Class": f"`{row['module'].replace(':', '.')}`"
@@ -145,9 +145,11 @@ def _entry(row: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _operator(item: tuple[str, list[str]]) -> str:
-    name, ways = item
-    return "PyTorch's fused attention" if name == "torch_sdpa" else f"`{name}` ({', '.join(ways)})"
+def _operator(row: Mapping[str, Any], name: str) -> str:
+    if name == "torch_sdpa":
+        return "PyTorch's fused attention"
+    needed = f", with {row['kernels_need'][name]}" if name in row["kernels_need"] else ""
+    return f"`{name}` ({', '.join(row['operators'][name])}{needed})"
 
 
 def _meaning(row: Mapping[str, Any], name: str) -> str:

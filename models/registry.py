@@ -61,7 +61,8 @@ def list_blocks(slot: str | None = None) -> list[dict[str, Any]]:
     """Every registered block as plain data: what its `Block` says, and what its code says.
 
     equation: the class's description; options: name -> default; meanings: option -> its line there; choices: option ->
-    words that it takes; operators: kernel that the code calls -> backends of that kernel.
+    words that it takes; operators: kernel that the code calls -> backends of that kernel;
+    kernels_need: kernel -> option without which none of them serves.
     """
     if slot is not None and slot not in BLOCKS:
         raise BlockError(f"no slot '{slot}'; {nearest(slot, BLOCKS)}")
@@ -90,6 +91,7 @@ def list_blocks(slot: str | None = None) -> list[dict[str, Any]]:
                     "choices": {key: words for key, words in _choices(block).items() if key in options},
                     "equation": _described(block.cls)[0],
                     "meanings": {key: text for key, text in _described(block.cls)[1].items() if key in options},
+                    "kernels_need": dict(block.kernels_need),
                     "operators": {name: _backends(name) for name in operators_of(block.cls, block.preset)},
                 }
             )

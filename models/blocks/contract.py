@@ -69,6 +69,7 @@ class Block:
             Training on several devices has to look for them (DDP's find_unused_parameters).
         holds: options that name an attention block, `{name: ...}` with its options, and the pattern it has to serve.
             The class gets it built, for its own channels and heads.
+        kernels_need: operator -> option that its kernels need, as a config has it, where the default leaves them out.
         form: which published form was built, where sources differ or the equation was taken from memory.
         property: what holds of it whatever its weights, as its tests assert.
     """
@@ -84,6 +85,7 @@ class Block:
     serves: frozenset[str] = frozenset()
     idle: str = ""
     holds: Mapping[str, Pattern] = field(default_factory=dict)
+    kernels_need: Mapping[str, str] = field(default_factory=dict)
     form: str = ""
     property: str = ""
 

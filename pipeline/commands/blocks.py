@@ -93,7 +93,8 @@ def _patterns(row: Mapping[str, Any]) -> list[str]:
 def _backends(row: Mapping[str, Any]) -> str:
     """What is quicker than plain PyTorch in it, each in its own place: of all its operators together."""
     ways = {way for served in row["operators"].values() for way in served}
-    return _in_places(BACKENDS, ways)
+    needed = "".join(f" with {option}" for option in row["kernels_need"].values())
+    return _in_places(BACKENDS, ways) + needed
 
 
 def _in_places(names: Sequence[str], here: Collection[str]) -> str:
@@ -114,7 +115,7 @@ def _details(row: Mapping[str, Any], width: int) -> list[str]:
         "cost": row["cost"],
         "patterns": " ".join(name for name in PATTERNS if name in row["patterns"]),
         "serves": " ".join(row["serves"]),
-        "backends": "; ".join(map(_operator, row["operators"].items())),
+        "backends": "; ".join(_operator(row, name) for name in row["operators"]),
         "property": row["property"],
         "class": row["module"],
         "preset": ", ".join(f"{name}={_word(value)}" for name, value in row["preset"].items()),
@@ -131,9 +132,11 @@ def _details(row: Mapping[str, Any], width: int) -> list[str]:
     return [*lines, ""]
 
 
-def _operator(item: tuple[str, list[str]]) -> str:
-    name, ways = item
-    return "PyTorch's fused attention" if name == "torch_sdpa" else f"{name} ({', '.join(ways)})"
+def _operator(row: Mapping[str, Any], name: str) -> str:
+    if name == "torch_sdpa":
+        return "PyTorch's fused attention"
+    needed = f", with {row['kernels_need'][name]}" if name in row["kernels_need"] else ""
+    return f"{name} ({', '.join(row['operators'][name])}{needed})"
 
 
 def _wrapped(text: str, before: str, width: int) -> list[str]:

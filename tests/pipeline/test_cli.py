@@ -281,6 +281,9 @@ def test_blocks_tell_their_backends(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines["agent"].split()[:5] == ["agent", "self", "cross", "triton", "2312.08874"]
     assert lines["lightning_attention"].split()[3:6] == ["triton", "chunked", "2405.17381"]
     assert lines["pointer"].split()[4:5] == ["1506.03134"], "additive scores have no fused kernel"
+    assert all("chunked with sinks: 0  " in lines[key] for key in ("duo", "moa_spans"))
+    assert cli.main(["blocks", "duo"]) == 0
+    assert "reference, with sinks: 0)" in capsys.readouterr().out
 
 
 def test_blocks_fit_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

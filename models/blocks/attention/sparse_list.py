@@ -14,6 +14,7 @@ __all__ = ["SPARSE"]
 SELF, WEIGHTS = frozenset({"self"}), frozenset({"weights"})
 SELF_CAUSAL = frozenset({"self", "causal"})
 NO_GATES = {"gated": False, "shared_heads": None, "active_heads": None, "rescale": False}
+NO_SINKS = {"window_attention": "sinks: 0"}
 NO_SPANS = {"sinks": 0, "span": 0, "radius": 0, "growth": 0.0, "unit": "voxel", "full_heads": None, "backend": "auto"}
 
 SPARSE = (
@@ -25,6 +26,7 @@ SPARSE = (
         "Each head mixes full attention with a stream of sinks and near tokens, or is decided to do one of the two.",
         preset={"name": "duo", "reach": "mixed", "growth": 0.0, **NO_GATES},
         patterns=SELF_CAUSAL,
+        kernels_need=NO_SINKS,
         cost="N N d while mixing; full heads N N d, the others N (sinks + span) d",
         serves=WEIGHTS,
         form="Section 3. The recent window of the paper is `span` tokens before the query (causal), to both sides in "
@@ -42,6 +44,7 @@ SPARSE = (
         "A span for each head, a constant plus a share of the length, and sinks.",
         preset={"name": "moa_spans", "reach": "spans", "full_heads": None, "loss_weight": 0.0, **NO_GATES},
         patterns=SELF_CAUSAL,
+        kernels_need=NO_SINKS,
         cost="sum over heads of N S_h(N) d",
         serves=WEIGHTS,
         form="Section 4.1, S_h(N) = alpha_h + beta_h N: `span` and `growth` in an order, a box of radius `radius` + "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -11,8 +11,8 @@ import torch
 from petground.kernels._shared.errors import BackendUnavailableError
 from petground.models.blocks.contract import Block, BlockError, BlockInputError
 from petground.models.blocks.operators import backends_of, operators_of
-from petground.models.registry import BLOCKS
-from tests.models.conformance.attention_cases import ALL, asked, made
+from petground.models.registry import BLOCKS, build
+from tests.models.conformance.attention_cases import ALL, DIM, HEADS, asked, made
 
 TAKES_BACKEND = [
     p for p in ALL if "backend" in {*inspect.signature(p.values[0].cls).parameters} - {*p.values[0].preset}
@@ -44,6 +44,22 @@ def test_a_backend_by_name(block: Block) -> None:
     assert all(one.startswith(f"{block.key}: backend ") and "; serving here: auto, " in one for one in told)
     with pytest.raises(BlockError, match=f"^attention '{block.key}': backend is 'cuda', expected auto, "):
         made(block, backend="cuda")
+
+
+@pytest.mark.parametrize("block", TAKES_BACKEND)
+def test_the_list_tells_what_the_kernels_need(block: Block) -> None:
+    """A block as it is by default takes a backend by name, or its list says with which option it does."""
+    qkv, given = asked(block, (2, 3, 2))
+
+    def run(**options: Any) -> None:
+        module = build("attention", block.key, channels=HEADS * DIM, num_heads=HEADS, backend="reference", **options)
+        module.double().eval()(*qkv, **given)
+
+    needed = dict(need.split(": ") for need in block.kernels_need.values())
+    if needed:
+        with pytest.raises(BlockInputError, match=": ".join(next(iter(needed.items())))):
+            run()
+    run(**{option: int(value) for option, value in needed.items()})
 
 
 @pytest.mark.parametrize("key", list(NO_SINKS))
