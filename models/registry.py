@@ -17,6 +17,7 @@ from petground.models.blocks.contract import Block, BlockError
 from petground.models.blocks.fusion import BLOCKS as FUSION
 from petground.models.blocks.mixer import BLOCKS as MIXER
 from petground.models.blocks.operators import backends_of, operators_of
+from petground.models.blocks.placed import checks_its_place
 from petground.models.blocks.token_reduction import BLOCKS as TOKEN_REDUCTION
 
 __all__ = ["BLOCKS", "Block", "BlockError", "build", "check_options", "find", "held", "index", "list_blocks", "nearest"]
@@ -42,7 +43,7 @@ def build(slot: str, name: str, **options: Any) -> nn.Module:
     """A new block, e.g. `build("fusion", "contextual_gate", channels=96, text_channels=384, num_heads=4)`.
 
     Raises BlockError for a slot, name, option or option type that is not known, listing the nearest, and for heads that
-    do not divide the channels.
+    do not divide the channels. The block raises BlockInputError for tensors that do not go with its parameters.
     """
     block = find(slot, name)
     check_options(slot, name, options, complete=True)
@@ -52,9 +53,11 @@ def build(slot: str, name: str, **options: Any) -> nn.Module:
     for option, (inner, its) in held(block, options).items():
         options[option] = build(inner.slot, inner.key, channels=channels, num_heads=heads, **its)
     try:
-        return block.cls(**options, **block.preset)
+        module = block.cls(**options, **block.preset)
     except (TypeError, ValueError) as error:
         raise BlockError(f"{slot} '{name}': {error}") from error
+    checks_its_place(module, block, channels)
+    return module
 
 
 def list_blocks(slot: str | None = None) -> list[dict[str, Any]]:

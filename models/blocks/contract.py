@@ -61,7 +61,8 @@ class Block:
         preset: options that make this key out of `cls`; a config cannot change them.
         patterns: what an attention block serves: self (queries are the keys' tokens), cross, causal.
         cost: time in N queries, M keys, d channels, as the paper states it.
-        serves: attention: of "bias" (an additive bias), "weights" (the map on request), "grid" (needs the 3D grid).
+        serves: attention: of "bias" (an additive bias), "weights" (the map on request), "grid" (needs the 3D grid),
+            "types" (q, k, v of another floating type than its parameters; under autocast every block takes them).
             token_reduction: of "text", "scores": what it cannot do without.
             fusion: of "box" (reads where a patch lies, when its `coordinates` are on), "skip" (reads the encoder's
             features of its stage), "tokens" (gives back changed tokens), "identity" (starts as the identity).
@@ -243,12 +244,10 @@ def check_text(block: str, tokens: Tensor, text: Tensor | None, text_mask: Tenso
         raise BlockInputError(block, "text_mask", what, f"bool {tuple(text.shape[:2])} on {text.device}")
 
 
-def check_features(block: str, x: Tensor, channels: int, weight: Tensor | None = None) -> None:
-    """Raises BlockInputError unless x is [B, channels, Z, Y, X] of floats with no empty axis, where the weight is."""
+def check_features(block: str, x: Tensor, channels: int) -> None:
+    """Raises BlockInputError unless x is [B, channels, Z, Y, X] of floats with no empty axis."""
     if x.ndim != 5 or x.shape[1] != channels or 0 in x.shape or not x.is_floating_point():
         raise BlockInputError(block, "x", f"is {tuple(x.shape)} {x.dtype}", f"give floats [B, {channels}, Z, Y, X]")
-    if weight is not None and weight.device != x.device:
-        raise BlockInputError(block, "x", f"is on {x.device}", f"move it to {weight.device}, where the block is")
 
 
 def check_fusion(
@@ -264,8 +263,8 @@ def check_fusion(
 ) -> None:
     """Raises BlockInputError unless the streams of a fusion fit together.
 
-    x [B, channels, Z, Y, X] and tokens [B, P, text_channels] of one floating type and device (under autocast the types
-    may differ), mask [B, P] bool, box [E, 2, 3] or None and skip [E, channels, Z, Y, X] or None, where B = E times the
+    x [B, channels, Z, Y, X], tokens [B, P, text_channels] and skip [E, channels, Z, Y, X] or None of one floating type
+    and device (under autocast the types may differ), mask [B, P] bool and box [E, 2, 3] or None, where B = E times the
     sentences of an exam, which stand together.
     """
     check_features(block, x, channels)
@@ -275,8 +274,11 @@ def check_fusion(
     batch = x.shape[0]
     if tokens.shape[0] != batch:
         raise BlockInputError(block, "tokens", f"has {tokens.shape[0]} entries", f"x has {batch}: one sentence each")
-    if tokens.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise BlockInputError(block, "tokens", f"is {tokens.dtype}", f"as x: {x.dtype}, or use autocast")
+    for name, tensor in (("tokens", tokens), ("skip", skip)):
+        if tensor is None or tensor.dtype == x.dtype:
+            continue
+        if not tensor.is_floating_point() or not torch.is_autocast_enabled(x.device.type):
+            raise BlockInputError(block, name, f"is {tensor.dtype}", f"as x: {x.dtype}, or use autocast")
     wanted = (batch, tokens.shape[1])
     if mask.dtype != torch.bool or tuple(mask.shape) != wanted:
         raise BlockInputError(block, "mask", f"is {mask.dtype} {tuple(mask.shape)}", f"bool {wanted}, True = real")

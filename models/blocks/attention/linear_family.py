@@ -26,6 +26,7 @@ LINEAR_FAMILY = (
         "Softmax attention as a recurrence: keys in parts that merge exactly; all prefixes by a parallel scan.",
         patterns=_ALL,
         cost="N M d; causal N d log N",
+        serves=frozenset({"types"}),
         idle="The learned query, but in the causal pattern.",
         form="Causal is Aaren: a learned query per head, q is not read. Self and cross are its recurrence with the "
         "queries given: softmax attention by parts of the keys.",
@@ -40,7 +41,7 @@ LINEAR_FAMILY = (
         "A few agents, the queries' means over boxes, read all keys; all queries read the agents.",
         patterns=_BOTH,
         cost="(N + M) n d, n agents",
-        serves=frozenset({"weights"}),
+        serves=frozenset({"types", "weights"}),
         idle="Biases and convolution, in a gate and behind a token_reduction: they need the keys' grid.",
         form="The released code's, in 3D: biases on a coarse grid, interpolated, without the row and column biases "
         "of a fixed size; 4 x 4 x 4 agents for 7 x 7.",
@@ -98,7 +99,7 @@ LINEAR_FAMILY = (
         "A second-order Taylor linear attention over everything beside an exact softmax in a window.",
         patterns=_ORDERED,
         cost="N d d'^2 + N w d",
-        serves=frozenset({"weights"}),
+        serves=frozenset({"types", "weights"}),
         form="The paper's two layers in turn stand side by side in one block, shared by a learned number per head.",
         property="The features multiply to 1 + s + s^2 / 2, at least 1/2, so that all shares are positive and sum"
         " to one; the window is exact softmax near by.",
@@ -119,7 +120,7 @@ LINEAR_FAMILY = (
         },
         patterns=_ALL,
         cost="N d^2",
-        serves=frozenset({"weights"}),
+        serves=frozenset({"types", "weights"}),
         form="exp(W x + b) and exp(-W x - b) over their sum; the distillation is its own loss in training.",
         property="Shares are positive and sum to one, and the evaluation by a state equals the map written out; "
         "the distillation loss is least, the teacher's entropy, for the teacher's own map.",
@@ -161,7 +162,7 @@ LINEAR_FAMILY = (
         },
         patterns=_ALL,
         cost="N M d",
-        serves=frozenset({"bias", "weights"}),
+        serves=frozenset({"bias", "types", "weights"}),
         form="Position term as in the released code; the token terms, tanh of a linear function of q (of v for the "
         "values), are from the description: the code released has none.",
         property="With its learned terms at zero it is softmax attention; temperature keeps the order of a row's "
@@ -185,7 +186,7 @@ LINEAR_FAMILY = (
         },
         patterns=_ALL,
         cost="N M d",
-        serves=frozenset({"bias", "weights"}),
+        serves=frozenset({"bias", "types", "weights"}),
         form="Equation 3 on each head; ask for the map to have the distribution. The values' mean is given, too, since "
         "every block of this slot gives one.",
         property="The shares are a distribution over any number of candidates and move with them when they are "

@@ -28,7 +28,7 @@ SPARSE = (
         patterns=SELF_CAUSAL,
         kernels_need=NO_SINKS,
         cost="N N d while mixing; full heads N N d, the others N (sinks + span) d",
-        serves=WEIGHTS,
+        serves=WEIGHTS | {"types"},
         form="Section 3. The recent window of the paper is `span` tokens before the query (causal), to both sides in "
         "an order without a grid, and the box of `radius` around the query in a grid; sinks are the first tokens. The "
         "task's loss stands for the distillation, sum |a| is its own in training. After it the heads are decided from "
@@ -109,7 +109,7 @@ SPARSE = (
         "Landmarks of blocks compete with the own block's tokens and gate the tokens of the blocks fetched.",
         patterns=SELF_CAUSAL,
         cost="N (N / L + (k + 1) L) d",
-        serves=WEIGHTS,
+        serves=WEIGHTS | {"types"},
         idle="The landmarks' query, where one block holds all voxels.",
         form="Section 3. No landmark tokens run along with the voxels: a block's landmark key is what a learned query "
         "reads from its keys. Blocks of a grid are boxes.",

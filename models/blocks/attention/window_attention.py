@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from petground.kernels.window_attention import window_attention
 from petground.models.blocks.attention.head_gates import check_heads
@@ -165,7 +166,10 @@ class WindowAttention(nn.Module):
                 dense = dense_map(weights, one)
                 whole = dense if whole is None else dense @ whole
         if self.norm is not None:
-            v = torch.unflatten(self.norm(v.transpose(1, 2).flatten(2)), -1, (v.shape[1], -1)).transpose(1, 2)
+            wide = torch.promote_types(v.dtype, self.norm.weight.dtype)
+            weight, shift = self.norm.weight.to(wide), self.norm.bias.to(wide)
+            states = layer_norm(v.transpose(1, 2).flatten(2).to(wide), self.norm.normalized_shape, weight, shift)
+            v = torch.unflatten(states.to(v.dtype), -1, (v.shape[1], -1)).transpose(1, 2)
         return v, whole
 
     def _pass(
@@ -195,7 +199,7 @@ class WindowAttention(nn.Module):
         asking, keys, values = split(scaled, cut), split_halo(k, cut), split_halo(v, cut)
         bias = None
         if not isinstance(position, (AxialEmbedding, nn.Identity)):
-            bias = position(cut, spacing_zyx_mm)
+            bias = _beside(position(cut, spacing_zyx_mm), q)
         real = window_mask(mask, cut, q)
         parts = regions(cut, q.device)
         if parts is not None:
@@ -217,7 +221,7 @@ def fused(
     """The same attention by the kernels, which copy nothing into windows; q carries its scale."""
     bias: Tensor | None = None
     if isinstance(position, (TableBias, LogSpacedBias, OffsetBias)):
-        bias = position.of_offsets(cut, spacing_zyx_mm)
+        bias = _beside(position.of_offsets(cut, spacing_zyx_mm), scaled)
     return window_attention(
         scaled,
         k,
@@ -232,6 +236,11 @@ def fused(
         temperature=scaled.shape[-1] ** -0.5,
         backend=backend,
     )
+
+
+def _beside(bias: Tensor, q: Tensor) -> Tensor:
+    """The bias in q's type; one of float32 stays beside a narrower q, to be added in 32 bits."""
+    return bias if bias.dtype == torch.float32 and q.element_size() == 2 else bias.to(q.dtype)
 
 
 def window_mask(mask: Tensor | None, cut: Cut, like: Tensor) -> Tensor | None:

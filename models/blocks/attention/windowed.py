@@ -25,7 +25,7 @@ def _windows(key: str, paper: str, summary: str, cost: str, form: str, *, proper
         preset={"key": key, **preset},
         patterns=frozenset({"self"}),
         cost=cost,
-        serves=frozenset({"grid", "weights"}),
+        serves=frozenset({"grid", "types", "weights"}),
         form=form,
         property=property,
     )

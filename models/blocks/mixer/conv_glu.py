@@ -38,7 +38,7 @@ class ConvGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """X [B, C, Z, Y, X] -> the same shape."""
-        check_features("conv_glu", x, self.channels, self.inward.weight)
+        check_features("conv_glu", x, self.channels)
         states = self.norm(x.movedim(1, -1)).movedim(-1, 1)
         return x + self.operator(states).to(x.dtype)
 

@@ -39,6 +39,8 @@ def test_wrong_inputs_name_block_argument_and_remedy(block: Block) -> None:
             ("skip", [x, tokens, mask], {"skip": x[:, :4]}),
             ("skip", [x, tokens, mask], {"skip": x[..., 1:]}),
             ("skip", [x, tokens, mask], {"skip": x.to("meta")}),
+            ("skip", [x, tokens, mask], {"skip": x.float()}),
+            ("skip", [x, tokens, mask], {"skip": x.long()}),
         ]
     module = made(block)
     for argument, streams, keywords in wrong:
