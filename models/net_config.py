@@ -215,7 +215,7 @@ class NetConfig:
 
     @property
     def idle(self) -> list[str]:
-        """Parameters that may get no gradient in a training step, and when: see `Block.idle`."""
+        """When parameters may get no gradient in a training step, "key: when": see `Block.idle`."""
         if self.architecture == "llmseg":
             return []
         blocks = []
@@ -223,7 +223,7 @@ class NetConfig:
             for stage in self.stages_of(slot):
                 block = find(slot, getattr(self, slot)["name"])
                 blocks += [block, *(inner for inner, _ in held(block, self.options_of(slot, stage)).values())]
-        return list(dict.fromkeys(f"{block.key}: {block.idle}" for block in blocks if block.idle))
+        return list(dict.fromkeys(f"{block.key}: {when}" for block in blocks for when in block.idle.values()))
 
     @property
     def pool_stage(self) -> int:

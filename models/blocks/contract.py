@@ -66,8 +66,9 @@ class Block:
             token_reduction: of "text", "scores": what it cannot do without.
             fusion: of "box" (reads where a patch lies, when its `coordinates` are on), "skip" (reads the encoder's
             features of its stage), "tokens" (gives back changed tokens), "identity" (starts as the identity).
-        idle: parameters that may get no gradient in a training step of the network, and when; "" where all get one.
-            Training on several devices has to look for them (DDP's find_unused_parameters).
+        idle: parameters that may get no gradient in a training step of the network: the pattern of their names behind
+            the stage's number, as in "voxels.attention.dwc.*" or short "attention.dwc.*", and when. Training on several
+            devices has to look for them (DDP's find_unused_parameters).
         holds: options that name an attention block, `{name: ...}` with its options, and the pattern it has to serve.
             The class gets it built, for its own channels and heads.
         kernels_need: operator -> option that its kernels need, as a config has it, where the default leaves them out.
@@ -84,7 +85,7 @@ class Block:
     patterns: frozenset[str] = frozenset()
     cost: str = ""
     serves: frozenset[str] = frozenset()
-    idle: str = ""
+    idle: Mapping[str, str] = field(default_factory=dict)
     holds: Mapping[str, Pattern] = field(default_factory=dict)
     kernels_need: Mapping[str, str] = field(default_factory=dict)
     form: str = ""

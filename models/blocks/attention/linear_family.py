@@ -27,7 +27,7 @@ LINEAR_FAMILY = (
         patterns=_ALL,
         cost="N M d; causal N d log N",
         serves=frozenset({"types"}),
-        idle="The learned query, but in the causal pattern.",
+        idle={"attention.query": "The learned query, but in the causal pattern."},
         form="Causal is Aaren: a learned query per head, q is not read. Self and cross are its recurrence with the "
         "queries given: softmax attention by parts of the keys.",
         property="However the keys are split, the merged parts give softmax attention; the causal output at t is "
@@ -42,7 +42,10 @@ LINEAR_FAMILY = (
         patterns=_BOTH,
         cost="(N + M) n d, n agents",
         serves=frozenset({"types", "weights"}),
-        idle="Biases and convolution, in a gate and behind a token_reduction: they need the keys' grid.",
+        idle=dict.fromkeys(
+            ("attention.of_keys", "attention.of_queries", "attention.dwc.*"),
+            "Biases and convolution, in a gate and behind a token_reduction: they need the keys' grid.",
+        ),
         form="The released code's, in 3D: biases on a coarse grid, interpolated, without the row and column biases "
         "of a fixed size; 4 x 4 x 4 agents for 7 x 7.",
         property="The map through n agents is not negative, its rows sum to one and its rank is at most n; one "
@@ -59,7 +62,10 @@ LINEAR_FAMILY = (
         serves=frozenset({"bias", "weights"}),
         form="The k-means update without the residual, which the caller adds, on each head; q and k get their "
         "gradient from `scores`, supervised as masks.",
-        idle="What makes q and k, where they share no layer with v (a gate's): the assignment has no gradient.",
+        idle=dict.fromkeys(
+            ("fusion.norm.*", "fusion.position.*", "fusion.query.*", "fusion.key.*"),
+            "What makes q and k, where they share no layer with v (a gate's): the assignment has no gradient.",
+        ),
         property="Each key's value goes whole to one query, so that the outputs sum to the sum of all values; "
         "only the order of a key's scores matters, and queries taken out receive nothing.",
     ),

@@ -110,7 +110,7 @@ SPARSE = (
         patterns=SELF_CAUSAL,
         cost="N (N / L + (k + 1) L) d",
         serves=WEIGHTS | {"types"},
-        idle="The landmarks' query, where one block holds all voxels.",
+        idle={"attention.reader": "The landmarks' query, where one block holds all voxels."},
         form="Section 3. No landmark tokens run along with the voxels: a block's landmark key is what a learned query "
         "reads from its keys. Blocks of a grid are boxes.",
         property="Rows sum to one; within a block shares stand as exp of the scores; fetching all blocks is the "
@@ -140,7 +140,10 @@ SPARSE = (
         patterns=SELF,
         cost="N N n_down for the guess, N k d for the attention",
         serves=WEIGHTS,
-        idle="The predictor, where its own loss has no weight: it learns from that alone.",
+        idle=dict.fromkeys(
+            ("attention.down", "attention.up", "attention.to_query.*", "attention.to_key.*"),
+            "The predictor, where its own loss has no weight: it learns from that alone.",
+        ),
         form="Sections 3.2 and 3.3 and the authors' code, the top-k budget as a number of keys. The bases are learned "
         "on a small lattice and resized to the grid, as exams differ in size. The dense teacher of its own loss is the "
         "softmax of the block's own q and k; the paper's weight of it was not found.",

@@ -15,7 +15,9 @@ from petground.models.blocks.fusion.vision_remember import VisionRemember
 
 __all__ = ["BLOCKS"]
 
-_LAST = "What changes the tokens, at the finest fused stage: nobody reads them after it."
+_WHEN = "What changes the tokens, at the finest fused stage: nobody reads them after it."
+_LAST = {"fusion.back.*": _WHEN}
+_OF_TOKENS = ("norms.h_self", "self_h", "think_h")
 
 BLOCKS = (
     Block(
@@ -51,7 +53,7 @@ BLOCKS = (
         "Voxels and tokens read each other at the same time, then each stream thinks for itself.",
         cost="(N P + N^2) d with N = voxels / pool^3",
         serves=frozenset({"box", "tokens", "identity"}),
-        idle=_LAST,
+        idle=_LAST | {f"fusion.layers.*.{name}.*": _WHEN for name in _OF_TOKENS},
         form="Section 2.2, with weights shared between directions as in the released code; pre-normalised, additions "
         "starting at zero, where the paper normalises after them.",
         property="Both directions read the states before, so that their order does not matter; zero output "

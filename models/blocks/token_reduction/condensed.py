@@ -14,8 +14,7 @@ from petground.models.blocks.token_reduction.tubes import PerturbedTubes
 
 __all__ = ["CONDENSED"]
 
-_CHOICE = "The map of the sentence to the voxels' width: it serves a choice that has no gradient."
-_JUDGES = "The judges, which a loss of their own trains, where it has a weight."
+_CHOICE = {"voxels.text.*": "The map of the sentence to the voxels' width: it serves a choice that has no gradient."}
 
 CONDENSED = (
     Block(
@@ -113,7 +112,10 @@ CONDENSED = (
         "A latent code and the voxels look at each other; a sure 'absent' on the code sends the voxels away.",
         preset={"key": "dyn_perceiver", "criterion": "confidence", "code": "latents", "hidden": 1},
         cost="layers (N d^2 + N M d)",
-        idle=_JUDGES,
+        idle={
+            "reduction.judges.*": "The judges, which a loss of their own trains, where it has a weight.",
+            "reduction.words.*": "The map of the sentence to the code, in stages without text.",
+        },
         form="Exits on the latent branch only, with the code started from the sentence. It leaves when surely absent, "
         "not with any sure class, since a present finding needs its mask. Convolutional stages lie around the block.",
         property="A threshold above 1 is the full stack, the lowest leaves at once, and depth grows with it; an "
@@ -128,7 +130,7 @@ CONDENSED = (
         preset={"key": "dyvte_exit", "criterion": "router", "code": "text", "latents": 1, "loss_weight": 0.0},
         cost="layers (N d^2 + N P d)",
         serves=frozenset({"text"}),
-        idle="The routers: their paper trains them apart, on a frozen network.",
+        idle={"reduction.judges.*": "The routers: their paper trains them apart, on a frozen network."},
         form="The router of the released code on [mean ; last text state], detached. The layers are a small stack of "
         "the block's own, since a decoder stage has one. `petground train` does not train the routers, which untrained "
         "let all stay; their training, with exits.exit_label, is from Python only.",
@@ -176,7 +178,7 @@ CONDENSED = (
         "Bootstrapping SparseFormers from Vision Foundation Models, arXiv 2312.01987",
         "A few dozen tokens whose boxes move over the volume, sample it and stand for it.",
         cost="repeats L (P d^2 + L d) + N L d, L tokens of P samples",
-        idle="The map of the sentence to the tokens, in stages without text.",
+        idle={"reduction.words.*": "The map of the sentence to the tokens, in stages without text."},
         form="Released code in three dimensions: trilinear samples, offsets over three standard deviations, adaptive "
         "mixing. The un-merge is ours: attention of voxels to tokens with a Gaussian of each box.",
         property="No adjustment leaves the boxes; sampling at a voxel's centre is reading it; offsets have no "

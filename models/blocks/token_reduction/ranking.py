@@ -14,7 +14,9 @@ from petground.models.blocks.token_reduction.vflowopt import VFlowOpt
 
 __all__ = ["RANKING"]
 
-_CHOICE = "The map of the sentence to the voxels' width, where it serves a choice that has no gradient."
+_CHOICE = {
+    "voxels.text.*": "The map of the sentence to the voxels' width, where it serves a choice that has no gradient."
+}
 
 RANKING = (
     Block(
@@ -180,7 +182,10 @@ RANKING = (
         "IA-RED2: Interpretability-Aware Redundancy Reduction, arXiv 2106.12620",
         "A policy asks the sentence of each voxel whether it stays; the keep map is the explanation.",
         cost="N d^2",
-        idle="The policy, drawn (estimator: reinforce), where its own loss has no weight.",
+        idle=dict.fromkeys(
+            ("reduction.policy_token", "reduction.query.*", "reduction.asked.*", "voxels.text.*"),
+            "The policy, drawn (estimator: reinforce), where its own loss has no weight.",
+        ),
         form="Policy token = the sentence's pooled state; >= in place of >, so that its start keeps all; trained "
         "straight-through unless estimator: reinforce, whose baseline is a moving mean.",
         property="Threshold 0 keeps all; kept sets are nested over groups; dropped voxels keep their last value; "

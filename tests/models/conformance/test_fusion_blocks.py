@@ -9,6 +9,7 @@ import torch
 
 from petground.models.blocks.contract import Block
 from tests.models.conformance.fusion_cases import ALL, BOX, CHANNELS, TEXT, WORDS, asked, built, made, serving, skip_of
+from tests.models.conformance.gradients import check_gradients
 from tests.models.conformance.memory import largest_tensor
 
 GRIDS = {"odd": (7, 9, 11), "one voxel": (1, 1, 1), "thin": (1, 6, 4)}
@@ -61,13 +62,11 @@ def test_under_autocast_both_streams_keep_their_type(block: Block) -> None:
 
 @pytest.mark.parametrize("block", ALL)
 def test_gradients(block: Block) -> None:
-    """Against finite differences, for both streams; and every parameter that the two outputs need has one."""
+    """Against finite differences, for both streams and the parameters; every parameter has one from the two outputs."""
     x, tokens, mask = asked((2, 3, 2))
     module, given = made(block), skip_of(block, x, 2)
     leaves = [x.clone().requires_grad_(), tokens.clone().requires_grad_()]
-    assert torch.autograd.gradcheck(
-        lambda *streams: module(*streams, mask, BOX, **given), tuple(leaves), atol=1e-5, rtol=1e-3, fast_mode=True
-    )
+    check_gradients(lambda *streams: module(*streams, mask, BOX, **given), module, *leaves)
     out, said = module(*leaves, mask, BOX, **given)
     (out.square().sum() + said.square().sum()).backward()
     without = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from petground.models.grounding import GroundingNet
 from petground.models.net_config import NetConfig
 from petground.models.registry import BLOCKS, BlockError
 from tests.models.conformance import examples
+from tests.models.conformance.idle import blocks_of, declared, without_gradient
 
 SMALL: dict[str, Any] = {"features": [4, 8, 8], "blocks_per_stage": 1, "decoder_convs": 1, "fusion_stages": [0, 1]}
 
@@ -25,12 +27,9 @@ def _answer(config: NetConfig) -> torch.Tensor:
     out = net(image, tokens, torch.ones(1, 2, 5, dtype=torch.bool))
     out.square().mean().backward()
     assert torch.isfinite(out).all()
-    assert not _idle(net) or config.idle  # training on several devices has to know
+    without = without_gradient(net)
+    assert without == declared(without, blocks_of(config))  # training on several devices has to know
     return out.detach()
-
-
-def _idle(net: nn.Module) -> list[str]:
-    return [name for name, parameter in net.named_parameters() if parameter.grad is None]
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -88,7 +87,12 @@ def test_fusion_at_a_stage(key: str, stage: int) -> None:
 
 
 IDLE = [  # with what it shows
-    *(("fusion", key, {}) for key, block in BLOCKS["fusion"].items() if "tokens" in block.serves),
+    # one layer, the last: those before it get gradients
+    *(
+        ("fusion", key, {"layers": 1} if key == "lxmert_cross" else {})
+        for key, block in BLOCKS["fusion"].items()
+        if "tokens" in block.serves
+    ),
     ("attention", "aaren", {}),
     ("attention", "agent", {}),
     ("gate", "kmeans_cross", {}),
@@ -105,28 +109,39 @@ IDLE = [  # with what it shows
     ("token_reduction", "ia_red2", {"estimator": "reinforce"}),
     ("token_reduction", "dyn_perceiver", {}),
     ("token_reduction", "dyvte_exit", {}),
-    ("token_reduction", "sparseformer_roi", {}),  # in a stage without text
+    ("token_reduction", "sparseformer_roi", {}),
 ]
 SHARED: dict[str, Any] = {**SMALL, "fusion_stages": [1], "coarse_heads": True, "shared_stages": 1}
 
 
 @pytest.mark.parametrize(("slot", "key", "options"), IDLE, ids=[key for _, key, _ in IDLE])
 def test_parameters_without_a_gradient_are_declared(slot: str, key: str, options: dict[str, Any]) -> None:
-    """The other way round, `_answer` asks of all blocks."""
+    """Exactly those, at each stage that has any; that no others are without one, `_answer` asks of all blocks."""
     block = {"name": key, **getattr(examples, slot.upper(), {}).get(key, {}), **options}
     blocks = {"attention": {"name": "softmax", "num_heads": 2, "stages": [1]}, slot: block}
     if slot == "attention":
         blocks = {"attention": {**block, "num_heads": 2, "stages": [1]}, "token_reduction": {"name": "none"}}
     if slot == "gate":
-        blocks = {"fusion": {"name": "contextual_gate", "attention": block}}
+        gate = {"name": "contextual_gate", "norm": True, "coordinates": "fourier"}
+        blocks = {"fusion": {**gate, "attention": block}}
     small = SMALL
-    if key == "sparseformer_roi":
+    if key in ("dyn_perceiver", "sparseformer_roi"):  # in a stage without text
         small, blocks["attention"]["stages"] = SHARED, [0]
     torch.manual_seed(0)
     net = GroundingNet(NetConfig(**small, **blocks), text_channels=6)
     net(torch.rand(1, 2, 4, 8, 12), torch.randn(1, 2, 5, 6), torch.ones(1, 2, 5, dtype=torch.bool)).sum().backward()
-    assert _idle(net)
+    without = without_gradient(net)
     assert [one for one in net.config.idle if one.startswith(f"{key}: ")]
+    names = [name for name, _ in net.named_parameters() if _stage(name) in set(map(_stage, without))]
+    block_of = [blocks[key] for blocks in BLOCKS.values() if key in blocks]
+    assert without == declared(names, block_of)
+    for pattern in block_of[0].idle:
+        assert fnmatch.filter(without, f"*.{pattern}"), pattern
+
+
+def _stage(name: str) -> str:
+    """Of a parameter in the network, "decoder.stages.1"."""
+    return ".".join(name.split(".")[:3])
 
 
 def test_every_declaration_is_shown() -> None:

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from petground.models.blocks.contract import Block, BlockInputError
+from tests.models.conformance.gradients import check_gradients
+from tests.models.conformance.idle import without_gradient
 from tests.models.conformance.mixer_cases import ALL, CHANNELS, made
 
 
@@ -27,8 +29,9 @@ def test_shape_type_determinism_and_batch_independence(block: Block, grid: tuple
 def test_gradients(block: Block) -> None:
     module = made(block)
     x = torch.randn(1, CHANNELS, 2, 3, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(module, (x,), atol=1e-5, rtol=1e-3, fast_mode=True)
+    check_gradients(module, module, x)
     module(x).square().sum().backward()
+    assert without_gradient(module) == set()
     without = [name for name, p in module.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert [name for name in without if not name.endswith("bias")] == []
 

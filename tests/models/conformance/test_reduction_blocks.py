@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from petground.models.blocks.contract import Block, BlockInputError, Grid, Reduced
+from tests.models.conformance.gradients import check_gradients
+from tests.models.conformance.idle import declared, without_gradient
 from tests.models.conformance.reduction_cases import ALL, CHANNELS, asked, back, made
 
 GRIDS = {"odd": (7, 9, 11), "one voxel": (1, 1, 1), "thin": (1, 6, 4)}
@@ -109,6 +111,10 @@ def test_gradients_reach_the_tokens(block: Block) -> None:
     assert leaf.grad.abs().sum() > 0
     for name, parameter in module.named_parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+    module.zero_grad()
+    back(module.train()(leaf, **given)).square().sum().backward()
+    without = {f".reduction.{name}" for name in without_gradient(module)}
+    assert without == declared(without, [block])
 
 
 # ia_red2's is that of its soft network, not of what it gives: compared in blocks/test_chosen_reductions.py
@@ -123,9 +129,9 @@ def test_gradients_are_those_of_finite_differences(block: Block) -> None:
         return reduced.unmerge(reduced.tokens), torch.ones(()) if reduced.gain is None else reduced.gain
 
     leaf = tokens[:1].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: there_and_back(x)[0], (leaf,), atol=1e-5, rtol=1e-3, fast_mode=True)
+    check_gradients(lambda x: there_and_back(x)[0], module, leaf)
     if module(leaf, **part).gain is not None:
-        assert torch.autograd.gradcheck(lambda x: there_and_back(x)[1], (leaf,), atol=1e-5, rtol=1e-3, fast_mode=True)
+        check_gradients(lambda x: there_and_back(x)[1], module, leaf)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
