@@ -44,12 +44,12 @@ rate and schedule were chosen for ours and are the same for all, and so are the 
 
 F1 by the paper's rule: the mask overlaps the lesion and its SUVmax is within 0.1; in brackets 95 % over patients.
 Against the first: the difference over the same drawings of patients, and p by exchanging answers within patients
-(`petground compare`). Each model was trained once: what another seed would give is not in these intervals. Asked of
-ours: ahead of all, 0.85 or more, and less than 2 % on the other side than the sentence says. Mean Dice: of the outlines
-that are reported, drawn anew on the PET around what the model marks ([patches.md](patches.md)), and of what the model
-itself marks. False alarms: answers to sentences about what is not there, because they are another exam's; about the
-other side; or denied by the report (a dash: not asked). Shuffled: F1 with another exam's sentences, near 0 if the model
-reads.
+(`petground compare`). Each row is one training: what another would give is not in these intervals (the last line
+tells of others). Asked of ours: ahead of all, 0.85 or more, and less than 2 % on the other side than the sentence
+says. Mean Dice: of the outlines that are reported, drawn anew on the PET around what the model marks
+([patches.md](patches.md)), and of what the model itself marks. False alarms: answers to sentences about what is not
+there, because they are another exam's; about the other side; or denied by the report (a dash: not asked). Shuffled:
+F1 with another exam's sentences, near 0 if the model reads.
 """
 
 
