@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from petground.pipeline.review.earlier import unlisted
 from petground.pipeline.sources.store import find_objects, send_objects
 from petground.pipeline.sources.web import server
 
@@ -26,8 +27,9 @@ def send(
 ) -> int:
     """Send the DICOM SEG, SR and value maps of PATH to a PACS by DICOMweb (STOW-RS), and look whether they arrived.
 
-    PATH is a folder that `petground review export` wrote, or one file. Images are not sent unless asked for. The
-    password of --user is read from PETGROUND_DICOMWEB_PASSWORD; without --user and --token-env, ~/.netrc is asked.
+    PATH is a folder that `petground review export` wrote, of which the exams that its index lists are sent, or one
+    file. Images are not sent unless asked for. The password of --user is read from PETGROUND_DICOMWEB_PASSWORD; without
+    --user and --token-env, ~/.netrc is asked.
 
     Args:
         path: folder or file.
@@ -43,6 +45,10 @@ def send(
     console = Console()
     where = server(url, user=user, token_env=token_env, ca=ca, timeout_s=timeout_seconds, retries=retries)
     objects = find_objects(path, images=images)
+    if path.is_dir() and (gone := unlisted(file for file, *_ in objects)):
+        objects = [item for item in objects if item[0] not in gone]
+        told = f"{len(gone)} objects are not sent: the review's index.html does not list their exams"
+        console.print(told, style="yellow", highlight=False)
     studies = len({study for _, study, _, _ in objects})
     if dry_run:
         console.print(f"{len(objects)} objects of {studies} studies would be sent", highlight=False)

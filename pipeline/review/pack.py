@@ -16,6 +16,7 @@ from petground.labeling.site import Site
 from petground.pipeline.decided import COLUMNS, decided
 from petground.pipeline.files import write_bytes
 from petground.pipeline.review.decisions import label_hash, read_sheet, write_decisions
+from petground.pipeline.review.earlier import earlier_exams
 from petground.pipeline.review.judge import alarms
 from petground.pipeline.review.load import Case, Work, load_case
 from petground.pipeline.review.page import Stamp, file_name, render_case, render_index, render_mentions
@@ -49,14 +50,19 @@ def write_pack(
     """Writes OUT/index.html, OUT/<exam_id>.html, OUT/decisions.csv, and what `dicom(case, folder)` adds for DICOM.
 
     `dicom` is given the case without the labels that `verdicts` keep out. An exam that fails is named in the index and
-    stops no other; nothing of an earlier export of it stays. Decisions that someone wrote into an earlier
-    decisions.csv stay in it. Raises InputError for an unknown exam id, when `out` cannot be written, and before
-    anything is written when an earlier decisions.csv is not understood.
+    stops no other; nothing of an earlier export of it stays, and where all exams are exported nothing of those that
+    have left WORK. Decisions that someone wrote into an earlier decisions.csv stay in it. Raises InputError for an
+    unknown exam id, when `out` cannot be written, and before anything is written when an earlier decisions.csv is not
+    understood.
     """
     chosen = _chosen(work, exams)
     with _writable(out):
         out.mkdir(parents=True, exist_ok=True)
     _earlier(out / "decisions.csv")
+    if not exams:
+        with _writable(out):
+            for gone in earlier_exams(out) - {str(exam["exam_id"]) for exam in work.exams}:
+                _clear(out, gone)
     stamp = stamp_of(work)
     index, sheet, failures, rejected = [], [], [], []
     for done, exam in enumerate(chosen, start=1):
