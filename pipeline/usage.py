@@ -22,7 +22,7 @@ from docstring_parser import DocstringStyle, parse
 
 from petground.labeling.errors import ConfigError
 
-__all__ = ["absent_inputs", "parser_of", "require_place"]
+__all__ = ["TABLES", "absent_inputs", "parser_of", "require_place"]
 
 WRITTEN = ("out", "keep_map")  # paths that a command makes; all others must be there
 TABLES = frozenset((".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".xls", ".xlsx", ".txt", ".zip"))

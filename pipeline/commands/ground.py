@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -20,8 +21,12 @@ from petground.pipeline.pictures import write_png
 from petground.pipeline.progress import progress
 from petground.pipeline.read import read_exam
 from petground.pipeline.redraw import Redraw
+from petground.pipeline.report_files import OPTIONAL, REQUIRED
+from petground.pipeline.usage import TABLES
 
 __all__ = ["ground"]
+
+COLUMNS = {*REQUIRED, *OPTIONAL, "accession", "accession_number", "exam", "report", "text", "mrn"}
 
 
 def ground(
@@ -58,7 +63,7 @@ def ground(
         out: folder for masks, pictures and tables.
         text: one sentence about one thing; its SUV and slice, if any, are not shown to the model, unless it was trained
             with them. The mask is held against the side that it names; where it names lesions on both, against none.
-        report: a text file with a whole report; its current lesions with SUVmax and slice are grounded.
+        report: a text file with one whole report; its current lesions with SUVmax and slice are grounded.
         site: YAML with the site's conventions (how slices are counted); default: from the head, from 1.
         weight_kg: the patient's weight, where the DICOM header has none.
         device: auto, cpu, cuda or mps.
@@ -166,10 +171,22 @@ def _asked(text: str | None, report: Path | None, site: Site) -> list[Asked]:
 def _read_report(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"no report at {path}", fix="give a text file")
+    wanted = "--report takes one report as text: save what this exam's row has under report_text as a .txt file"
+    if path.suffix.lower() in TABLES - {".txt"}:
+        raise ConfigError(f"--report {path.name} is a table or data file", fix=wanted)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError("the report is not UTF-8 text", case=path.name, fix="save it as plain UTF-8 text") from error
     if not text.strip():
         raise InputError("the report is empty", case=path.name, fix="give a file with text")
+    if _names_columns(text.lstrip().splitlines()[0]):
+        raise ConfigError(f"--report {path.name} begins with names of columns: a table of reports", fix=wanted)
     return text
+
+
+def _names_columns(line: str) -> bool:
+    """Whether a file's first line is a table's header, or a record with its keys: many reports, not one."""
+    if re.search(r"\b(?:exam_id|report_text)\b", line):
+        return True
+    return len(COLUMNS.intersection(word.strip(" \"'").lower() for word in re.split(r"[,;|\t]", line))) > 1

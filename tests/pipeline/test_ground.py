@@ -249,6 +249,22 @@ def test_missing_exam_and_unreadable_reports_are_named(exam: Path, tmp_path: Pat
         ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text="left node")
 
 
+def test_a_table_of_reports_is_not_read_as_one(exam: Path, module: SideModule, tmp_path: Path) -> None:
+    report = tmp_path / "reports.txt"
+    for header in ("exam_id,report_text", '"Accession";"Report"', "mrn\taccession\ttext", '{"exam_id": "E17",'):
+        report.write_text(f"{header}\nE17,{REPORT}")
+        with pytest.raises(ConfigError, match=r"names of columns.*one report as text"):
+            ground(exam, tmp_path / "x.ckpt", tmp_path / "out", report=report)
+    for name in ("r.csv", "r.CSV", "r.tsv", "r.jsonl", "r.ndjson", "r.json", "r.parquet"):
+        (tmp_path / name).write_text(REPORT)
+        with pytest.raises(ConfigError, match=r"table.*one report as text"):
+            ground(exam, tmp_path / "x.ckpt", tmp_path / "out", report=tmp_path / name)
+    assert not (tmp_path / "out").exists()
+    for header in ("Accession: 4711, MRN: 12", "Report", "PET/CT, text of the report; exam of 3 May"):
+        report.write_text(f"{header}\n{REPORT}")
+        assert ground(exam, tmp_path / "x.ckpt", tmp_path / "out", report=report) == 0
+
+
 def test_a_whole_report_gives_a_mask_per_positive_sentence(exam: Path, module: SideModule, tmp_path: Path) -> None:
     report = tmp_path / "report.txt"
     report.write_text(REPORT)
