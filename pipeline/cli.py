@@ -29,13 +29,14 @@ TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, er
 class Command(NamedTuple):
     """Where a command's function lies, one line about it, which of its parameters come without a flag.
 
-    files: suffixes under which --out is one file; otherwise it is a folder.
+    files: suffixes under which --out is one file; otherwise it is a folder. joins: of usage.DATA, what --out may hold.
     """
 
     function: str
     about: str
     positional: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    joins: tuple[str, ...] = ()
 
 
 COMMANDS: dict[str, Command] = {
@@ -44,10 +45,15 @@ COMMANDS: dict[str, Command] = {
         "phantom exams -> labels -> a trained model -> grounded report -> review pack",
     ),
     "phantom": Command(
-        "petground.pipeline.commands.phantom:phantom", "make PET/CT exams with known lesions and reports"
+        "petground.pipeline.commands.phantom:phantom",
+        "make PET/CT exams with known lesions and reports",
+        joins=("truth.parquet",),
     ),
     "extract": Command(
-        "petground.pipeline.commands.extract:extract", "reports in, findings out; no images", files=(".parquet",)
+        "petground.pipeline.commands.extract:extract",
+        "reports in, findings out; no images",
+        files=(".parquet",),
+        joins=("findings.parquet",),
     ),
     "reports": Command(
         "petground.pipeline.commands.reports:reports",
@@ -56,10 +62,15 @@ COMMANDS: dict[str, Command] = {
         (".parquet", ".csv", ".jsonl"),
     ),
     "fetch": Command("petground.pipeline.commands.fetch:fetch", "the PET/CTs of a report export by DICOMweb"),
-    "label": Command("petground.pipeline.commands.label:label", "reports and exams in, 3D weak labels out"),
+    "label": Command(
+        "petground.pipeline.commands.label:label",
+        "reports and exams in, 3D weak labels out",
+        joins=("findings.parquet",),
+    ),
     "second-reading": Command(
         "petground.pipeline.commands.second_reading:second_reading",
         "a local language model reads the reports too, for a consensus",
+        joins=("findings.parquet",),
     ),
     "train": Command("petground.training.cli:main", "fit a grounding model: `train fit --config ...` (LightningCLI)"),
     "evaluate": Command("petground.training.evaluate:evaluate", "F1 and Dice of a model or peer, with text controls"),
@@ -146,7 +157,7 @@ def _run(name: str, arguments: list[str]) -> int:
         return int(_load(command)(arguments) or OK)
     function = _load(command)
     values = vars(parser_of(name, function, command.positional).parse_args(arguments))
-    require_place(values.get("out"), command.files)
+    require_place(values.get("out"), command.files, command.joins)
     try:
         return int(function(**values) or OK)
     except InputError as error:

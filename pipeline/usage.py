@@ -13,7 +13,7 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -26,6 +26,7 @@ __all__ = ["TABLES", "absent_inputs", "parser_of", "require_place"]
 
 WRITTEN = ("out", "keep_map")  # paths that a command makes; all others must be there
 TABLES = frozenset((".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".xls", ".xlsx", ".txt", ".zip"))
+DATA = {"findings.parquet": "a labelling run", "truth.parquet": "phantom exams"}  # which a folder with this file is
 WIDEST = 110
 
 
@@ -65,14 +66,19 @@ def absent_inputs(values: Mapping[str, Any]) -> list[Path]:
     return [path for several in given for path in several if isinstance(path, Path) and not path.exists()]
 
 
-def require_place(out: Any, files: Sequence[str] = ()) -> None:
-    """Raises ConfigError where --out cannot be made: a file is in its place, or it is named like one and is none.
+def require_place(out: Any, files: Sequence[str] = (), joins: Collection[str] = ()) -> None:
+    """Raises ConfigError where --out cannot be made: a file is in its place, it is named like one and is none, or what
+    lies in it is not this command's to write among.
 
-    files: suffixes that this command does write one file under; otherwise --out is a folder.
+    files: suffixes that this command does write one file under; otherwise --out is a folder. joins: those of DATA's
+    files beside which it may write.
     """
     if not isinstance(out, Path):
         return
     alone = out.suffix.lower() in files
+    for name, data in DATA.items():
+        if not alone and name not in joins and (out / name).is_file():
+            raise ConfigError(f"--out {out} holds {name}: it is the folder of {data}", fix="give another folder")
     if not alone and out.is_file():
         raise ConfigError(f"--out {out} is a file", fix="give a folder")
     if (above := next((path for path in out.absolute().parents if path.exists()), None)) and not above.is_dir():

@@ -10,7 +10,7 @@ import pytest
 
 from petground.labeling.errors import InputError
 from petground.pipeline import cli
-from petground.pipeline.usage import parser_of
+from petground.pipeline.usage import parser_of, require_place
 
 
 def raising(error: BaseException) -> object:
@@ -175,6 +175,38 @@ def test_a_wrong_flag_is_answered_with_the_nearest_and_the_value_with_what_it_ta
     assert "argument --workers: 'many' is not a whole number" in capsys.readouterr().err
     code_of(["label", "--reports", str(places["reports"]), "--exams", str(places["folder"]), "--out", ""])
     assert "argument --out: the path is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "review export {folder} --out {folder}",
+        "ground --exam {folder} --checkpoint {reports} --text node --out {folder}",
+        "evaluate --labels {folder} --checkpoint {reports} --out {folder}",
+        "compare {folder} --out {folder}",
+        "label --reports {reports} --exams {exams} --out {folder}",
+        "phantom --exams 1 --out {folder}",
+    ],
+)
+def test_nothing_is_written_among_the_data_of_another_command(
+    line: str, places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "truth.parquet" if line.startswith("label") else "findings.parquet"
+    (tmp_path / "exams").mkdir()
+    (places["folder"] / name).write_text("")
+    (places["folder"] / "decisions.csv").write_text("a physician's")
+    assert code_of(line.format(exams=tmp_path / "exams", **places).split()) == 2
+    assert f"holds {name}: it is the folder of" in " ".join(capsys.readouterr().err.split())
+    assert (places["folder"] / "decisions.csv").read_text() == "a physician's"
+    assert {path.name for path in places["folder"].iterdir()} == {name, "decisions.csv"}
+
+
+def test_a_folder_of_labels_is_read_and_labelled_into_again(places: dict[str, Path]) -> None:
+    (places["folder"] / "findings.parquet").write_text("")
+    for name in ("label", "extract", "second-reading"):
+        require_place(places["folder"], joins=cli.COMMANDS[name].joins)
+    (places["folder"] / "findings.parquet").rename(places["folder"] / "truth.parquet")
+    require_place(places["folder"], joins=cli.COMMANDS["phantom"].joins)
 
 
 def test_extract_makes_no_folder_that_is_named_like_a_table(places: dict[str, Path]) -> None:
