@@ -60,7 +60,8 @@ class Site:
     slice_by_series_number: where the report names a series ("series 3, image 104") that is the PET's or the CT's
         SeriesNumber, it decides over `slice_grid`.
     numbering_known: False where it is not known how slices are counted: nothing is labelled then.
-    slice_tolerance: how many slices a reported index may be off.
+    slice_tolerance: how many slices a maximum may lie beside the reported slice. One whose lesion, at half its value,
+        reaches the reported slice is taken up to 60 mm away whatever this says (`match.REACH_MM`), scored lower.
     suv_minimum: reported values below are not labelled [g/ml].
     suv_tolerance: how far the label's maximum may be from the printed value's rounding interval [g/ml].
     midline_margin_mm: laterality is only contradicted further than this from the body's midline.

@@ -11,6 +11,7 @@ from petground.labeling.finding import IMAGE_REASONS, Finding
 from petground.pipeline.dates import iso_date
 from petground.pipeline.extraction import Failure
 from petground.pipeline.files import write_json
+from petground.pipeline.numbering_hint import SliceTally
 from petground.pipeline.reports import Report
 from petground.pipeline.stage import kept
 from petground.pipeline.table_stream import table_writers
@@ -46,9 +47,10 @@ def write_label_tables(
 
     exams: every exam of the export with its numbered findings; what became of its images is read from out/exams and
     out/labels. Rows are in the order given, so that the same input gives the same tables whoever ran first. notes: what
-    was found about the export as a whole, a sentence each. denials: rows (`denied.denial_rows`).
+    was found about the export as a whole, a sentence each; what the labels say of how slices were counted is added.
+    denials: rows (`denied.denial_rows`).
     """
-    count = Funnel()
+    count, slices = Funnel(), SliceTally()
     with table_writers({name: out / f"{name}.parquet" for name in WRITTEN}) as add:
         for report, findings in exams:
             exam_id, failure = report.exam_id, failures.get(report.exam_id)
@@ -64,6 +66,7 @@ def write_label_tables(
                 fate = fates.get(finding_id)
                 row = finding_row(exam_id, finding_id, finding, fate, failure)
                 count.mention(row)
+                slices.add(finding, fate)
                 add("findings", row)
                 for candidate in fate["candidates"] if fate else ():
                     add("candidates", {"exam_id": exam_id, "finding_id": finding_id, **candidate})
@@ -74,7 +77,7 @@ def write_label_tables(
         for denial in denials:
             count.denial(denial)
             add("denials", denial)
-    summary = count.summary() | {"notes": list(notes)}
+    summary = count.summary() | {"notes": [*notes, *slices.notes()]}
     write_json(out / "summary.json", summary)
     return summary
 
