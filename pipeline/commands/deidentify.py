@@ -123,6 +123,8 @@ def _tell(console: Console, out: Path, done: Done, *, sampled: bool) -> None:
     left = ", ".join(f"{reason} {count}" for reason, _, count, _ in done.tally.total("file"))
     files = ", ".join(f"{what} {count}" for what, count in sorted(done.tally.written.items())) or "no images"
     console.print(f"{done.reports} reports; images written: {files}; left out: {left or 'none'}", highlight=False)
+    if done.tally.kept:
+        console.print(f"the images of {done.tally.kept} exams are those of an earlier run", highlight=False)
     if done.tally.read_otherwise:
         console.print(f"{done.tally.read_otherwise} reports are read differently now: look at a sample", style="yellow")
     if unread := done.tally.total("header"):

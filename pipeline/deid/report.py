@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from petground.labeling.errors import InputError
 from petground.pipeline.deid.actions import STANDARD
 from petground.pipeline.deid.dicom import METHODS
 from petground.pipeline.deid.profile import Profile
 from petground.pipeline.files import write_bytes, write_json
 
-__all__ = ["Tally", "write_report"]
+__all__ = ["Tally", "account_of_images", "write_report"]
 
 SCHEMA = pa.schema(
     [
@@ -52,12 +53,16 @@ LEFT_OUT = {
 
 @dataclass
 class Tally:
-    """Counts by exam (new id), source (report, header, dicom, file), what and how."""
+    """Counts by exam (new id), source (report, header, dicom, file, image), what and how.
+
+    kept: exams whose images an earlier run wrote.
+    """
 
     counts: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
     written: Counter[str] = field(default_factory=Counter)
     read_otherwise: int = 0
+    kept: int = 0
 
     def text(self, exam: str, found: list[list[Any]]) -> None:
         """kind, rule, count of a report's replacements."""
@@ -75,7 +80,17 @@ class Tally:
             self.counts[exam, "dicom", name, action] += count
         for reason, count in images["left"].items():
             self.counts[exam, "file", reason, "left out"] += count
+        for what, count in images["written"].items():
+            self.counts[exam, "image", what, "written"] += count
         self.written.update(images["written"])
+
+    def earlier(self, rows: list[dict[str, Any]]) -> None:
+        """Images that an earlier run wrote and that stay: rows of `account_of_images`."""
+        for row in rows:
+            self.counts[row["exam_id"], row["source"], row["what"], row["how"]] += row["count"]
+            if row["source"] == "image":
+                self.written[row["what"]] += row["count"]
+        self.kept = len({row["exam_id"] for row in rows if row["source"] == "image"})
 
     def fail(self, exam: str, reason: str) -> None:
         """An exam that could not be cleaned, or not its images."""
@@ -92,6 +107,23 @@ class Tally:
         return [
             (*pair, count, exams[pair]) for pair, count in sorted(sums.items(), key=lambda item: (-item[1], item[0]))
         ]
+
+
+def account_of_images(out: Path) -> list[dict[str, Any]]:
+    """Rows of OUT/removed.parquet on the images that lie in OUT/exams; of those of no report's text.
+
+    Raises InputError where images lie there of which no row tells that they were written.
+    """
+    there = {folder.name for folder in (out / "exams").iterdir() if any(p.is_file() for p in folder.rglob("*"))}
+    path = out / "removed.parquet"
+    rows = pq.read_table(path, schema=SCHEMA).to_pylist() if there and path.is_file() else []
+    kept = [row for row in rows if row["exam_id"] in there and row["source"] != "report"]
+    if unknown := there - {row["exam_id"] for row in kept if row["source"] == "image"}:
+        raise InputError(
+            f"{len(unknown)} exams in {out / 'exams'} have no account in removed.parquet of what was removed from them",
+            fix="give --exams as well, or another --out for the reports alone",
+        )
+    return kept
 
 
 def write_report(out: Path, tally: Tally, profile: Profile, *, exams: int) -> dict[str, Any]:
@@ -111,6 +143,7 @@ def write_report(out: Path, tally: Tally, profile: Profile, *, exams: int) -> di
         "date_order": profile.date_order,
         "exams": exams,
         "failed": dict(sorted(Counter(tally.failed.values()).items())),
+        "exams_with_images_of_an_earlier_run": tally.kept,
         "files_written": dict(sorted(tally.written.items())),
         "reports_whose_findings_changed": tally.read_otherwise,
         "header_values_not_sought": {what: count for what, _, count, _ in tally.total("header")},

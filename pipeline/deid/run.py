@@ -18,7 +18,7 @@ from petground.labeling.errors import InputError
 from petground.pipeline.deid.case import CODE, COLUMNS, exam_case, exam_of
 from petground.pipeline.deid.keys import read_key
 from petground.pipeline.deid.profile import Profile
-from petground.pipeline.deid.report import Tally, write_report
+from petground.pipeline.deid.report import Tally, account_of_images, write_report
 from petground.pipeline.deid.rows import rows_of
 from petground.pipeline.executors import Runner
 from petground.pipeline.files import write_bytes
@@ -59,10 +59,13 @@ class Done:
 def run_deid(run: Deid, tick: Tick = lambda what, done, total: None) -> Done:
     """Cleans every usable row and its exam; writes OUT/reports.<table>, OUT/exams, OUT/removed.*.
 
-    Raises InputError when OUT holds other things, or the disk is full; what is finished is kept for the next run.
+    Of reports alone, the account of images that an earlier run wrote stays in OUT/removed.*. Raises InputError when OUT
+    holds other things, or images without such an account, or the disk is full; what is finished is kept for the next
+    run.
     """
     key = read_key(run.keyfile)
     _own(run.out)
+    images = account_of_images(run.out) if run.exams is None else []
     code = source_hash(*CODE)
     done = Done(Tally())
     rows: dict[str, dict[str, Any]] = {}
@@ -92,6 +95,7 @@ def run_deid(run: Deid, tick: Tick = lambda what, done, total: None) -> Done:
     done.reports = len(rows)
     _drop_others(run.out, run.table, set(rows), cleaned if run.exams is not None else set(rows))
     write_rows(run.out / f"reports.{run.table}", [rows[name] for name in sorted(rows)])
+    done.tally.earlier([row for row in images if row["exam_id"] in rows])
     write_report(run.out, done.tally, run.profile, exams=len(rows))
     if run.keep_map is not None:
         write_map(run.keep_map, mapping)

@@ -15,6 +15,7 @@ import pytest
 from pydicom import DataElement, dcmread
 from pydicom.dataset import Dataset
 
+from petground.labeling.errors import InputError
 from petground.pipeline.cli import main
 from petground.pipeline.deid.keys import new_key
 from petground.pipeline.deid.profile import DEFAULTS, read_profile
@@ -216,6 +217,32 @@ def test_removals_are_counted(cleaned: Path) -> None:
     page = (cleaned / "out" / "removed.html").read_text()
     assert "secondary captures" in page
     assert "113107" in page
+
+
+def test_reports_alone_keep_the_account_of_the_images_that_stay(place: Path) -> None:
+    def summary() -> dict[str, Any]:
+        return dict(json.loads((place / "out" / "removed.json").read_text()))
+
+    quick(place)
+    first = summary()
+    for _ in range(2):  # the second has only the first one's word for it
+        given = Deid(open_export(place / "reports.csv"), None, place / "out", place / "site.key", DEFAULTS, here)
+        assert run_deid(given).tally.kept == 2
+        again = summary()
+        assert again.pop("exams_with_images_of_an_earlier_run") == 2
+        for name in ("files_written", "files_left_out", "attributes"):
+            assert again[name] == first[name] != {}
+        page = (place / "out" / "removed.html").read_text()
+        assert "<b>18</b> image files written" in page
+        assert "images of 2 exams are those of an earlier run" in page
+    (place / "reports.csv").write_text((place / "reports.csv").read_text().replace("E18", "E99"))
+    run_deid(Deid(open_export(place / "reports.csv"), None, place / "out", place / "site.key", DEFAULTS, here))
+    assert sum(summary()["files_written"].values()) < 18, "of images that have left OUT nothing is told"
+    (place / "out" / "removed.parquet").unlink()
+    with pytest.raises(InputError, match=r"1 exams in .* have no account"):
+        run_deid(Deid(open_export(place / "reports.csv"), None, place / "out", place / "site.key", DEFAULTS, here))
+    quick(place)
+    assert summary()["exams_with_images_of_an_earlier_run"] == 0
 
 
 def test_it_goes_on_where_it_was(place: Path) -> None:
