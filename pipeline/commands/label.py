@@ -141,11 +141,16 @@ def _describe(
     console.print(f"exams found in {exams}: {work.present} of {work.usable}", highlight=False, soft_wrap=True)
     for line in describe_numbering(site):
         console.print(line, highlight=False, markup=False)
-    console.print(
-        f"to do: read {work.reports} reports; of the others {work.wanted} have something to label: "
-        f"read the images of {work.images} and label {work.labels} of these exams",
-        highlight=False,
-    )
+    if work.reports:
+        known = "which exams have something to label is known when they are read"
+        console.print(f"to do: read {work.reports} reports; {known}", highlight=False, soft_wrap=True)
+    if others := work.usable - work.reports:
+        console.print(
+            f"of the {others} reports that were read before, {work.wanted} have something to label: "
+            f"read the images of {work.images} and label {work.labels} of these exams",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"nothing was written; without --dry-run labels would go to {out}", soft_wrap=True)
     return 0
 

@@ -171,6 +171,13 @@ def test_dry_run_writes_nothing(export: tuple[Path, Path], tmp_path: Path, capsy
     told = capsys.readouterr().out
     assert "12 reports, 3 of them unusable" in told
     assert "from the head, from 1" in told
+    assert "to do: read 9 reports; which exams have something to label is known when they are read" in told
+    assert "have something to label:" not in told
+    run(export, tmp_path / "work")
+    assert cli.main(words(export, tmp_path / "work", "--dry-run")) == 0
+    told = capsys.readouterr().out
+    assert "of the 9 reports that were read before, 8 have something to label: read the images of 4" in told
+    assert "to do: read" not in told
 
 
 def test_two_runs_on_one_folder_are_refused(
