@@ -9,9 +9,10 @@ from petground.labeling.body import right_of_midline_mm, towards_side_mm
 from petground.labeling.finding import Laterality
 from petground.labeling.volume import Volume
 
-__all__ = ["CLEAR_SIDE_MM", "MeasuredSide", "measure_side"]
+__all__ = ["CLEAR_SIDE_MM", "MeasuredSide", "heading", "measure_side"]
 
 CLEAR_SIDE_MM = 10.0  # nearer to the midline a side is not told
+_CAPITALS = re.compile(r"\b(?:[ctls] ?\d{1,2}|(?<=segment )[iv]{1,4}[ab]?)\b")  # vertebrae and liver segments
 _ONE_SIDED = (
     (re.compile(r"\b(?:left|right)(?:-sided)?\b *", re.I), ""),
     (re.compile(r"\b(?:middle lobe|lingula\w*)", re.I), "lung"),  # one lung has them
@@ -52,9 +53,16 @@ class MeasuredSide:
             side = None
             for pattern, instead in _ONE_SIDED:
                 site = pattern.sub(instead, site or "").strip() or None
-        where = " ".join(word for word in (side, site) if word) or "Lesion"
-        heading = where[:1].upper() + where[1:]
-        return side, site, heading if side == self.said else f"{heading}, not {self.said} as said"
+        told = heading(side, site) or "Lesion"
+        return side, site, told if side == self.said else f"{told}, not {self.said} as said"
+
+
+def heading(side: str | None, site: str | None) -> str:
+    """Side and place as a heading, empty without either; a site that begins with its side is not told it twice."""
+    named = side and site and re.match(rf"{re.escape(side)}\b", site, re.I)
+    where = " ".join(word for word in (None if named else side, site) if word)
+    where = _CAPITALS.sub(lambda m: m.group().upper().replace(" ", ""), where)
+    return where[:1].upper() + where[1:]
 
 
 def measure_side(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +13,11 @@ from petground.labeling.numbering import slice_number
 from petground.labeling.site import Site
 from petground.pipeline.edited import DRAWN
 from petground.pipeline.review.load import Case, Item, reason_text
-from petground.pipeline.sides import CLEAR_SIDE_MM
+from petground.pipeline.sides import CLEAR_SIDE_MM, heading
 
 __all__ = ["alarms", "describe", "provenance", "side_of", "site_slice", "title"]
 
 SUV_NEAR = 0.1  # the method's own tolerance between label and report (arXiv 2502.00528)
-
-_CAPITALS = re.compile(r"\b(?:[ctls] ?\d{1,2}|(?<=segment )[iv]{1,4}[ab]?)\b")  # vertebrae and liver segments
 OTHER_SIDE = "Other side?"
 WARNINGS = {
     "laterality_contradicts": "The label lies on the other side than the report says.",
@@ -40,9 +37,7 @@ Words = dict[str, Any]
 
 def title(finding: Mapping[str, Any]) -> str:
     """Side and place as the report has them, for a heading."""
-    words = " ".join(w for w in (finding.get("laterality"), finding.get("site")) if w)
-    words = _CAPITALS.sub(lambda m: m.group().upper().replace(" ", ""), words)
-    return words[:1].upper() + words[1:] if words else f"Finding {finding['finding_id']}"
+    return heading(finding.get("laterality"), finding.get("site")) or f"Finding {finding['finding_id']}"
 
 
 def site_slice(case: Case, k: int, site: Site) -> str:

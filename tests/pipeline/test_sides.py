@@ -11,6 +11,7 @@ from review_work import make_work, volumes
 
 from petground.labeling.site import Site
 from petground.pipeline.review import dicom_out
+from petground.pipeline.review.judge import title
 from petground.pipeline.review.load import Case, load_case, open_work
 from petground.pipeline.sides import MeasuredSide, measure_side
 
@@ -41,6 +42,24 @@ def test_what_is_contradicted_is_not_coded_and_what_cannot_be_told_stays() -> No
     assert MeasuredSide("left", 40.0).place(None) == (None, None, "Lesion, not left as said")
     assert MeasuredSide("bilateral", 40.0).place("axilla")[0] == "bilateral"
     assert MeasuredSide(None, 40.0).place("liver") == (None, "liver", "Liver")
+
+
+@pytest.mark.parametrize(
+    ("side", "site", "told"),
+    [
+        ("left", "left lower lobe mass", "Left lower lobe mass"),
+        ("right", "right-sided pleura", "Right-sided pleura"),
+        ("left", "leftover node", "Left leftover node"),
+        ("right", "left lower lobe", "Right left lower lobe"),
+        ("right", "liver segment ivb", "Right liver segment IVB"),
+        (None, "segment ivb", "Segment IVB"),
+        (None, "t 11 vertebral body", "T11 vertebral body"),
+        ("left", None, "Left"),
+    ],
+)
+def test_a_heading_tells_the_side_once_and_keeps_capitals(side: str | None, site: str | None, told: str) -> None:
+    assert MeasuredSide(side, None).place(site) == (side, site, told)  # type: ignore[arg-type]
+    assert title({"finding_id": "f001", "laterality": side, "site": site}) == told
 
 
 @pytest.mark.parametrize("said", ["left", "right"])
