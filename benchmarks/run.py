@@ -1,7 +1,7 @@
 """Runs benchmarks and writes docs/results/<name>.json with the command, commit, machine, library versions and figures.
 
     python benchmarks/run.py            all but those that take hours (LONG)
-    python benchmarks/run.py gold       one
+    python benchmarks/run.py gold       one; this one needs annotated texts that are not shipped (benchmarks/gold.py)
 
 A benchmark is a module of this folder with `measure() -> dict`; one that needs data or a GPU that is not there returns
 None. Exit code 1 where figures name something that "failed".
@@ -9,6 +9,7 @@ None. Exit code 1 where figures name something that "failed".
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import importlib.util
 import json
@@ -30,9 +31,11 @@ LIBRARIES = ("petground", "torch", "numpy", "scipy", "spacy", "pydicom", "Simple
 
 
 def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    if spec is None or spec.loader is None:
+    if not (HERE / f"{name}.py").is_file():
         sys.exit(f"no benchmark '{name}'; there are {', '.join((*NAMES, *LONG))}")
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
@@ -56,7 +59,7 @@ def main(names: list[str]) -> int:
         start = time.monotonic()
         figures = _load(name).measure()
         if figures is None:
-            sys.stdout.write(f"{name}: left out, what it needs is not here\n")
+            sys.stdout.write(f"{name}: left out, what it needs is not here (benchmarks/{name}.py says what)\n")
             continue
         result = {
             "command": f"python benchmarks/run.py {name}",
@@ -76,4 +79,6 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join((*NAMES, *LONG)))
+    sys.exit(main(parser.parse_args().names))

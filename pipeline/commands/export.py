@@ -66,7 +66,7 @@ def export(
             ignore label, background, or the whole exam is left out.
         spacing: voxel size in mm along the patient's axes, "4" or "4,4,3"; default: the PET's own grid.
         ct_grid: use the CT's grid instead of the PET's.
-        split: shares of train/val/test in patients; two numbers leave the test out.
+        split: shares of train/val/test in patients, 80/10/10 or 8/1/1; two numbers leave the test out.
         seed: another seed gives another split.
         splits: start from the splits file of an earlier WORK (its WORK/splits/*.json): patients stay put.
         drop_duplicates: of exams with the same image keep one; default: all, in one part of the split.
@@ -165,7 +165,8 @@ def _describe(console: Console, plan: Draft, options: Options) -> None:
         table.add_row(row["stage"], row["fate"], str(row["count"]))
     console.print(table)
     parts = [part for part in PARTS if options.shares.get(part, 0) > 0]
-    table = Table(title="Patients by part", title_justify="left")
+    shares = ", ".join(f"{part} {100 * options.shares[part]:.3g} %" for part in parts)  # --split need not add up to 100
+    table = Table(title=f"Patients by part: {shares}", title_justify="left")
     table.add_column("trait")
     for part in parts:
         table.add_column(part, justify="right")

@@ -265,6 +265,18 @@ def test_a_few_patients_are_too_few_for_three_parts(tmp_path: Path, capsys: pyte
     assert "of 2 patients there are too few" in told
 
 
+@pytest.mark.parametrize(
+    ("split", "told"),
+    [("50/60", "train 45.5 %, val 54.5 %"), ("4:1", "train 80 %, val 20 %"), ("60/20/20", "60 %, val 20 %, test 20 %")],
+)
+def test_the_shares_used_are_said(
+    split: str, told: str, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(work), "--to", "monai", "--out", str(tmp_path / "out"), "--split", split, "--dry-run"]
+    assert cli.main(words) == 0
+    assert told in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_command_writes_a_data_set_and_a_dry_run_nothing(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

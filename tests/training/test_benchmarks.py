@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -374,3 +375,17 @@ def test_a_comparison_is_made_once_and_one_that_fails_is_told(
     assert whole.kept(tmp_path, reduced, plain) == {"step": {}}, "a failure is kept"
     assert whole.kept(tmp_path, reduced, plain) == {"step": {}}
     assert calls == [[reduced, plain]] * 2
+
+
+def test_the_runner_tells_what_there_is() -> None:
+    def said(*words: str) -> tuple[int, str]:
+        command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+    code, told = said("--help")
+    assert code == 0
+    assert all(name in told for name in ("gold", "blocks_trained", "not shipped"))
+    code, told = said("nonsense")
+    assert code == 1
+    assert told.startswith("no benchmark 'nonsense'; there are gold, ")
