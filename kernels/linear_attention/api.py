@@ -10,12 +10,15 @@ from petground.kernels._shared.dispatch import choose
 from petground.kernels._shared.errors import KernelInputError
 from petground.kernels._shared.precision import autocast_off
 from petground.kernels._shared.tensor_checks import FLOATS, check_tensor, check_whole, readable
-from petground.kernels.linear_attention.chunked import linear_attention_chunked
+from petground.kernels.linear_attention.chunked import linear_attention_carried_chunked, linear_attention_chunked
 from petground.kernels.linear_attention.ops import linear_attention_op
 from petground.kernels.linear_attention.plans import cannot_serve
-from petground.kernels.linear_attention.reference import linear_attention_quadratic
+from petground.kernels.linear_attention.reference import (
+    linear_attention_carried_quadratic,
+    linear_attention_quadratic,
+)
 
-__all__ = ["available_backends", "linear_attention"]
+__all__ = ["available_backends", "linear_attention", "linear_attention_carried"]
 
 
 def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
@@ -58,6 +61,38 @@ def linear_attention(
         return linear_attention_chunked(
             q, k, v, mask, log_decay, causal=causal, normalize=normalize, chunk_size=chunk_size
         )
+
+
+def linear_attention_carried(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor | None = None,
+    *,
+    mask: Tensor | None = None,
+    log_decay: Tensor | None = None,
+    chunk_size: int = 64,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """The next piece of a long sequence: causal `linear_attention`, and the state that the piece after it starts with.
+
+    q [B, H, N, D], k [B, H, N, D], v [B, H, N, E], state [B, H, D, E] as the piece before gave it, None at the start ->
+    the answer [B, H, N, E] and the new state, in float32 at least. Pieces of any lengths give what one pass over all of
+    them does; gradients pass through the state. mask, log_decay, chunk_size: as in `linear_attention`.
+
+    backend: "auto", "chunked" or "reference": Triton's kernels start their states at zero.
+    Raises KernelInputError for tensors that do not fit, BackendUnavailableError for a backend that is not there.
+    """
+    _check(q, k, v, mask, log_decay, True, chunk_size)
+    if state is not None:
+        shape = (*q.shape[:2], q.shape[3], v.shape[3])
+        check_tensor("linear_attention_carried", "state", state, "BHDE", shape, FLOATS, q.device)
+    reasons = {"chunked": None, "reference": None, "triton": "starts its states at zero"}
+    picked = choose("linear_attention_carried", backend, reasons, f"{q.device.type} {q.dtype}")
+    with autocast_off(q):
+        if picked == "reference":
+            return linear_attention_carried_quadratic(q, k, v, state, mask, log_decay)
+        return linear_attention_carried_chunked(q, k, v, state, mask, log_decay, chunk_size)
 
 
 def _reasons(q: Tensor, log_decay: Tensor | None, device: torch.device) -> dict[str, str | None]:

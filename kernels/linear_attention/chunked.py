@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["linear_attention_chunked"]
+__all__ = ["linear_attention_carried_chunked", "linear_attention_chunked"]
 
 
 def linear_attention_chunked(
@@ -33,15 +33,31 @@ def linear_attention_chunked(
     kind = v.dtype
     k, v = _real(k, v, mask, normalize)
     if causal:
-        out = _scan(q, k, v, log_decay, chunk_size, strict=False)
+        out, _ = _scan(q, k, v, log_decay, chunk_size, strict=False)
     elif log_decay is None:
         q, k, v = _wide(q, k, v)
         out = q @ (k.transpose(-1, -2) @ v)
     else:
-        out = _scan(q, k, v, log_decay, chunk_size, strict=False)
-        back = _scan(q.flip(2), k.flip(2), v.flip(2), log_decay, chunk_size, strict=True)
+        out, _ = _scan(q, k, v, log_decay, chunk_size, strict=False)
+        back, _ = _scan(q.flip(2), k.flip(2), v.flip(2), log_decay, chunk_size, strict=True)
         out = out + back.flip(2)
     return (_divided(out) if normalize else out).to(kind)
+
+
+def linear_attention_carried_chunked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor | None,
+    mask: Tensor | None,
+    log_decay: Tensor | None,
+    chunk_size: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """The causal answer after what state [B, H, D, E] stands for, and the state after it, in float32 at least."""
+    kind = v.dtype
+    k, v = _real(k, v, mask, normalize=False)
+    out, state = _scan(q, k, v, log_decay, chunk_size, strict=False, state=state)
+    return out.to(kind), state
 
 
 def _scan(
@@ -52,16 +68,19 @@ def _scan(
     chunk_size: int,
     *,
     strict: bool,
-) -> Tensor:
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """State S <- lambda^L S + (lambda^(L-1-t) k_t)^T v_t; o_t = lambda^(t+1) q_t S + the products inside the chunk.
 
-    lambda only ever gets exponents >= 0: nothing overflows. strict leaves a token's own key out. State and answer
-    are in float32 at least, see `_wide`.
+    lambda only ever gets exponents >= 0: nothing overflows. strict leaves a token's own key out. state: what was
+    before, None: nothing. Answer and last state are in float32 at least, see `_wide`.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     decay = torch.zeros(q.shape[1], dtype=wide, device=q.device) if log_decay is None else log_decay.to(wide)
     decay = decay[:, None, None]
-    state = torch.zeros(*q.shape[:2], q.shape[-1], v.shape[-1], dtype=wide, device=q.device)
+    if state is None:
+        state = torch.zeros(*q.shape[:2], q.shape[-1], v.shape[-1], dtype=wide, device=q.device)
+    state = state.to(wide)
     outs = []
     for qc, kc, vc in zip(*(torch.split(one, chunk_size, 2) for one in (q, k, v)), strict=True):
         qc, kc, vc = _wide(qc, kc, vc)
@@ -72,7 +91,7 @@ def _scan(
         outs.append(inside.tril(-1 if strict else 0) @ vc + into @ state)
         last = kc * torch.exp(decay * (count - 1 - t[:, None]))
         state = state * torch.exp(decay * count) + last.transpose(-1, -2) @ vc
-    return torch.cat(outs, dim=2)
+    return torch.cat(outs, dim=2), state
 
 
 def _wide(*tensors: Tensor) -> tuple[Tensor, ...]:

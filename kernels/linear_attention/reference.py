@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["linear_attention_quadratic"]
+__all__ = ["linear_attention_carried_quadratic", "linear_attention_quadratic"]
 
 
 def linear_attention_quadratic(
@@ -43,3 +43,25 @@ def linear_attention_quadratic(
         total = weights.sum(-1, keepdim=True)
         out = out / total.masked_fill(total == 0, 1.0)
     return out.to(kind)
+
+
+def linear_attention_carried_quadratic(
+    q: Tensor, k: Tensor, v: Tensor, state: Tensor | None, mask: Tensor | None, log_decay: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The causal answer after what state [B, H, D, E] stands for, and the state after it, in float32 at least.
+
+    The state of tokens 0..T-1 is sum_t lambda^(T-1-t) k_t^T v_t; query number t after it reads lambda^(t+1) of it.
+    """
+    wide = torch.promote_types(v.dtype, torch.float32)
+    out = linear_attention_quadratic(*(one.to(wide) for one in (q, k, v)), mask, log_decay, causal=True)
+    rates = torch.zeros(q.shape[1], device=q.device) if log_decay is None else log_decay
+    count = k.shape[2]
+    t = torch.arange(count, device=q.device, dtype=wide)[:, None]
+    faded = torch.exp(rates.to(wide)[:, None, None] * (count - 1 - t)) * k
+    if mask is not None:
+        faded, v = (one.masked_fill(~mask[:, None, :, None], 0.0) for one in (faded, v))
+    after = faded.to(wide).transpose(-1, -2) @ v.to(wide)
+    if state is not None:
+        out = out + torch.exp(rates.to(wide)[:, None, None] * (t + 1)) * q.to(wide) @ state.to(wide)
+        after = after + torch.exp(rates.to(wide) * count)[:, None, None] * state.to(wide)
+    return out.to(v.dtype), after

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from petground.kernels._shared.errors import BackendUnavailableError, KernelInputError
-from petground.kernels.linear_attention import linear_attention
+from petground.kernels.linear_attention import linear_attention, linear_attention_carried
 from tests.models.conformance.memory import largest_tensor
 
 DECAYS = torch.tensor([0.0, -0.3, -4.0], dtype=torch.float64)
@@ -97,6 +97,39 @@ def test_a_row_without_keys_is_zero_and_padding_may_hold_anything() -> None:
         out = linear_attention(q, k, v, mask=mask, causal=causal, normalize=True)
         assert torch.equal(out[0], torch.zeros_like(out[0]))
         assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("decay", [None, DECAYS], ids=["plain", "decay"])
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_pieces_whose_state_is_carried_are_one_pass(backend: str, decay: Tensor | None) -> None:
+    q, k, v = (one.requires_grad_() for one in inputs())
+    mask = torch.ones(2, 23, dtype=torch.bool)
+    mask[0, 3:9] = mask[1, :2] = False
+    truth = linear_attention(q, k, v, mask=mask, log_decay=decay, causal=True, backend="reference")
+    state, outs = None, []
+    for piece in (slice(0, 5), slice(5, 6), slice(6, 17), slice(17, 23)):  # one token, several chunks, no whole chunk
+        given = {"mask": mask[:, piece], "log_decay": decay, "backend": backend, "chunk_size": 4}
+        out, state = linear_attention_carried(q[:, :, piece], k[:, :, piece], v[:, :, piece], state, **given)
+        outs.append(out)
+    out = torch.cat(outs, dim=2)
+    assert torch.allclose(out, truth, atol=1e-11)
+    assert state is not None
+    rates = torch.zeros(3, 1, 1) if decay is None else decay[:, None, None]
+    faded = k * torch.exp(rates * (22 - torch.arange(23.0, dtype=torch.float64)[:, None])) * mask[:, None, :, None]
+    assert torch.allclose(state, faded.mT @ v, atol=1e-11)
+    push = torch.randn_like(out)
+    for one, other in zip(*(torch.autograd.grad(o, (q, k, v), push) for o in (out, truth)), strict=True):
+        assert torch.allclose(one, other, atol=1e-10)
+
+
+def test_a_carried_state_is_wide_and_has_to_fit() -> None:
+    q, k, v = inputs(9, torch.bfloat16)
+    out, state = linear_attention_carried(q, k, v)
+    assert (out.dtype, state.dtype) == (torch.bfloat16, torch.float32)
+    with pytest.raises(KernelInputError, match="linear_attention_carried: state"):
+        linear_attention_carried(q, k, v, state[:, :, :4])
+    with pytest.raises(BackendUnavailableError, match="starts its states at zero"):
+        linear_attention_carried(q, k, v, backend="triton")
 
 
 def test_wrong_inputs() -> None:

@@ -55,6 +55,7 @@ class Based(nn.Module):
             num_heads,
             "based",
             "taylor",
+            value_map="identity",
             normalize="sum",
             feature_dim=feature_dim,
             chunk_size=chunk_size,

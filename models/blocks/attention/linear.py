@@ -20,7 +20,7 @@ __all__ = ["LinearAttention", "attention_distillation", "log_decays", "rms_norm"
 
 
 class LinearAttention(nn.Module):
-    """o_i = norm(sum_j (phi(q_i) . phi(k_j)) lambda_h^|i-j| v_j), causal over j <= i, in time and memory linear in N.
+    """o_i = norm(sum_j (phi(q_i) . phi(k_j)) lambda_h^|i-j| psi(v_j)), causal over j <= i, time and memory linear in N.
 
     Computed in chunks of the tokens with a running state [F, E] (Lightning Attention-2, arXiv 2401.04658, section
     3.2), or as phi(q) (phi(k)^T v) without decay and order. Tokens stand in the grid's C order, z slowest.
@@ -34,12 +34,15 @@ class LinearAttention(nn.Module):
         channels: of all heads together.
         num_heads: heads.
         key: the registered name, for messages.
-        feature_map: phi, see `feature_maps`.
+        feature_map: phi, see `feature_maps`; "silu" is that of TransNormerLLM and Lightning Attention.
+        value_map: psi: "silu", as Lightning Attention's code, or "identity", as TransNormerLLM's.
         decay: "none": lambda = 1; "heads": log lambda_h = -8 h / H for h = 0..H-1 (TransNormerLLM, arXiv 2307.14995);
             "slopes": log lambda_h = -2^(-8 (h + 1) / H), ALiBi's slopes, as Lightning Attention's code.
-        decay_scale: factor on log lambda; the papers' 1 - layer / layers. 0 gives lambda = 1.
+        decay_scale: factor on log lambda: the papers' 1 - layer / layers, by which the last layers reach farthest; the
+            released code's is 1 - layer / (layers - 1) + 1e-5. 1 is that of the first layer, 0 gives lambda = 1.
         normalize: "sum": rows of weights sum to one (phi must not be negative); "rms": o / rms(o) over the head's
-            channels (SRMSNorm of TransNormerLLM); "none".
+            channels (SRMSNorm of TransNormerLLM); "rms_all": over those of all heads together, as its authors have it:
+            a head without decay, whose sums grow with the tokens, then leaves the others little; "none".
         feature_dim: what phi "taylor" projects q and k to, per head; 0: as wide as they are.
         chunk_size: tokens in a chunk. It changes time and memory, not the answer.
         loss_weight: of the distillation; needs feature_map "hedgehog", whose paper first trains by it alone.
@@ -51,10 +54,11 @@ class LinearAttention(nn.Module):
         channels: int,
         num_heads: int = 1,
         key: str = "linear",
-        feature_map: FeatureMap = "identity",
+        feature_map: FeatureMap = "silu",
+        value_map: Literal["identity", "silu"] = "silu",
         decay: Literal["none", "heads", "slopes"] = "none",
         decay_scale: float = 1.0,
-        normalize: Literal["none", "sum", "rms"] = "rms",
+        normalize: Literal["none", "sum", "rms", "rms_all"] = "rms",
         feature_dim: int = 16,
         chunk_size: int = 64,
         loss_weight: float = 1.0,
@@ -76,6 +80,7 @@ class LinearAttention(nn.Module):
         self.patterns = ("self", "cross", "causal") if decay == "none" else ("self", "causal")
         self.of_q = make_features(feature_map, num_heads, channels // num_heads, feature_dim)
         self.of_k = make_features(feature_map, num_heads, channels // num_heads, feature_dim)
+        self.of_v = make_features(value_map, num_heads, channels // num_heads, feature_dim)
         self.log_decay: Tensor | None
         rates = None if decay == "none" else log_decays(num_heads, decay) * decay_scale
         self.register_buffer("log_decay", rates, persistent=False)
@@ -119,7 +124,7 @@ class LinearAttention(nn.Module):
         shares, kind = self.normalize == "sum", v.dtype
         # sums, and gradients of shares, may leave float16 where the answer, normalised, lies in it
         wide = torch.float32 if kind == torch.float16 and self.normalize != "none" else kind
-        fq, fk, v = (one.to(wide) for one in (self.of_q(q), self.of_k(k), v))  # autocast widens softmax
+        fq, fk, v = (one.to(wide) for one in (self.of_q(q), self.of_k(k), self.of_v(v)))  # autocast widens softmax
         out = linear_attention(
             fq,
             fk,
@@ -132,7 +137,9 @@ class LinearAttention(nn.Module):
             backend=self.backend,
         )
         weights = self._map(fq, fk, mask, causal).to(kind) if need_weights and shares else None
-        return (rms_norm(out) if self.normalize == "rms" else out).to(kind), weights
+        if self.normalize.startswith("rms"):
+            out = rms_norm(out, (1, 3) if self.normalize == "rms_all" else (3,))
+        return out.to(kind), weights
 
     def _distilled(self, q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, cross: bool) -> Tensor:
         """The distillation of some rows, [B]; a map with features "hedgehog" has no decay."""
@@ -161,10 +168,10 @@ def log_decays(num_heads: int, decay: str) -> Tensor:
     return rates.float()
 
 
-def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """X / sqrt(mean of x^2 over the last axis + eps), no parameters; squares leave 16 bits, so worked out in 32."""
+def rms_norm(x: Tensor, axes: tuple[int, ...] = (-1,), eps: float = 1e-6) -> Tensor:
+    """X / sqrt(mean of x^2 over the axes + eps), no parameters; squares leave 16 bits, so worked out in 32."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    return (wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)).to(x.dtype)
+    return (wide * torch.rsqrt(wide.square().mean(dim=axes, keepdim=True) + eps)).to(x.dtype)
 
 
 def attention_distillation(teacher: Tensor, student: Tensor) -> Tensor:

@@ -78,10 +78,13 @@ LINEAR_FAMILY = (
         preset={"key": "lightning_attention", "loss_weight": 0.0, "decay": "heads", "feature_dim": 0},
         patterns=_ORDERED,
         cost="N c d + N d^2, c the chunk",
-        form="TransNormerLLM's decays exp(-8 h / H); without its gate, which is the layer's. normalize: rms is the "
-        "Norm of its equation, none the bare product. Both directions are our extension.",
-        property="For any chunk size equal to the masked product written out; with decay_scale 0 it is plain "
-        "linear attention; nothing of N x N is held.",
+        form="silu on q, k and v as the released module; decay_scale is its factor of the layer, 1 - layer / "
+        "(layers - 1). Differs: the paper's decays exp(-8 h / H) (the module has lightning2's); SRMSNorm of each head, "
+        "where the paper has it, and the module LayerNorm, over all heads (normalize: rms_all); no gate on the answer, "
+        "no LRPE. Both directions are our extension. The kernel `linear_attention_carried` carries a state, not the "
+        "block.",
+        property="For any chunk size equal to the masked product written out; a sequence in pieces whose state is "
+        "carried gives what one pass does; with decay_scale 0 it is plain linear attention; nothing of N x N is held.",
     ),
     Block(
         "attention",
@@ -92,8 +95,8 @@ LINEAR_FAMILY = (
         preset={"key": "lightning2", "loss_weight": 0.0, "decay": "slopes", "feature_dim": 0},
         patterns=_ORDERED,
         cost="N c d + N d^2, c the chunk",
-        form="Decays exp(-2^(-8 h / H)), h = 1..H, as in the released code. normalize: rms is the Norm of its equation "
-        "1, none the bare product. Both directions are our extension.",
+        form="Decays exp(-2^(-8 h / H)), h = 1..H, as in the released code where H is a power of two (else it puts two "
+        "series together); the rest is lightning_attention's.",
         property="For any chunk size equal to the masked product written out, with the published slopes; with "
         "decay_scale 0 it is plain linear attention; nothing of N x N is held.",
     ),
@@ -119,6 +122,7 @@ LINEAR_FAMILY = (
         preset={
             "key": "hedgehog",
             "feature_map": "hedgehog",
+            "value_map": "identity",
             "normalize": "sum",
             "decay": "none",
             "decay_scale": 1.0,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention, silu
 
+from petground.kernels.linear_attention import linear_attention_carried
 from petground.models.blocks.attention.feature_maps import HedgehogFeatures, taylor
 from petground.models.blocks.attention.linear import attention_distillation, log_decays, rms_norm
 from petground.models.blocks.contract import BlockInputError, Grid
@@ -45,16 +46,43 @@ def test_lightning_is_the_naive_masked_product_for_any_chunk(key: str, chunk_siz
     q, k, v = qkv()
     rates = log_decays(2, "heads" if key == "lightning_attention" else "slopes")
     truth = naive(q, k, v, rates, causal=causal)
-    bare, _ = made(key, normalize="none", chunk_size=chunk_size)(q, k, v, causal=causal)
+    options: dict[str, Any] = {"chunk_size": chunk_size, "feature_map": "identity", "value_map": "identity"}
+    bare, _ = made(key, normalize="none", **options)(q, k, v, causal=causal)
     assert torch.allclose(bare, truth, atol=1e-7)  # the decays are float32
-    normed, _ = made(key, chunk_size=chunk_size)(q, k, v, causal=causal)
+    normed, _ = made(key, **options)(q, k, v, causal=causal)
     assert torch.allclose(normed, rms_norm(truth), atol=1e-7)
+
+
+@pytest.mark.parametrize("key", LIGHTNING)
+def test_lightning_takes_the_silu_as_the_authors_and_their_norm_of_all_heads_where_told(key: str) -> None:
+    q, k, v = qkv()
+    rates = log_decays(2, "heads" if key == "lightning_attention" else "slopes") * 0.25
+    bare = naive(silu(q), silu(k), silu(v), rates, causal=True)
+    side_by_side = bare.transpose(1, 2).flatten(2)
+    truth = side_by_side / (side_by_side.square().mean(dim=-1, keepdim=True) + 1e-6).sqrt()
+    out, _ = made(key, decay_scale=0.25, normalize="rms_all")(q, k, v, causal=True)  # as the fourth of five layers
+    assert torch.allclose(out.transpose(1, 2).flatten(2), truth, atol=1e-6)
+    each, _ = made(key, decay_scale=0.25)(q, k, v, causal=True)
+    assert torch.allclose(each, rms_norm(bare), atol=1e-6)
+
+
+@pytest.mark.parametrize("key", LIGHTNING)
+def test_lightning_in_pieces_whose_state_is_carried_is_one_pass(key: str) -> None:
+    q, k, v = qkv()
+    module = made(key, normalize="none")
+    truth, _ = module(q, k, v, causal=True)
+    decay, state, outs = cast(Tensor, module.log_decay), None, []
+    for piece in (slice(0, 1), slice(1, 12), slice(12, 30)):
+        some = (silu(one[:, :, piece]) for one in (q, k, v))
+        out, state = linear_attention_carried(*some, state, log_decay=decay, chunk_size=5)
+        outs.append(out)
+    assert torch.allclose(torch.cat(outs, dim=2), truth, atol=1e-9)
 
 
 @pytest.mark.parametrize("key", LIGHTNING)
 def test_without_decay_it_is_plain_linear_attention(key: str) -> None:
     q, k, v = qkv()
-    module = made(key, normalize="none", decay_scale=0.0)
+    module = made(key, normalize="none", decay_scale=0.0, feature_map="identity", value_map="identity")
     assert torch.allclose(module(q, k, v, causal=True)[0], (q @ k.mT).tril() @ v, atol=1e-10)
     assert torch.allclose(module(q, k, v)[0], q @ k.mT @ v, atol=1e-10)
 
