@@ -176,7 +176,8 @@ def _specialise(one: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple
     attributes: dict[tuple[int], Any] = {}
     for place, parameter in enumerate(one.kernel.params):
         value = one.arguments[parameter.name]
-        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+        plain = parameter.do_not_specialize  # of a number the type counts alone
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1 and not plain):
             signature[parameter.name] = "constexpr"
             constants[parameter.name] = value
         elif isinstance(value, Tensor):
@@ -186,7 +187,7 @@ def _specialise(one: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple
             signature[parameter.name] = "fp32"
         else:
             signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and not plain:
                 attributes[(place,)] = [["tt.divisibility", 16]]
     return signature, constants, attributes
 

@@ -1,4 +1,7 @@
-"""Launching the attention kernels: strides, block sizes and parts from tensors. What the operators' backends call."""
+"""Launching the attention kernels: strides, block sizes and parts from tensors. What the operators' backends call.
+
+The kernels are not specialised for the numbers of entries and heads, so that one proof holds for batches of any size.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from petground.kernels._triton import attention_backward, attention_forward, attention_resident
 from petground.kernels._triton.attention_plans import Plan, block_width, plan, resident_plan
-from petground.kernels._triton.runtime import architecture, interpreting, launch, multiprocessors
+from petground.kernels._triton.runtime import interpreting, launch, multiprocessors
 
 __all__ = [
     "Operands",
@@ -97,7 +100,7 @@ def forward(
     p: Plan | None = None,
 ) -> None:  # fmt: skip
     """Fills out and stat; `total` and parts of more than one where parts of the keys are kept apart. p: block sizes."""
-    p = p or plan("forward", a.q.element_size(), a.widest)
+    p = p or plan("forward", a.q, a.widest)
     arguments = a.arguments() | a.biased() | {"x": x, "out": out, "stat": stat, "total": total, "part_cols": parts[1]}
     arguments |= strides("x", x, "bhne") | strides("out", out if total is None else None, "bhne")
     arguments |= {"GATE": gate, "PARTS": total is not None, "ROWS": p.rows, "COLS": p.cols}
@@ -110,7 +113,7 @@ def backward_queries(
     x: Tensor | None = None, inner: Tensor | None = None, dx: Tensor | None = None, p: Plan | None = None,
 ) -> None:  # fmt: skip
     """Fills dq, and with a gate also dx, inner and delta; `parts` where parts of the keys are kept apart."""
-    p = p or plan("queries", a.q.element_size(), a.widest)
+    p = p or plan("queries", a.q, a.widest)
     arguments = a.arguments() | a.biased() | {"stat": stat, "delta": delta, "grad": grad, "dq": dq}
     arguments |= (
         {"x": x, "inner": inner, "dx": dx}
@@ -130,7 +133,7 @@ def backward_keys(
     p: Plan | None = None,
 ) -> None:  # fmt: skip
     """Fills dk and dv; `parts` where parts of the queries are kept apart. grad with unit stride along E."""
-    p = p or plan("keys", a.q.element_size(), a.widest)
+    p = p or plan("keys", a.q, a.widest)
     arguments = a.arguments() | a.biased() | {"stat": stat, "delta": delta, "grad": grad, "dk": dk, "dv": dv}
     arguments |= strides("grad", grad) | strides("dk", None if parts else dk) | strides("dv", None if parts else dv)
     arguments |= {"part_rows": parts[1] if parts else a.q.shape[2], "PARTS": parts is not None}
@@ -143,7 +146,7 @@ def backward_resident(
     a: Operands, stat: Tensor, grad: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, parts: tuple[int, int]
 ) -> None:
     """Fills dq, and parts of dk and dv, in one pass; `resident_plan` says whether it fits."""
-    p = resident_plan(a.q.element_size(), a.widest, a.k.shape[2], architecture(a.q.device))
+    p = resident_plan(a.q, a.widest, a.k.shape[2])
     assert p is not None
     arguments = a.arguments() | {"stat": stat, "grad": grad, "dq": dq, "dk": dk, "dv": dv, "part_rows": parts[1]}
     arguments |= strides("grad", grad) | strides("dq", dq) | {"ROWS": p.rows, "COLS": p.cols}

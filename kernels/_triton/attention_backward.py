@@ -13,7 +13,7 @@ from petground.kernels._triton.maths import load_tile, slope, tanh, weight, with
 __all__ = ["attention_backward_keys", "attention_backward_queries"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch_heads", "heads"])
 def attention_backward_queries(
     q, k, v, keep, bias, scale, stat, delta, grad, x, inner, dx, dq,
     batch_heads, heads, rows, cols, width_qk, width_v, part_cols, shift,
@@ -125,7 +125,7 @@ def attention_backward_queries(
         tl.store(place, (found_dq * raw).to(dq.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch_heads", "heads"])
 def attention_backward_keys(
     q, k, v, keep, bias, scale, stat, delta, grad, dk, dv,
     batch_heads, heads, rows, cols, width_qk, width_v, part_rows, shift,

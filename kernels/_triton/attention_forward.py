@@ -8,7 +8,7 @@ from petground.kernels._triton.maths import load_tile, tanh, weight, with_bias
 __all__ = ["attention_forward"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch_heads", "heads"])
 def attention_forward(
     q, k, v, keep, bias, scale, x, out, stat, total,
     batch_heads, heads, rows, cols, width_qk, width_v, part_cols, shift,

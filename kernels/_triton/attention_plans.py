@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from petground.kernels._triton.runtime import why_not
+from petground.kernels._triton.runtime import architecture, why_not
 
 __all__ = ["WIDEST", "Plan", "block_width", "cannot_serve", "plan", "resident_plan"]
 
@@ -59,24 +59,38 @@ _TABLE = {
         (True, 256): Plan(32, 32, 8, 2), (False, 32): Plan(16, 32, 8, 2), (False, 64): Plan(16, 16, 4, 1),
     },
 }  # fmt: skip
-# One pass with all keys in 16 bits: {(channels up to, keys up to): (from which architecture on, plan)}; where there is
-# none, two kernels do it. Without Hopper's asynchronous products the larger ones spill.
-_RESIDENT = {
-    (32, 64): (80, Plan(64, 64, 4, 2)),
-    (32, 128): (90, Plan(64, 128, 8, 2)),
-    (64, 64): (90, Plan(64, 64, 8, 2)),
+# Smaller blocks or more warps: before Hopper, whose matrix instructions need no operands in registers, and for channels
+# or queries that 16 does not divide, whose places take more registers.
+_SMALL = {
+    "forward": {(True, 16): Plan(64, 32, 4, 3), (True, 32): Plan(64, 32, 8, 3), (True, 256): Plan(32, 32, 8, 2)},
+    "queries": {(True, 64): Plan(64, 32, 8, 2), (True, 256): Plan(16, 32, 8, 1)},
+    "keys": {(True, 16): Plan(32, 64, 8, 2)},
 }
+# One pass with all keys in 16 bits: channels up to, keys up to, from which architecture on, plan, of which the first
+# that fits counts; where there is none, two kernels do it.
+_RESIDENT = (
+    (16, 64, 80, Plan(64, 64, 4, 2)),
+    (32, 64, 100, Plan(64, 64, 8, 2)),
+    (32, 64, 90, Plan(64, 64, 4, 2)),
+    (32, 64, 80, Plan(32, 64, 8, 2)),
+    (32, 128, 90, Plan(64, 128, 8, 2)),
+    (64, 64, 100, Plan(64, 64, 8, 1)),
+    (64, 64, 90, Plan(64, 64, 8, 2)),
+)
 
 
-def plan(kernel: str, itemsize: int, channels: int) -> Plan:
-    """For "forward", "queries" or "keys", with so many channels (the larger of D and E)."""
-    table = _TABLE[kernel]
-    return next(found for (half, width), found in table.items() if half == (itemsize == 2) and channels <= width)
+def plan(kernel: str, q: Tensor, channels: int) -> Plan:
+    """For "forward", "queries" or "keys", with so many channels (the larger of D and E), on the GPU that holds q."""
+    half = q.element_size() == 2
+    small = architecture(q.device) < 90 or q.shape[2] % 16 or q.shape[3] % 16
+    table = _TABLE[kernel] | (_SMALL.get(kernel, {}) if small else {})
+    return next(found for (two, most), found in sorted(table.items()) if two == half and channels <= most)
 
 
-def resident_plan(itemsize: int, channels: int, keys: int, arch: int) -> Plan | None:
-    """For the one-pass backward on an architecture (80, 90, ...), or None where it would not fit."""
-    for (width, most), (first, found) in _RESIDENT.items():
-        if itemsize == 2 and channels <= width and keys <= most and arch >= first:
+def resident_plan(q: Tensor, channels: int, keys: int) -> Plan | None:
+    """For the one-pass backward on the GPU that holds q, or None where it would not fit."""
+    arch = architecture(q.device)
+    for width, most, first, found in _RESIDENT:
+        if q.element_size() == 2 and channels <= width and keys <= most and arch >= first:
             return found
     return None

@@ -8,7 +8,7 @@ from petground.kernels._triton.maths import load_tile, slope, weight
 __all__ = ["attention_backward_resident"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch_heads", "heads"])
 def attention_backward_resident(
     q, k, v, keep, scale, stat, grad, dq, dk, dv,
     batch_heads, heads, rows, cols, width_qk, width_v, part_rows, shift,

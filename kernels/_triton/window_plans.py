@@ -46,7 +46,7 @@ _PAIRWISE = {
 # Before Hopper matrix instructions take their operands from registers: for what is looked at pairwise and all backward.
 _AMPERE = {
     "forward": {(True, 64): Plan(32, 32, 4, 1), (True, 128): Plan(32, 32, 8, 1)},
-    "queries": {(True, 64): Plan(32, 32, 4, 1), (True, 128): Plan(32, 32, 8, 2)},
+    "queries": {(True, 32): Plan(32, 32, 4, 1), (True, 64): Plan(32, 16, 4, 1), (True, 128): Plan(32, 32, 8, 2)},
     "keys": {(True, 64): Plan(32, 32, 8, 1), (True, 128): Plan(32, 32, 8, 2)},
     "bias": {(True, 64): Plan(32, 32, 8, 1), (True, 128): Plan(32, 16, 8, 1)},
 }  # fmt: skip

@@ -31,7 +31,7 @@ _AMPERE = {
 _BLACKWELL = {
     "forward": {(True, 64): Plan(64, 32, 8, 2), (True, 128): Plan(64, 32, 8, 2)},
     "queries": {(False, 64): Plan(16, 16, 8, 1)},
-    "keys": {(True, 128): Plan(32, 32, 8, 2)},
+    "keys": {(True, 128): Plan(16, 32, 8, 1)},
 }
 
 

@@ -17,7 +17,6 @@ from petground.kernels._triton.attention import (
     side_by_side,
 )
 from petground.kernels._triton.attention_plans import plan, resident_plan
-from petground.kernels._triton.runtime import architecture
 from petground.kernels.cross_attention.layout import empty_answer, empty_features, empty_queries
 
 __all__ = ["GATES", "backward_triton", "cases", "forward_triton"]
@@ -44,9 +43,9 @@ def backward_triton(
     """Gradients of q, k, v, scale, x; `out`, the ungated answer, is read where the keys do not fit at once."""
     a = Operands.of(q, k, v, mask, scale, activation, shift)
     dq = empty_queries(q)
-    few = resident_plan(q.element_size(), a.widest, k.shape[2], architecture(q.device))
-    block = few.rows if few and gate == "none" else plan("keys", q.element_size(), a.widest).rows
-    blocks = 1 if few and gate == "none" else -(-k.shape[2] // plan("keys", q.element_size(), a.widest).cols)
+    few = resident_plan(q, a.widest, k.shape[2])
+    block = few.rows if few and gate == "none" else plan("keys", q, a.widest).rows
+    blocks = 1 if few and gate == "none" else -(-k.shape[2] // plan("keys", q, a.widest).cols)
     parts = parts_of(q.shape[2], block, a.batch_heads * blocks, q.device)
     dk = q.new_empty(parts[0], *k.shape, dtype=torch.float32)
     dv = q.new_empty(parts[0], *v.shape, dtype=torch.float32)
@@ -83,16 +82,55 @@ def cases() -> Iterator[str]:
         (torch.bfloat16, 128, 64, "softmax", "residual_tanh"), (torch.bfloat16, 128, 64, "softplus", "none"),
         (torch.bfloat16, 256, 64, "softmax", "residual_tanh"), (torch.bfloat16, 256, 64, "softplus", "none"),
         (torch.float16, 32, 64, "softmax", "none"), (torch.float16, 32, 64, "softmax", "tanh"),
-        (torch.float16, 128, 64, "softmax", "none"),
+        (torch.float16, 128, 64, "softmax", "none"), (torch.float16, 200, 37, "softmax", "none"),
         (torch.float32, 32, 64, "softmax", "none"), (torch.float32, 32, 64, "softplus", "residual_tanh"),
         (torch.float32, 64, 256, "softmax", "tanh"), (torch.float32, 64, 256, "softmax", "none"),
     ]  # fmt: skip
     for dtype, width, keys, activation, gate in kinds:
-        q, k = (torch.empty(2, n, 8, width, dtype=dtype, device="meta").transpose(1, 2) for n in (4096, keys))
         # without a mask it is another kernel; once in 16 bits will do
-        mask = None if dtype == torch.float16 else torch.empty(2, keys, dtype=torch.bool, device="meta")
-        scale = torch.empty(8, device="meta")
-        x = None if gate == "none" else torch.empty(2, 8, width, 4096, dtype=dtype, device="meta").transpose(-1, -2)
-        out, stat = forward_triton(q, k, k, mask, scale, x, activation, gate, 0.0)
-        backward_triton(out, q, k, k, mask, scale, x, out, stat, activation, gate, 0.0)
-        yield f"cross_attention {str(dtype).removeprefix('torch.')} D={width} P={keys} {activation} gate={gate}"
+        masked = dtype != torch.float16
+        yield _case((2, 8, 4096, width), keys, dtype, activation, gate, masked)
+    for heads, rows, width, words, gate in _SHIPPED:
+        for keys in words:
+            yield _case((1, heads, rows, width), keys, torch.bfloat16, "softmax", gate, True)
+
+
+# What configs/train launches in bf16: (heads, voxels, channels per head, words of the longest sentence, gate). Of the
+# voxels counts only whether 16 divides them; of the words that, whether they are odd, and which plan they take.
+# tests/kernels/test_aot_configs.py runs every configuration's network and finds what is lacking here.
+_ANY, _ODD_WIDTH = (128, 64, 37), (64, 40, 37)
+_SHIPPED = (
+    # contextual_net_3d, projections, bench_projections (whose coarsest view has 12 x 6 pixels)
+    (1, 4096, 96, _ANY, "tanh"), (1, 4096, 128, _ANY, "tanh"), (1, 4096, 192, _ANY, "tanh"), (1, 72, 192, _ANY, "tanh"),
+    # bench_faithful
+    (1, 4096, 18, _ODD_WIDTH, "tanh"), (1, 4096, 24, _ODD_WIDTH, "tanh"), (1, 4096, 36, _ODD_WIDTH, "tanh"),
+    # demo, bench_ours, ours; with four heads of 24 were a coarser stage fused, too
+    (4, 4096, 8, _ANY[1:], "none"), (4, 4096, 16, _ANY[1:], "none"), (8, 4096, 8, _ANY[1:], "none"),
+    (8, 4096, 16, _ANY[1:], "none"), (8, 4096, 32, _ANY[1:], "none"), (8, 4096, 40, _ANY[1:], "none"),
+    (4, 4096, 24, _ANY[1:], "none"),
+    # llmseg, bench_llmseg: voxels to two tokens, two tokens among themselves
+    (8, 4096, 3, (2,), "none"), (8, 4096, 6, (2,), "none"), (8, 4096, 12, (2,), "none"), (8, 4096, 24, (2,), "none"),
+    (8, 36, 12, (2,), "none"),
+    (8, 2, 6, (2,), "none"), (8, 2, 12, (2,), "none"), (8, 2, 24, (2,), "none"), (8, 2, 48, (2,), "none"),
+)  # fmt: skip
+
+
+def _case(
+    size: tuple[int, int, int, int], keys: int, dtype: torch.dtype, activation: str, gate: str, masked: bool
+) -> str:
+    """Forward and backward for q of [B, H, N, D] and so many keys, as the contextual gate lays them in memory."""
+    batch, heads, rows, width = size
+    q, k = (torch.empty(batch, n, heads, width, dtype=dtype, device="meta").transpose(1, 2) for n in (rows, keys))
+    mask = torch.empty(batch, keys, dtype=torch.bool, device="meta") if masked else None
+    scale = torch.empty(heads, device="meta")
+    v, x = k, None
+    if gate != "none" and heads == 1:
+        v = torch.empty(batch, 1, keys, width, dtype=dtype, device="meta")  # from `fold_output`
+        x = torch.empty(batch, width, rows, dtype=dtype, device="meta").transpose(1, 2)[:, None]
+    elif gate != "none":
+        x = torch.empty(batch, heads, width, rows, dtype=dtype, device="meta").transpose(-1, -2)
+    out, stat = forward_triton(q, k, v, mask, scale, x, activation, gate, 0.0)
+    grad = x if x is not None and heads == 1 else out
+    backward_triton(grad, q, k, v, mask, scale, x, out, stat, activation, gate, 0.0)
+    told = f"H={heads} N={rows} " if rows != 4096 or heads != 8 else ""
+    return f"cross_attention {str(dtype).removeprefix('torch.')} {told}D={width} P={keys} {activation} gate={gate}"

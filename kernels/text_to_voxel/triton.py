@@ -22,7 +22,7 @@ __all__ = ["backward_triton", "cases", "forward_triton"]
 
 
 def _parts(a: Operands, kernel: str) -> tuple[int, int]:
-    p = plan(kernel, a.q.element_size(), a.widest)
+    p = plan(kernel, a.q, a.widest)
     return parts_of(a.k.shape[2], p.cols, a.batch_heads * -(-a.q.shape[2] // p.rows), a.q.device)
 
 
@@ -72,7 +72,17 @@ def cases() -> Iterator[str]:
         q, k = (torch.empty(2, 8, n, width, dtype=dtype, device="meta") for n in (64, 110592))
         # without a mask it is another kernel; once in 16 bits will do
         mask = None if dtype == torch.float16 else torch.empty(2, 110592, dtype=torch.bool, device="meta")
-        scale = torch.empty(8, device="meta")
-        out, stat = forward_triton(q, k, k, mask, scale, activation, 0.0)
-        backward_triton(out, q, k, k, mask, scale, out, stat, activation, 0.0)
+        _case(q, k, mask, activation)
         yield f"text_to_voxel {str(dtype).removeprefix('torch.')} D={width} M=64 {activation}"
+    # two tokens to all voxels: llmseg's and bench_llmseg's stages; the coarsest are of 11 x 6 x 6 and 6 x 2 x 3 voxels
+    for width, voxels in ((3, 110592), (6, 110592), (12, 110592), (24, 396), (12, 36)):
+        q, k = (torch.empty(2, n, 8, width, dtype=torch.bfloat16, device="meta").transpose(1, 2) for n in (2, voxels))
+        _case(q, k, None, "softmax")
+        yield f"text_to_voxel bfloat16 D={width} M=2 N={voxels} softmax"
+
+
+def _case(q: Tensor, k: Tensor, mask: Tensor | None, activation: str) -> None:
+    scale = torch.empty(q.shape[1], device="meta")
+    out, stat = forward_triton(q, k, k, mask, scale, activation, 0.0)
+    # the gradient comes as the queries lie: from the layer that puts the heads side by side
+    backward_triton(q, q, k, k, mask, scale, out, stat, activation, 0.0)

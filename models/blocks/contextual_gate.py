@@ -127,7 +127,8 @@ class ContextualGate(nn.Module):
         voxels = x.flatten(2).transpose(1, 2)[:, None]
         gate = "tanh" if self.form == "gate" else "residual_tanh"
         gated = cross_attention(heads[0], heads[1], value, mask=seen, x=voxels, gate=gate, backend=self.backend)
-        return gated[:, 0].transpose(1, 2).reshape(x.shape)
+        # not gated[:, 0], whose backward would copy the gradient, and turned: voxels first instead of channels first
+        return gated.squeeze(1).transpose(1, 2).reshape(x.shape)
 
     def _split(self, h: Tensor) -> Tensor:
         return h.reshape(*h.shape[:-1], self.num_heads, -1).transpose(1, 2)
