@@ -86,9 +86,10 @@ def mip(
         line = int(np.argmin(np.abs(row_at - _ras_index(pet, 2, k))))
         picture[line, ::2] = BLUE
     masks: Iterable[NDArray[Any]] = [] if mask is None else [mask] if isinstance(mask, np.ndarray) else mask
-    for one, tint in zip(masks, itertools.cycle(OUTLINES)):
-        shadow = _to_ras(pet, _checked(pet, one))[0].max(axis=flat_axis)
-        _outline(picture, _sample_2d(shadow, column_at, row_at, order=0) > 0.5, tint)
+    shadows = (_to_ras(pet, _checked(pet, one))[0].max(axis=flat_axis) for one in masks)
+    flat = [_sample_2d(shadow, column_at, row_at, order=0) > 0.5 for shadow in shadows]
+    for shadow, tint in reversed(list(zip(flat, itertools.cycle(OUTLINES)))):  # of equal masks the first is seen
+        _outline(picture, shadow, tint)
     return _with_letters(picture, view) if letters else picture
 
 

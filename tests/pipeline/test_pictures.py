@@ -86,6 +86,15 @@ def test_every_orientation_gives_the_same_picture() -> None:
         np.testing.assert_array_equal(mip(marked(axcodes)[0], "coronal", pixel_mm=MM), want)
 
 
+def test_of_equal_masks_the_first_is_seen() -> None:
+    pet, ijk = marked()
+    mask = np.zeros(pet.shape, dtype=bool)
+    mask[tuple(slice(n - 2, n + 3) for n in ijk)] = True
+    picture = mip(pet, "coronal", (mask, mask, mask), letters=False, pixel_mm=MM)
+    seen = [bool((picture == np.array(tint)).all(axis=-1).any()) for tint in OUTLINES[:3]]
+    assert seen == [True, False, False]
+
+
 def test_pixels_are_square_millimetres() -> None:
     picture = mip(marked()[0], "coronal", pixel_mm=MM)
     assert picture.shape == (40 * 6 // 2, 30 * 4 // 2, 3)
