@@ -86,10 +86,12 @@ def mip(
         line = int(np.argmin(np.abs(row_at - _ras_index(pet, 2, k))))
         picture[line, ::2] = BLUE
     masks: Iterable[NDArray[Any]] = [] if mask is None else [mask] if isinstance(mask, np.ndarray) else mask
-    shadows = (_to_ras(pet, _checked(pet, one))[0].max(axis=flat_axis) for one in masks)
-    flat = [_sample_2d(shadow, column_at, row_at, order=0) > 0.5 for shadow in shadows]
-    for shadow, tint in reversed(list(zip(flat, itertools.cycle(OUTLINES)))):  # of equal masks the first is seen
-        _outline(picture, shadow, tint)
+    taken = np.zeros(picture.shape[:2], dtype=np.bool_)
+    for one, tint in zip(masks, itertools.cycle(OUTLINES)):
+        shadow = _to_ras(pet, _checked(pet, one))[0].max(axis=flat_axis)
+        rim = _rim(_sample_2d(shadow, column_at, row_at, order=0) > 0.5) & ~taken  # of equal masks the first is seen
+        picture[rim] = tint
+        taken |= rim
     return _with_letters(picture, view) if letters else picture
 
 
@@ -251,8 +253,12 @@ def _hot(suv: NDArray[Any]) -> tuple[Rgb, NDArray[np.float32]]:
 
 def _outline(picture: Rgb, inside: NDArray[np.bool_], tint: tuple[int, int, int]) -> None:
     """Draws the rim just outside a region, so that what is inside stays visible."""
-    rim = ndimage.binary_dilation(inside, structure=np.ones((3, 3), dtype=bool)) & ~inside
-    picture[rim] = tint
+    picture[_rim(inside)] = tint
+
+
+def _rim(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    rim: NDArray[np.bool_] = ndimage.binary_dilation(inside, structure=np.ones((3, 3), dtype=bool)) & ~inside
+    return rim
 
 
 def _with_letters(picture: Rgb, view: View) -> Rgb:

@@ -53,7 +53,7 @@ def linear_attention_carried_quadratic(
     The state of tokens 0..T-1 is sum_t lambda^(T-1-t) k_t^T v_t; query number t after it reads lambda^(t+1) of it.
     """
     wide = torch.promote_types(v.dtype, torch.float32)
-    out = linear_attention_quadratic(*(one.to(wide) for one in (q, k, v)), mask, log_decay, causal=True)
+    out = linear_attention_quadratic(q.to(wide), k.to(wide), v.to(wide), mask, log_decay, causal=True)
     rates = torch.zeros(q.shape[1], device=q.device) if log_decay is None else log_decay
     count = k.shape[2]
     t = torch.arange(count, device=q.device, dtype=wide)[:, None]
