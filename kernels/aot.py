@@ -11,7 +11,7 @@ Triton's version. A changed kernel has a key that the table lacks.
   --proof FILE   compiles only what the table lacks. It may be stopped at any moment and goes on where it was.
   --check FILE   fails where a launch of today is not in the table, or has stack or too much shared memory, and
                  compiles some again to see that the table tells the truth. Quick: for every change.
-  neither        compiles all that is chosen and prints it.
+  neither        compiles all that is chosen, or --sample of it, and prints it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from petground.kernels._triton.runtime import interpreting
 from petground.kernels.aot_build import SHARED_KIB, Built, build, keyed, launches
-from petground.kernels.aot_proof import Wanted, check, compiled, fill, say
+from petground.kernels.aot_proof import Wanted, check, compiled, fill, sampled, say
 
 __all__ = ["Built", "build", "launches", "main"]
 
@@ -35,6 +35,7 @@ _EXAMPLES = """examples:
   python -m petground.kernels.aot --proof docs/results/aot.csv             after a change to a kernel or a plan
   python -m petground.kernels.aot --check docs/results/aot.csv --sample 12   what CI runs
   python -m petground.kernels.aot --arch 90 --only topk                    a look at one operator
+  python -m petground.kernels.aot --sample 150 --seed 1                    some of all, with another Triton
 
 exit code: 0 all is well; 1 a launch is unproven, spills, needs too much memory or does not compile; 2 wrong usage"""
 
@@ -47,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--proof", type=Path, metavar="FILE", help="compile what this table lacks and add it")
     parser.add_argument("--check", type=Path, metavar="FILE", help="compare this table with the launches of today")
-    parser.add_argument("--sample", type=int, default=12, metavar="N", help="check: compile N again (default 12)")
-    parser.add_argument("--seed", type=int, metavar="S", help="check: which N (default: others each time; it is told)")
+    parser.add_argument("--sample", type=int, metavar="N", help="compile N (default: --check 12, alone all)")
+    parser.add_argument("--seed", type=int, metavar="S", help="which N (default: others each time; it is told)")
     parser.add_argument("--arch", type=int, nargs="+", default=list(SHARED_KIB), choices=list(SHARED_KIB))
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="kernels or cases named so, in part")
     parser.add_argument("--json", type=Path, help="without --proof and --check: write what is printed there as well")
@@ -58,21 +59,26 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("TRITON_INTERPRET is set: kernels are interpreted, not compiled; unset it")
     if given.proof and given.check:
         parser.error("give --proof or --check, not both")
-    if given.sample < 0 or given.jobs < 1:
+    if given.proof and given.sample is not None:
+        parser.error("--proof compiles all that is missing; leave --sample out")
+    if (given.sample or 0) < 0 or given.jobs < 1:
         parser.error("--sample takes 0 or more, --jobs 1 or more")
     wanted = _wanted(given.arch, given.only)
     if not wanted:
         parser.error(f"no kernel and no case has {' or '.join(given.only)} in its name")
+    seed = random.randrange(10**6) if given.seed is None else given.seed
     try:
         if given.proof:
             return fill(given.proof, wanted, given.jobs)
         if given.check:
             # compiled anew, not looked up in Triton's cache; workers inherit it
             os.environ["TRITON_ALWAYS_COMPILE"] = "1"
-            seed = random.randrange(10**6) if given.seed is None else given.seed
-            return check(given.check, wanted, given.sample, seed, given.jobs)
+            return check(given.check, wanted, 12 if given.sample is None else given.sample, seed, given.jobs)
     except ValueError as error:
         parser.error(str(error))
+    if given.sample is not None:
+        say(f"{given.sample} of {len(wanted)} launches (--sample {given.sample} --seed {seed})")
+        wanted = {key: wanted[key] for key in sampled(wanted, given.sample, seed)}
     return _print(wanted, given.jobs, given.json)
 
 

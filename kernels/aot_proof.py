@@ -16,7 +16,7 @@ from pathlib import Path
 from petground.kernels._triton.runtime import Launch
 from petground.kernels.aot_build import Built, build_key, keyed
 
-__all__ = ["Wanted", "check", "compiled", "fill", "read", "save", "say"]
+__all__ = ["Wanted", "check", "compiled", "fill", "read", "sampled", "save", "say"]
 
 # {key: (architecture, case, launch)}
 Wanted = Mapping[str, tuple[int, str, Launch]]
@@ -113,6 +113,11 @@ def _keys() -> set[str]:
     return {key for arch in SHARED_KIB for key in keyed(arch)}
 
 
+def sampled(wanted: Wanted, count: int, seed: int) -> list[str]:
+    """So many of the keys, or all; the same for the same launches, seed and Triton."""
+    return random.Random(seed).sample(sorted(wanted), min(count, len(wanted)))
+
+
 def check(path: Path, wanted: Wanted, sample: int, seed: int, jobs: int) -> int:
     """Compares the table with today's launches, and `sample` of its rows with what compiling gives; the exit code."""
     rows = read(path)
@@ -125,7 +130,7 @@ def check(path: Path, wanted: Wanted, sample: int, seed: int, jobs: int) -> int:
         say(f"{len(faults)} of {len(wanted)} launches are not proven; prove them:")
         say(f"  python -m petground.kernels.aot --proof {path}")
         return 1
-    chosen = random.Random(seed).sample(sorted(wanted), min(sample, len(wanted)))
+    chosen = sampled(wanted, sample, seed)
     say(f"{len(wanted)} launches are proven; compiling {len(chosen)} of them again (--sample {sample} --seed {seed})")
     wrong = 0
     for key, built in compiled({key: wanted[key] for key in chosen}, jobs):

@@ -132,6 +132,24 @@ def test_a_check_finds_what_is_missing_spills_or_is_not_what_compiling_gives(
         assert told in capsys.readouterr().out
 
 
+def test_a_sample_is_compiled_and_printed_without_a_table(
+    wanted: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aot = importlib.import_module("petground.kernels.aot")
+    monkeypatch.setattr(aot, "_wanted", lambda archs, only: wanted)
+    monkeypatch.setattr(aot, "compiled", aot_proof.compiled)
+    told = []
+    for _ in range(2):
+        assert aot.main(["--sample", "1", "--seed", "4"]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    assert "1 of 2 launches (--sample 1 --seed 4)" in told[0]
+    assert "1 compiled; 0 with stack" in told[0]
+    with pytest.raises(SystemExit):
+        aot.main(["--proof", "table.csv", "--sample", "1"])
+    assert "leave --sample out" in capsys.readouterr().err
+
+
 def test_filling_drops_rows_of_what_is_no_longer_launched_and_keeps_the_others(tmp_path: Path, wanted: Any) -> None:
     table = tmp_path / "aot.csv"
     aot_proof.fill(table, wanted, 1)
