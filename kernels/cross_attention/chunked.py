@@ -112,7 +112,7 @@ def backward_chunked(
     dq = empty_queries(q)
     dx = None if x is None else empty_features(x)
     kind = torch.float64 if q.dtype == torch.float64 else torch.float32
-    dk, dv = torch.zeros_like(k, dtype=kind), torch.zeros_like(v, dtype=kind)
+    dk, dv = (one.new_zeros(one.shape, dtype=kind) for one in (k, v))  # not in the layout of k: see the fake form
     levels = stat.view(batch, heads, rows) if activation == "softmax" else None
     for where in _blocks(batch, rows, k.shape[2]):
         one = _Block(q, k, v, mask, scale, where)

@@ -70,7 +70,7 @@ def backward_chunked(
     factor = scale.to(kind)[:, None, None]
     scaled = q.to(kind) * factor
     above = grad.to(kind)
-    dq = torch.zeros_like(scaled)
+    dq = scaled.new_zeros(scaled.shape)  # not in the layout of q: see the fake form
     dk, dv = k.new_empty(k.shape), v.new_empty(v.shape)
     level = stat.view(*q.shape[:3], 1) if activation == "softmax" else stat
     balance = (above * out.to(kind)).sum(-1, keepdim=True)

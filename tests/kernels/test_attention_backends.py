@@ -126,6 +126,21 @@ def test_opcheck(name: str, permuted: bool) -> None:
     torch.library.opcheck(getattr(torch.ops.petground, name).default, (*leaves, mask, scale, *rest))
 
 
+@pytest.mark.parametrize("permuted", [False, True])
+def test_opcheck_of_the_backwards(permuted: bool) -> None:
+    """A compiled step asserts the strides that the fake form tells."""
+    q, k, v, mask = operands((2, 2, 6, 5, 4, 3), torch.bfloat16, permuted=permuted)
+    scale, ops = torch.full((2,), 0.3), torch.ops.petground
+    for forward, backward, given, more in (
+        (ops.cross_attention, ops.cross_attention_backward, (None, "softmax", "none", 0.0, "chunked"), (None,)),
+        (ops.text_to_voxel, ops.text_to_voxel_backward, ("softmax", 0.0, "chunked"), ()),
+    ):
+        out, stat = forward(q, k, v, mask, scale, *given)
+        rest = given[len(more) :]
+        operands_of = (torch.ones_like(out), q, k, v, mask, scale, *more, out, stat, *rest)
+        torch.library.opcheck(backward.default, operands_of, test_utils="test_faketensor")
+
+
 def test_scores_are_never_held_whole() -> None:
     """The largest tensor of forward and backward in blocks is far below N x P."""
     from torch.utils._python_dispatch import TorchDispatchMode
