@@ -112,8 +112,7 @@ def _reasons(q: Tensor, v: Tensor, activation: str, device: torch.device) -> dic
     sdpa = None if activation == "softmax" else f"has no {activation}"
     triton = cannot_serve(q, v, device)
     if device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
-        # of 16 bits and few keys PyTorch's backward on CPUs takes 2.7 times as long (docs/kernels.md), and rounds the
-        # gradient of a temperature
+        # of 16 bits and few keys PyTorch's backward on CPUs takes longer, and rounds the gradient of a temperature
         first = ("chunked", "sdpa") if q.dtype in (torch.bfloat16, torch.float16) else ("sdpa", "chunked")
         return {**{name: {"sdpa": sdpa, "chunked": None}[name] for name in first}, "reference": None, "triton": triton}
     return {"triton": triton, "sdpa": sdpa, "chunked": None, "reference": None}
