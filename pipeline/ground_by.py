@@ -25,7 +25,7 @@ from petground.pipeline.peers.voxtell import ImageKind, VoxTell, ask, require
 from petground.pipeline.prompts import PromptMode, with_values
 from petground.pipeline.redraw import Redraw, redrawn, redraws
 
-__all__ = ["Answer", "Asked", "Grounder", "Peer", "by_checkpoint", "by_voxtell", "chosen"]
+__all__ = ["Answer", "Asked", "Grounder", "Peer", "by_checkpoint", "by_voxtell", "chosen", "reported_k"]
 
 Peer = Literal["voxtell"]
 Tick = Callable[[str, int, int], None]
@@ -216,18 +216,23 @@ def _near(
     one: Asked, pet: Volume, ct: Volume | None, site: Site, margin_mm: float | None
 ) -> tuple[float, float] | None:
     """Heights (RAS z) between which a sentence's lesion is looked for; None: anywhere."""
-    counted = site_for_series(site, one.series, pet, ct)
-    if margin_mm is None or one.slice is None or counted is None:
-        return None
-    try:
-        at = slice_to_k(one.slice, pet, counted, ct)
-    except GeometryError:  # counted by numbers that these images do not carry
-        at = None
-    if not at:
+    at = None if margin_mm is None else reported_k(one, pet, ct, site)
+    if margin_mm is None or at is None:
         return None
     middle = [(n - 1) / 2 for n in pet.shape[:2]]
     low, high = sorted(float(pet.to_world_mm([*middle, k])[2]) for k in (at[0], at[-1]))
     return low - margin_mm, high + margin_mm
+
+
+def reported_k(one: Asked, pet: Volume, ct: Volume | None, site: Site) -> range | None:
+    """PET indices of the slice that the sentence reports; None where it reports none, or none that lies on the PET."""
+    counted = site_for_series(site, one.series, pet, ct)
+    if one.slice is None or counted is None:
+        return None
+    try:
+        return slice_to_k(one.slice, pet, counted, ct) or None
+    except GeometryError:  # counted by numbers that these images do not carry
+        return None
 
 
 def _not_looked_at(spec: Any, pet: Volume, ct: Volume | None, site: Site) -> list[dict[str, Any]]:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from petground.labeling.errors import GeometryError
-from petground.labeling.numbering import site_for_series, slice_number, slice_to_k
+from petground.labeling.numbering import site_for_series, slice_number
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
-from petground.pipeline.ground_by import Asked
+from petground.pipeline.ground_by import Asked, reported_k
 
 __all__ = ["fingerprint", "not_as_reported"]
 
@@ -33,21 +32,12 @@ def not_as_reported(one: Asked, answer: Any, pet: Volume, ct: Volume | None, sit
     if one.suv is not None and abs(answer.suv_max - one.suv) > max(SUV_APART[0], SUV_APART[1] * one.suv):
         found.append(f"SUVmax {answer.suv_max:.2f}, reported {one.suv:g}")
     own = np.flatnonzero(answer.mask.any(axis=(0, 1)))
-    reported = _reported_k(one, pet, ct, site)
+    reported = reported_k(one, pet, ct, site)
     if reported is not None:
         mm = float(np.abs(own[:, None] - np.array(reported)).min()) * float(pet.spacing_ijk_mm[2])
         if mm > SLICES_APART_MM:
-            first, last = sorted(slice_number(int(k), pet, site, ct) for k in (own[0], own[-1]))
+            counted = site_for_series(site, one.series, pet, ct) or site  # as the sentence counts
+            first, last = sorted(slice_number(int(k), pet, counted, ct) for k in (own[0], own[-1]))
             slices = f"slice {first}" if first == last else f"slices {first} to {last}"
             found.append(f"{slices}, reported {one.slice} ({mm:.0f} mm away)")
     return found
-
-
-def _reported_k(one: Asked, pet: Volume, ct: Volume | None, site: Site) -> range | None:
-    counted = site_for_series(site, one.series, pet, ct)
-    if one.slice is None or counted is None:
-        return None
-    try:
-        return slice_to_k(one.slice, pet, counted, ct) or None
-    except GeometryError:  # counted by numbers that these images do not carry
-        return None

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from petground.labeling.errors import InputError, PetgroundError
-from petground.labeling.numbering import slice_number, slice_to_k
+from petground.labeling.numbering import slice_number
 from petground.labeling.site import Site
 from petground.pipeline.cropped import CroppedMask
 from petground.pipeline.dicom.objects import Finding3D, read_source
 from petground.pipeline.dicom.write import OBJECT_FILES, write_objects
 from petground.pipeline.files import write_bytes
-from petground.pipeline.ground_by import Asked
+from petground.pipeline.ground_by import Asked, reported_k
 from petground.pipeline.ground_checks import not_as_reported
 from petground.pipeline.ground_pictures import Shown, finding_picture
 from petground.pipeline.nifti import write_nifti
@@ -87,10 +87,11 @@ def write_answer(
     return row, picture
 
 
-def as_finding(one: Asked, answer: Any, images: Exam, counted: Site, method: str) -> Finding3D:
-    """A sentence's answer as a segment, without side and site that the image contradicts. method: who answered."""
+def as_finding(one: Asked, answer: Any, images: Exam, method: str, *, refuted: bool) -> Finding3D:
+    """A sentence's answer as a segment, without side and site that the image contradicts. method: who answered, in
+    words. refuted: its row tells what is `not_as_reported`."""
     side, site, heading = _side(one, answer, images).place(one.site)
-    if not_as_reported(one, answer, images.pet, images.ct, counted):  # it is another thing than the sentence's
+    if refuted:  # it is another thing than the sentence's
         side, site, heading = None, None, f"Not as reported: {heading}"
     return Finding3D(
         finding_id=f"ground {one.finding_id}",  # another thing than the label of the same sentence
@@ -211,7 +212,7 @@ def _shown(one: Asked, answer: Any, row: dict[str, Any], images: Exam, site: Sit
             f"SAME MASK AS {row['same_mask_as']}" if row["same_mask_as"] else "",
         )
         return Shown(one.finding_id, mask, answer.voxel_ijk[2], "   ".join(filter(None, told)), one.sentence)
-    at_reported = slice_to_k(one.slice, images.pet, site, images.ct) if one.slice is not None else None
+    at_reported = reported_k(one, images.pet, images.ct, site)
     values = (("SUVmax", one.suv), ("slice", one.slice))
     reported = ", ".join(f"{name} {value:g}" for name, value in values if value is not None)
     reported = f"; reported {reported}" if reported else ""

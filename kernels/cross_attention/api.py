@@ -112,9 +112,11 @@ def _reasons(q: Tensor, v: Tensor, activation: str, device: torch.device) -> dic
     sdpa = None if activation == "softmax" else f"has no {activation}"
     triton = cannot_serve(q, v, device)
     if device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
-        # of 16 bits and few keys PyTorch's backward on CPUs takes longer, and rounds the gradient of a temperature
-        first = ("chunked", "sdpa") if q.dtype in (torch.bfloat16, torch.float16) else ("sdpa", "chunked")
-        return {**{name: {"sdpa": sdpa, "chunked": None}[name] for name in first}, "reference": None, "triton": triton}
+        reasons = {"sdpa": sdpa, "chunked": None, "reference": None, "triton": triton}
+        # for a sentence's words and narrow heads it takes half PyTorch's time (docs/kernels.md); in 16 bits PyTorch's
+        # backward takes longer for all, and rounds the gradient of a temperature
+        narrow = v.shape[2] <= 64 and q.shape[3] <= 32
+        return {"chunked": None, **reasons} if narrow or q.element_size() == 2 else reasons
     return {"triton": triton, "sdpa": sdpa, "chunked": None, "reference": None}
 
 

@@ -102,7 +102,7 @@ def ground(
                 rows.append(row)
                 shown += [] if picture is None else [picture]
                 if images.source == "dicom" and row["found"]:
-                    found.append(as_finding(one, answer, images, convention, by.named))
+                    found.append(as_finding(one, answer, images, by.named, refuted=bool(row["not_as_reported"])))
                 tick("sentences", done, len(asked))
         write_png(part / "overview.png", overview_picture(images.pet, shown))
         write_csv(part / "findings.csv", rows)

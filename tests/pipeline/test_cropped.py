@@ -51,7 +51,7 @@ def test_a_long_reports_answers_are_not_kept_whole(tmp_path: Path, monkeypatch: 
             one = Asked(f"f{n:03d}", "Avid node.", "Avid node.", None, None)
             answer = Answer(_mask(n), 0.9, (4 + n % 20, 30, 49), 1.0, 1.0)
             _, shown = ground_out.write_answer(tmp_path, one, answer, images, Site())
-            held.append((shown, ground_out.as_finding(one, answer, images, Site(), "a model")))
+            held.append((shown, ground_out.as_finding(one, answer, images, "a model", refuted=False)))
         del answer
         return held, tracemalloc.get_traced_memory()[0]
 

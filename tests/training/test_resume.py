@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,19 @@ def _fit(
         else:
             assert main(flags) == 0
     return seen
+
+
+@contextmanager
+def _saved_after(epoch: int, batch: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Trainings in here write last.ckpt below the folder when this batch of this epoch is done."""
+
+    def saved(module: GroundingModule, outputs: Any, seen: Any, index: int) -> None:
+        if (module.current_epoch, index) == (epoch, batch):
+            module.trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GroundingModule, "on_train_batch_end", saved)
+        yield
 
 
 @pytest.mark.parametrize(
@@ -123,12 +137,7 @@ def test_a_kill_costs_what_came_since_the_last_save_on_the_way(
     whole, parts, more = tmp_path / "whole", tmp_path / "parts", TWO_EPOCHS | more
     wanted = _fit(small_flags(patch_work, whole, **more), monkeypatch)
 
-    def saved(module: GroundingModule, outputs: Any, batch: Any, index: int) -> None:
-        if again and index == 2:
-            module.trainer.save_checkpoint(parts / "checkpoints" / "last.ckpt")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(GroundingModule, "on_train_batch_end", saved)
+    with _saved_after(0, 2, parts, monkeypatch) if again else nullcontext():
         first = _fit(small_flags(patch_work, parts, **more), monkeypatch, stop=(0, 3), kill=True)
     assert first == wanted[:3]
     rest = _fit(small_flags(patch_work, parts, **more, ckpt_path="last"), monkeypatch)
@@ -144,12 +153,7 @@ def test_what_waits_for_the_first_step_of_an_epoch_comes_again(
     whole, parts, more = tmp_path / "whole", tmp_path / "parts", TWO_EPOCHS | {"trainer__accumulate_grad_batches": 2}
     wanted = _fit(small_flags(patch_work, whole, **more), monkeypatch)
 
-    def saved(module: GroundingModule, outputs: Any, batch: Any, index: int) -> None:
-        if (module.current_epoch, index) == (1, 0):
-            module.trainer.save_checkpoint(parts / "checkpoints" / "last.ckpt")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(GroundingModule, "on_train_batch_end", saved)
+    with _saved_after(1, 0, parts, monkeypatch):
         first = _fit(small_flags(patch_work, parts, **more), monkeypatch, stop=(1, 1), kill=True)
     assert first == wanted[:5]
     rest = _fit(small_flags(patch_work, parts, **more, ckpt_path="last"), monkeypatch)
