@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from petground.models.blocks.voxel_attention import VoxelAttention
 from petground.models.net_config import NetConfig
+from petground.models.norms import InstanceNorm3d
 from petground.models.registry import build, find
 from petground.models.sentence_heads import PresenceHead, SentenceFilter, look
 
@@ -52,7 +53,7 @@ def make_encoder(config: NetConfig) -> nn.Module:
         "kernel_sizes": [list(config.kernel_zyx(stage)) for stage in range(stages)],
         "strides": [list(config.stride_zyx(stage)) for stage in range(stages)],
         "conv_bias": True,
-        "norm_op": nn.InstanceNorm3d,
+        "norm_op": InstanceNorm3d,
         "norm_op_kwargs": dict(_NORM),
         "nonlin": nn.LeakyReLU,
         "nonlin_kwargs": {"negative_slope": _SLOPE, "inplace": True},
@@ -191,7 +192,7 @@ class _DecoderStage(nn.Module):
         same = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.from_up = nn.Conv3d(channels, channels, kernel, padding=same, bias=False)
         self.from_skip = nn.Conv3d(channels, channels, kernel, padding=same)
-        self.activate = nn.Sequential(nn.InstanceNorm3d(channels, **_NORM), nn.LeakyReLU(_SLOPE, inplace=True))
+        self.activate = nn.Sequential(InstanceNorm3d(channels, **_NORM), nn.LeakyReLU(_SLOPE, inplace=True))
         self.mixer = _block(config, "mixer", stage, channels=channels)
         self.voxels = _voxel_attention(config, stage, channels, text_channels)
         self.spacing_zyx_mm = config.stage_spacing_zyx_mm(stage)
@@ -199,7 +200,7 @@ class _DecoderStage(nn.Module):
             *(
                 nn.Sequential(
                     nn.Conv3d(channels, channels, kernel, padding=same),
-                    nn.InstanceNorm3d(channels, **_NORM),
+                    InstanceNorm3d(channels, **_NORM),
                     nn.LeakyReLU(_SLOPE, inplace=True),
                 )
                 for _ in range(config.decoder_convs - 1)

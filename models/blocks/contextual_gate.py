@@ -118,7 +118,9 @@ class ContextualGate(nn.Module):
         answer = self.dropout(self.out(attended)).transpose(1, 2).reshape(x.shape)
         if self.form == "gate":
             return x * torch.tanh(answer), tokens
-        return x * (1.0 + torch.tanh(answer)) + answer, tokens
+        # x (1 + tanh A) + A by 1 + tanh A = 2 sigmoid(2 A): PyTorch's tanh in 16 bits takes four times as long on CPUs
+        half = x * torch.sigmoid(2.0 * answer)
+        return half.mul_(2.0).add_(answer), tokens
 
     def _fused(self, x: Tensor, heads: list[Tensor], mask: Tensor) -> Tensor:
         """The same for one head with nothing dropped: the output layer goes onto the P values, the gate into the

@@ -1,0 +1,97 @@
+"""Instance normalisation that leaves channels-last features channels last on CPUs.
+
+PyTorch's brings them into channels-first order, and every convolution after it back. Its batch normalisation of one
+entry is the same function and keeps the order, but adds up a channel's voxels one by one in float32: of 128^3 voxels
+with mean 100 and deviation 1 the result is off by 3. So a row's voxels are channels of their own here, and their means
+and variances are put together afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import batch_norm
+from torch.nn.functional import instance_norm as plain_instance_norm
+
+__all__ = ["instance_norm"]
+
+
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """(x - mean) / sqrt(var + eps) weight + bias over the voxels of each entry and channel; biased variance.
+
+    x [B, C, Z, Y, X], weight and bias [C] -> [B, C, Z, Y, X], in the memory order of x on CPUs. `torch.nn.functional`'s
+    everywhere else: on other devices, channels first, within torch.compile; its errors hold.
+    """
+    if not _lies_channels_last(x):
+        return plain_instance_norm(x, weight=weight, bias=bias, eps=eps)
+    return cast(Tensor, _ChannelsLast.apply(x, weight, bias, eps))  # type: ignore[no-untyped-call]
+
+
+def _lies_channels_last(x: Tensor) -> bool:
+    return (
+        x.is_cpu
+        and x.ndim == 5
+        and x.shape[2] * x.shape[3] > 1
+        and x.dtype in (torch.float32, torch.bfloat16, torch.float64)
+        and x.is_contiguous(memory_format=torch.channels_last_3d)
+        and not x.is_contiguous()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _rows(entry: Tensor) -> Tensor:
+    """[1, C, Z, Y, X] channels last -> [1, X C, Z Y, 1, 1] of the same memory."""
+    _, channels, z, y, x = entry.shape
+    return entry.permute(0, 2, 3, 4, 1).reshape(1, z * y, 1, 1, x * channels).permute(0, 4, 1, 2, 3)
+
+
+def _statistics(entry: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance [C] of an entry [1, C, Z, Y, X]."""
+    rows, channels = _rows(entry), entry.shape[1]
+    unused = [entry.new_zeros(rows.shape[1], dtype=kind) for _ in range(2)]  # they tell in which type to add up
+    means, variances = torch.ops.aten.batch_norm_update_stats(rows, *unused, 0.0)
+    var_of_means, mean = torch.var_mean(means.view(-1, channels), 0, correction=0)
+    return mean, variances.view(-1, channels).mean(0) + var_of_means
+
+
+class _ChannelsLast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        kind = torch.promote_types(x.dtype, torch.float32)
+        weight, bias = weight.to(kind), bias.to(kind)
+        found, normed = [], []
+        for entry in torch.split(x, 1):
+            mean, var = _statistics(entry, kind)
+            normed.append(batch_norm(entry, mean, var, weight, bias, training=False, eps=eps))
+            found += [mean, (var + eps).rsqrt()]
+        ctx.save_for_backward(x, weight, *found)
+        ctx.eps = eps
+        return normed[0] if len(normed) == 1 else torch.cat(normed)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, *found = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last_3d)
+        voxels, width = x.shape[2:].numel(), x.shape[4]
+        zero, one = torch.zeros_like(weight), torch.ones_like(weight)
+        for_weight, for_bias, for_x = zero.clone(), zero.clone(), []
+        for entry, above, mean, invstd in zip(
+            torch.split(x, 1), torch.split(grad, 1), found[::2], found[1::2], strict=True
+        ):
+            _, turned, added = torch.ops.aten.native_batch_norm_backward(
+                _rows(above), _rows(entry), one.repeat(width), None, None, mean.repeat(width), invstd.repeat(width),
+                True, ctx.eps, [False, True, True],
+            )  # fmt: skip
+            turned, added = (part.view(width, -1).sum(0) for part in (turned, added))
+            # w s (g - mean(g) - n mean(g n)) with s = 1 / deviation, n = normed x
+            steep = weight * invstd
+            own = batch_norm(above, added / voxels, one, steep, zero, training=False, eps=0.0)
+            common = batch_norm(entry, mean, one, steep * invstd * turned / voxels, zero, training=False, eps=0.0)
+            for_x.append(own.sub_(common))
+            for_weight += turned
+            for_bias += added
+        return for_x[0] if len(for_x) == 1 else torch.cat(for_x), for_weight, for_bias, None
