@@ -12,6 +12,7 @@ from petground.labeling.finding import Finding
 from petground.labeling.site import Site
 from petground.labeling.suv_header import SuvFallbacks
 from petground.pipeline.dates import iso_date, require_same_day
+from petground.pipeline.denied import denial_rows
 from petground.pipeline.exam_cases import CODE, Around, ingest_is_current, label_key
 from petground.pipeline.extraction import CODE as EXTRACT_CODE
 from petground.pipeline.extraction import read_shard, shard_key, shards, whole_shard
@@ -46,11 +47,16 @@ def plan(
     site: Site,
     weights: Weights = NO_WEIGHTS,
     organs: OrganSource = NO_MAPS,
+    *,
+    unlabelled: bool = False,
 ) -> Plan:
-    """Compares what is there with what the export, the images, the site and this code ask for."""
+    """Compares what is there with what the export, the images, the site and this code ask for.
+
+    unlabelled: as `label_run.LabelRun`.
+    """
     work = Plan()
     codes = {stage: source_hash(*names) for stage, names in CODE.items()}
-    for report, positive in _positives(export, exams, out, work):
+    for report, positive in _wanted(export, exams, out, work, unlabelled=unlabelled):
         exam_id = report.exam_id
         work.wanted += 1
         fallbacks = SuvFallbacks(weights.of(exam_id, report.patient_id), site.half_life_from_code)
@@ -77,7 +83,9 @@ def _of_another_day(report: Report, exam: Mapping[str, Any], site: Site) -> bool
     return False
 
 
-def _positives(export: Export, exams: Path, out: Path, work: Plan) -> Iterator[tuple[Report, dict[str, Finding]]]:
+def _wanted(
+    export: Export, exams: Path, out: Path, work: Plan, *, unlabelled: bool
+) -> Iterator[tuple[Report, dict[str, Finding]]]:
     code = source_hash(*EXTRACT_CODE)
     for shard in shards(export):
         usable = [report for report in shard if report.problem is None]
@@ -90,6 +98,7 @@ def _positives(export: Export, exams: Path, out: Path, work: Plan) -> Iterator[t
             work.reports += len(usable)
             continue
         found = read_shard(path, positive_only=True)
+        deny = {row["exam_id"] for row in denial_rows({"": [path]})} if unlabelled else set()
         for report in usable:
-            if report.exam_id in found:
-                yield report, dict(found[report.exam_id])
+            if report.exam_id in found or report.exam_id in deny:
+                yield report, dict(found.get(report.exam_id, ()))

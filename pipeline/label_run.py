@@ -7,7 +7,7 @@ Neither reports nor findings nor images of the whole archive are ever in memory:
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ class LabelRun:
     """What is to be labelled, where it goes, and what runs the cases (see `executors.executor`).
 
     infer_numbering: how slices are counted is found from the export itself; of `site` only the rest is taken.
+    unlabelled: whether images of exams with nothing to label are read, too, where the report denies a lesion.
     """
 
     reports: Export
@@ -49,6 +50,7 @@ class LabelRun:
     site: Site
     run_cases: Runner
     infer_numbering: bool = False
+    unlabelled: bool = False
     organs: OrganSource = NO_MAPS
     weights: Weights = NO_WEIGHTS
 
@@ -73,8 +75,9 @@ def run_labels(run: LabelRun, tick: Tick = lambda stage, done, total: None) -> d
             cases = partial(run_cases, run.run_cases, out=run.out)
             run = replace(run, site=infer_site(run.out, run.site, exams, cases, tick, extracted.positive))
         drop_tables(run.out)  # from here on masks are replaced: no table may tell of those that were
-        failures = extracted.failures | _label(run, extracted, tick)
-        found = checked(run.out, run.site, (report for report, _ in wanted(extracted)), failures)
+        deny = _only_denying(extracted) if run.unlabelled else set()
+        failures = extracted.failures | _label(run, extracted, deny, tick)
+        found = checked(run.out, run.site, (report for report, _ in wanted(extracted, also=deny)), failures)
         for exam_id in found.failures:
             _remove(run.out / "labels" / exam_id)
         write_json(run.out / "site.json", site_to_mapping(run.site))  # pages must count slices as the labels did
@@ -83,7 +86,7 @@ def run_labels(run: LabelRun, tick: Tick = lambda stage, done, total: None) -> d
         )
         notes = (*found.notes, *_hidden(run.reports))
         denials = denial_rows(extracted.parts)
-        return write_label_tables(run.out, named, failures | found.failures, notes, denials)
+        return write_label_tables(run.out, named, failures | found.failures, notes, denials, also=deny)
     finally:
         extracted.rows.unlink(missing_ok=True)
 
@@ -99,22 +102,23 @@ def require_apart(out: Path, exams: Path) -> None:
         )
 
 
-def _label(run: LabelRun, extracted: Extracted, tick: Tick) -> dict[str, Failure]:
-    """Reads and labels the exams that have something to label; returns those that failed, with stage and why."""
+def _label(run: LabelRun, extracted: Extracted, also: Collection[str], tick: Tick) -> dict[str, Failure]:
+    """Reads and labels the exams that have something to label, and reads those of `also`; returns those that failed,
+    with stage and why."""
     codes = {stage: source_hash(*names) for stage, names in CODE.items()}
     failures: dict[str, Failure] = {}
     unused = {folder.name for folder in (run.out / "labels").iterdir()}
     weighed: dict[str, SuvFallbacks] = {}
 
     def todo() -> Iterator[tuple[str, tuple[Any, ...]]]:
-        for report, positive in wanted(extracted, run.weights):
+        for report, positive in wanted(extracted, run.weights, also):
             exam_id, fallbacks = report.exam_id, SuvFallbacks(report.weight_kg, run.site.half_life_from_code)
             told = Told(report.scanner, report.study_date, report.tracer, fallbacks)
             weighed[exam_id] = fallbacks
             yield exam_id, (run.exams / exam_id, run.out, exam_id, codes, positive, run.site, told, run.organs)
 
     for done, outcome in enumerate(run_cases(run.run_cases, exam_case, todo(), run.out), start=1):
-        tick("exams", done, extracted.positive)
+        tick("exams", done, extracted.positive + len(also))
         if outcome.reason is None:
             failed = outcome.value["failed"]
         else:  # its process died: the image's own stage is over when its result is there
@@ -141,8 +145,16 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def wanted(extracted: Extracted, weights: Weights = NO_WEIGHTS) -> Iterator[tuple[Report, dict[str, Finding]]]:
-    """Exams whose report mentions a lesion with SUVmax and slice: their rows, and those findings by id."""
+def _only_denying(extracted: Extracted) -> set[str]:
+    """Exams whose report denies a lesion at a place, and tells of none that could be labelled."""
+    positive = {report.exam_id for report, findings in extracted.exams(positive_only=True) if findings}
+    return {row["exam_id"] for row in denial_rows(extracted.parts)} - positive - extracted.failures.keys()
+
+
+def wanted(
+    extracted: Extracted, weights: Weights = NO_WEIGHTS, also: Collection[str] = ()
+) -> Iterator[tuple[Report, dict[str, Finding]]]:
+    """Exams whose report mentions a lesion with SUVmax and slice, and `also`: their rows, and such findings by id."""
     for report, findings in extracted.exams(positive_only=True):
-        if findings and report.exam_id not in extracted.failures:
+        if (findings or report.exam_id in also) and report.exam_id not in extracted.failures:
             yield replace(report, weight_kg=weights.of(report.exam_id, report.patient_id)), dict(findings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +42,21 @@ def write_label_tables(
     failures: Mapping[str, Failure],
     notes: Sequence[str] = (),
     denials: Iterable[Mapping[str, Any]] = (),
+    also: Collection[str] = (),
 ) -> dict[str, Any]:
     """Writes exams, findings, denials, labels and candidates.parquet and summary.json under `out`; returns the summary.
 
     exams: every exam of the export with its numbered findings; what became of its images is read from out/exams and
     out/labels. Rows are in the order given, so that the same input gives the same tables whoever ran first. notes: what
     was found about the export as a whole, a sentence each; what the labels say of how slices were counted is added.
-    denials: rows (`denied.denial_rows`).
+    denials: rows (`denied.denial_rows`). also: exams whose images were read though there is nothing to label.
     """
     count, slices = Funnel(), SliceTally()
     with table_writers({name: out / f"{name}.parquet" for name in WRITTEN}) as add:
         for report, findings in exams:
             exam_id, failure = report.exam_id, failures.get(report.exam_id)
             positive = any(finding.status == "positive" for _, finding in findings)
-            read = positive and (failure is None or failure[0] == "match")
+            read = (positive or exam_id in also) and (failure is None or failure[0] == "match")
             exam = _record(out / "exams" / exam_id) if read else None
             labelled = _record(out / "labels" / exam_id) if positive and failure is None else None
             row = _exam_row(report, exam, failure)

@@ -30,7 +30,7 @@ from petground.training.controls import Question
 from petground.training.metrics import Component, Score, dice, missed, score_component
 from petground.training.references import Reference
 
-__all__ = ["Answered", "answer_all"]
+__all__ = ["Answered", "Asked", "answer_all"]
 
 Asked = Mapping[str, Sequence[Question | None]]  # run -> what each reference is asked; None: there is no sentence
 
@@ -47,7 +47,8 @@ class Answered(NamedTuple):
 def answer_all(
     by: Any, who: Sequence[Any], work: Path, references: Sequence[Reference], asked: Asked, kept: Path, console: Console
 ) -> Answered:
-    """An exam is read and encoded once for all its sentences. Raises the first error where every exam fails.
+    """An exam is read and encoded once for all its sentences. Raises the first error where every exam
+    with a mask fails.
 
     who: what tells this grounder from others, beside its facts. kept: a folder for the answers of a run that is
     stopped; the next one by the same grounder, to the same questions of the same files, takes them from there. It is
@@ -80,7 +81,7 @@ def answer_all(
                 for run, n, score in found["scores"]:
                     answers[run][members[n]] = Score(**score)
             tick("exams", done, len(by_exam))
-    if len(failed) == len(by_exam):
+    if {one.exam_id for one in references if one.mask_path is not None} <= failed.keys():
         raise next(iter(failed.values()))
     shutil.rmtree(kept, ignore_errors=True)
     return Answered(answers, dict(outlines), {exam: str(error) for exam, error in failed.items()})
@@ -96,7 +97,7 @@ def _key(
 ) -> str:
     """Of all that an exam's answers and their scores depend on."""
     images = [_digest(work / row[name]) if row[name] else None for name in ("pet_path", "ct_path")]
-    masks = [(one.key, one.suv, _digest(one.mask_path)) for one in references.values()]
+    masks = [(one.key, one.suv, one.mask_path and _digest(one.mask_path)) for one in references.values()]
     questions = {run: [of[i] for i in references] for run, of in asked.items()}
     text = json.dumps([told, row["exam_id"], images, masks, questions, repr(site)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -127,7 +128,7 @@ def _answer_exam(
     Without a presence of its own an answer's is 1, that of an empty one 0.
     """
     one = pkgutil.resolve_name("petground.pipeline.ground_by:Asked")
-    voxels = {i: np.flatnonzero(_reference_mask(pet, reference)) for i, reference in references.items()}
+    voxels = {i: _reference_voxels(pet, reference) for i, reference in references.items()}
     runs: dict[Question, list[tuple[str, int]]] = {}
     for run, questions_of in asked.items():
         for i in references:
@@ -142,21 +143,31 @@ def _answer_exam(
         component = Component(answer.mask, presence)
         right_mm = None if answer.voxel_ijk is None else right_of_midline_mm(answer.voxel_ijk, pet, ct)
         for run, i in runs[question]:
-            mask = np.zeros(pet.array.shape, dtype=np.bool_)  # one at a time: a whole body's is 100 MB
-            mask.flat[voxels[i]] = True
+            mask = _dense(voxels[i], pet)
             score = score_component(component, mask, pet.array, suv_reference=references[i].suv, voxel_ml=pet.voxel_ml)
-            own = None if answer.marked is None else dice(answer.marked, mask)
+            own = None if answer.marked is None or mask is None else dice(answer.marked, mask)
             yield run, i, replace(score, right_mm=right_mm, marked_dice=own)
 
 
-def _reference_mask(pet: Volume, reference: Reference) -> NDArray[np.bool_]:
+def _dense(voxels: NDArray[np.int64] | None, pet: Volume) -> NDArray[np.bool_] | None:
+    """One at a time: a whole body's is 100 MB."""
+    if voxels is None:
+        return None
+    mask = np.zeros(pet.array.shape, dtype=np.bool_)
+    mask.flat[voxels] = True
+    return mask
+
+
+def _reference_voxels(pet: Volume, reference: Reference) -> NDArray[np.int64] | None:
+    """Flat voxel numbers; None: nothing is there."""
+    if reference.mask_path is None:
+        return None
     case = f"{reference.exam_id}/{reference.key}"
     mask = _read(reference.mask_path, "label", case)
     require_same_grid(pet, mask, case=case)
     if not mask.array.any():
         raise InputError("the reference mask is empty", case=case, fix="label this exam again")
-    inside: NDArray[np.bool_] = mask.array > 0
-    return inside
+    return np.flatnonzero(mask.array > 0)
 
 
 def _read(path: Path, unit: Unit, case: str) -> Volume:

@@ -233,8 +233,9 @@ def _write(file: IO[bytes], exam: GridExam, image: NDArray[np.float16]) -> None:
 
 def _read(path: Path, spec: GridSpec) -> GridExam:
     with np.load(path, allow_pickle=False) as file:
-        ends = np.cumsum(file["lengths"])[:-1]
-        targets = tuple(zip(np.split(file["index"], ends), np.split(file["share"], ends), strict=True))
+        ends = np.cumsum(file["lengths"])
+        parts = (np.split(file[name], ends)[:-1] for name in ("index", "share"))
+        targets = tuple(zip(*parts, strict=True))
         if spec.patch_zyx is None:
             return GridExam(file["image"].astype(np.float32), targets)
     return GridExam(np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False), targets)

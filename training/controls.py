@@ -12,7 +12,7 @@ from petground.labeling.places import Place, may_be_here
 from petground.training.references import Reference
 from petground.training.work import names_one_side, some_of, swap_sides
 
-__all__ = ["Question", "Questions", "absent_sentences", "questions", "shuffled_among_exams"]
+__all__ = ["FEW", "Question", "Questions", "absent_sentences", "questions", "shuffled_among_exams"]
 
 FEW = 4  # denied sentences asked of one exam
 TRIES = 32  # drawings looked at for one in which few sentences happen to be worded like the right one

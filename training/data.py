@@ -40,6 +40,8 @@ class GroundingData(pl.LightningDataModule):
         swapped_fraction: share of the absent ones that are the exam's own sentences with left and right exchanged.
         place_fraction: share of all sentences that are cut down to side and site, so that the words that tell the
             place are learnt whatever stands around them.
+        unlabelled_fraction: share of an epoch's exams that have no label, and teach by what their report denies alone:
+            normal scans, most of them. Others are drawn in each epoch; none validates. 0 leaves them out.
         exams_per_step: exams in a training step of one device.
         validation_fraction: share of the patients that validate.
         test_fraction: share of the patients that neither train nor validate; `petground evaluate` measures on them.
@@ -63,6 +65,7 @@ class GroundingData(pl.LightningDataModule):
         absent_fraction: float = 0.25,
         swapped_fraction: float = 0.0,
         place_fraction: float = 0.0,
+        unlabelled_fraction: float = 0.0,
         exams_per_step: int = 1,
         validation_fraction: float = 0.1,
         test_fraction: float = 0.0,
@@ -81,6 +84,8 @@ class GroundingData(pl.LightningDataModule):
             raise ConfigError("workers and seed must be 0 or more")
         if not 0 <= absent_fraction < 1:
             raise ConfigError(f"absent_fraction is {absent_fraction}", fix="a number from 0 to below 1")
+        if not 0 <= unlabelled_fraction < 1:
+            raise ConfigError(f"unlabelled_fraction is {unlabelled_fraction}", fix="a number from 0 to below 1")
         if not (0 <= swapped_fraction <= 1 and 0 <= place_fraction <= 1):
             raise ConfigError("swapped_fraction and place_fraction must lie in 0..1")
         if not 0 <= foreground_fraction <= 1:
@@ -92,6 +97,7 @@ class GroundingData(pl.LightningDataModule):
         self.absent_fraction = absent_fraction
         self.swapped_fraction = swapped_fraction
         self.place_fraction = place_fraction
+        self.unlabelled_fraction = unlabelled_fraction
         self.exams_per_step = exams_per_step
         self.validation_fraction = validation_fraction
         self.test_fraction = test_fraction
@@ -139,16 +145,26 @@ class GroundingData(pl.LightningDataModule):
                     patients, validation=self.validation_fraction, seed=self.seed, test=self.test_fraction
                 )
             )
-            if not self.split["train"]:
+            if not self._part("train", labelled=True):
                 raise InputError("no exam is left to train on", fix="lower validation_fraction or add exams")
-            _log.info("%d exams train, %d validate", len(self.split["train"]), len(self.split["val"]))
+            _log.info(
+                "%d exams train, %d validate", *(len(self._part(part, labelled=True)) for part in ("train", "val"))
+            )
+            if self.unlabelled_fraction:
+                told = "%d exams without a label can train: %d in an epoch"
+                _log.info(told, len(self._part("train", labelled=False)), self._drawn()[1])
         trainer = self.trainer
         folder = trainer.log_dir if stage == "fit" and trainer is not None else None  # asks all processes: not of one
         if folder and trainer.is_global_zero:
             write_splits(Path(folder) / "splits.json", self.split)
 
     def _exams(self) -> list[Exam]:
-        return read_exams(self.work, min_confidence=self.min_confidence, prompt=self.prompt)
+        return read_exams(
+            self.work,
+            min_confidence=self.min_confidence,
+            prompt=self.prompt,
+            unlabelled=self.unlabelled_fraction > 0,
+        )
 
     def _on_grid(self, exams: Sequence[Exam]) -> list[Exam]:
         """Exams with the labels that lie on the model's grid; those without any are left out, and it is told."""
@@ -158,7 +174,7 @@ class GroundingData(pl.LightningDataModule):
             self._keys[whole.exam_id] = key
             for lost in sorted({e.finding_id for e in whole.examples} - {e.finding_id for e in exam.examples}):
                 _log.warning("%s: label %s lies outside the model's grid and is left out", exam.exam_id, lost)
-            if exam.examples:
+            if exam.examples or not whole.examples:
                 found.append(exam)
         digests.save()
         return found
@@ -197,13 +213,17 @@ class GroundingData(pl.LightningDataModule):
         """Exams in a new order each epoch; what is random in one depends on seed, epoch and exam alone."""
         dataset = self._dataset("train", training=True)
         rank, processes = self._process()
-        step = min(self.exams_per_step, len(dataset) // processes)
+        drawn = self._drawn()
+        count = len(dataset) - drawn[0] + drawn[1]
+        step = min(self.exams_per_step, count // processes)
         if 0 < step < self.exams_per_step:
             told = "%d exams train on %d devices: exams_per_step is %d here, not %d"
-            _log.warning(told, len(dataset), processes, step, self.exams_per_step)
+            _log.warning(told, count, processes, step, self.exams_per_step)
         if not step:
-            raise ConfigError(f"{len(dataset)} exams train on {processes} devices", fix="take fewer --trainer.devices")
-        sampler = EpochSampler(len(dataset), self.seed, rank=rank, processes=processes, step=step, taken=self.taken)
+            raise ConfigError(f"{count} exams train on {processes} devices", fix="take fewer --trainer.devices")
+        sampler = EpochSampler(
+            len(dataset), self.seed, rank=rank, processes=processes, step=step, drawn=drawn, taken=self.taken
+        )
         return DataLoader(
             dataset,
             batch_size=step,
@@ -228,13 +248,23 @@ class GroundingData(pl.LightningDataModule):
         """Which of how many training processes this is."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
+    def _part(self, name: str, *, labelled: bool) -> list[Exam]:
+        """Of a part of the split the exams with labels, or those without."""
+        return [exam for exam in map(self.exams.__getitem__, self.split[name]) if bool(exam.examples) == labelled]
+
+    def _drawn(self) -> tuple[int, int]:
+        """How many exams without a label could train, and how many of them come in an epoch."""
+        bare = len(self._part("train", labelled=False))
+        share = self.unlabelled_fraction / (1.0 - self.unlabelled_fraction)
+        return bare, min(bare, round(share * len(self._part("train", labelled=True))))
+
     def _dataset(self, name: str, *, training: bool) -> ExamDataset:
         augment, parts = None, ("train",) if training else ("train", "val")
         if training and self.augment is not None:
             augment = Augment(self.augment, suv_told=self.prompt in ("words+suv", "all"))
         return ExamDataset(
             self.work,
-            [self.exams[exam_id] for exam_id in self.split[name]],
+            self._part(name, labelled=True) + (self._part(name, labelled=False) if training else []),
             self.model_grid,
             self.cache / "grids",
             self._keys,

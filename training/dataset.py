@@ -133,6 +133,9 @@ class ExamDataset(Dataset[Item]):
 
     def _choose(self, rng: np.random.Generator, exam: Exam) -> tuple[list[int], list[str]]:
         """Which of the exam's examples, and sentences about what it has not."""
+        if not exam.examples:  # all that is known is what its report denies: other places may have lesions
+            order = rng.permutation(len(exam.negated)).tolist()
+            return [], [exam.negated[order[n % len(order)]] for n in range(self.sentences or len(order))]
         elsewhere, mirrored = self._not_here(exam)
         can = bool(elsewhere or exam.negated or (mirrored and self.swapped_fraction))
         if self.sentences is None:
@@ -186,8 +189,8 @@ class EpochSampler(Sampler[Any]):
     """(epoch, index) pairs in an order that depends on seed and epoch; Lightning calls `set_epoch`, also on resume.
 
     Of `processes` this is the `rank`-th: together their steps take the same exams as one process whose steps are
-    `processes` times as large. What does not fill a step of all is left out. taken: an epoch and its steps that an
-    earlier fit took; they do not come again.
+    `processes` times as large. What does not fill a step of all is left out. drawn: of the last so many indices so many
+    come in an epoch, others in each. taken: an epoch and its steps that an earlier fit took; they do not come again.
     """
 
     def __init__(
@@ -198,9 +201,11 @@ class EpochSampler(Sampler[Any]):
         rank: int = 0,
         processes: int = 1,
         step: int = 1,
+        drawn: tuple[int, int] = (0, 0),
         taken: tuple[int, int] = (0, 0),
     ):
-        self.length, self.seed, self.epoch = length, seed, 0
+        self.length, self.seed, self.epoch = length - drawn[0] + drawn[1], seed, 0
+        self.drawn = drawn
         self.rank, self.processes, self.step, self.taken = rank, processes, step, taken
 
     def set_epoch(self, epoch: int) -> None:
@@ -210,7 +215,12 @@ class EpochSampler(Sampler[Any]):
         return self.length // (self.processes * self.step) * self.step
 
     def __iter__(self) -> Iterator[Any]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        some, least = self.drawn[1], self.length - self.drawn[1]
+        come = (
+            np.concatenate([np.arange(least), least + rng.permutation(self.drawn[0])[:some]]) if some else self.length
+        )
+        order = rng.permutation(come)
         steps = order[: len(self) * self.processes].reshape(-1, self.processes, self.step)
         first = self.taken[1] if self.epoch == self.taken[0] else 0
         return iter([(self.epoch, int(number)) for number in steps[first:, self.rank].reshape(-1)])

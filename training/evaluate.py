@@ -17,8 +17,8 @@ from petground.pipeline.denied import read_denials
 from petground.pipeline.files import write_csv, write_json
 from petground.pipeline.redraw import Redraw
 from petground.pipeline.schemas import read_table
-from petground.training.answering import Answered, answer_all
-from petground.training.controls import questions
+from petground.training.answering import Answered, Asked, answer_all
+from petground.training.controls import FEW, Question, questions
 from petground.training.exams import exams_of, learnt_from, splits_of
 from petground.training.figures import Answers, figures_of
 from petground.training.metrics import (
@@ -29,12 +29,13 @@ from petground.training.metrics import (
 )
 from petground.training.pages import LEARNT, SAYS_NO, cell, write_evaluation
 from petground.training.plots import logs_of_run, plot_dice, plot_precision_recall, plot_training
-from petground.training.references import Reference, from_labels, from_truth, places_here
-from petground.training.work import denied_sentences
+from petground.training.references import Reference, from_labels, from_truth, nothing_there, places_here
+from petground.training.work import denied_sentences, some_of
 
 __all__ = ["evaluate"]
 
 SOME_FAILED = 3
+_NORMAL = "denied in exams without a label"
 _NO_REFERENCE = (
     "keep exams for it when training (--data.test_fraction 0.1), or evaluate another --labels; --split all measures "
     "exams that were learnt from, too",
@@ -74,7 +75,7 @@ def evaluate(
         truth: Folder of `petground phantom`: measure against its true masks instead of the weak labels.
         split: Which exams: train or val of the run, test (those that the run never saw), or all.
         controls: Also run with sentences shuffled among exams, about the other side, with those by
-            which the report denies a lesion, and with an empty sentence.
+            which the report denies a lesion (exams without a label are asked these, too), and with an empty sentence.
         device: auto, cpu, cuda, mps.
         seed: Of the shuffling and of the intervals' drawings.
         peer: Measure this model instead of a checkpoint (docs/peers.md).
@@ -109,9 +110,13 @@ def evaluate(
     here = places_here(labels, references, truth)
     denied = denied_sentences(read_table(labels / "findings.parquet", "findings"), by.reads, here, read_denials(labels))
     asked = questions(references, here, denied, controls=controls, seed=seed)
+    bare = (exams if exams is not None else denied.keys()) - {r.exam_id for r in references} if controls else set()
+    normal = nothing_there(labels, {one: some_of(denied[one], one, FEW, seed) for one in bare & denied.keys()})
     who = (checkpoint and checkpoint.name, outline, peer, peer_python, peer_model, peer_image)
-    answered = answer_all(by, who, labels, references, asked.asked, out / "unfinished", console)
-    references, answers, nowhere = _measured(references, answered, asked.nowhere)
+    answered = answer_all(
+        by, who, labels, [*references, *normal], _all_asked(asked.asked, normal), out / "unfinished", console
+    )
+    references, answers, nowhere, unlabelled = _measured(references, normal, answered, asked.nowhere)
     figures = {
         "checkpoint": None if checkpoint is None else {"file": checkpoint.name, "sha256": by.facts["sha256"]},
         "peer": None if peer is None else by.facts,
@@ -126,8 +131,8 @@ def evaluate(
         "patients": len({r.patient_id for r in references}),
         "without_sentence": sum(r.prompt is None for r in references),
         "failed": answered.failed,
-        "learnt_from": learnt_from(labels, provenance, {r.exam_id for r in references}),
-        **figures_of(references, answers, nowhere, presence=peer is None),
+        "learnt_from": learnt_from(labels, provenance, {r.exam_id for r in [*references, *(r for r, _ in unlabelled)]}),
+        **figures_of(references, answers, nowhere, presence=peer is None, unlabelled=unlabelled),
         "seconds": round(time.monotonic() - started, 1),
     }
     write_json(out / "metrics.json", figures)
@@ -139,17 +144,29 @@ def evaluate(
     return SOME_FAILED if answered.failed else 0
 
 
+def _all_asked(asked: Mapping[str, Sequence[Question | None]], normal: Sequence[Reference]) -> Asked:
+    """What the references are asked, and behind them, as a run of its own, what nothing is there of."""
+    none = [None] * len(next(iter(asked.values())))
+    own = {_NORMAL: [*none, *(Question(str(one.prompt)) for one in normal)]} if normal else {}
+    return {run: [*of, *([None] * len(normal))] for run, of in asked.items()} | own
+
+
 def _measured(
-    references: Sequence[Reference], answered: Answered, nowhere: Mapping[str, Sequence[int]]
-) -> tuple[list[Reference], dict[str, list[Score]], dict[str, list[int]]]:
-    """References, answers and `nowhere` less those of exams that failed."""
+    references: Sequence[Reference],
+    normal: Sequence[Reference],
+    answered: Answered,
+    nowhere: Mapping[str, Sequence[int]],
+) -> tuple[list[Reference], dict[str, list[Score]], dict[str, list[int]], list[tuple[Reference, Score]]]:
+    """References, answers and `nowhere`, and the normal exams' answers, less those of exams that failed."""
     kept = [i for i, reference in enumerate(references) if reference.exam_id not in answered.failed]
     new = {i: n for n, i in enumerate(kept)}
-    answers = {run: [scores[i] for i in kept] for run, scores in answered.answers.items()}
+    answers = {run: [scores[i] for i in kept] for run, scores in answered.answers.items() if run != _NORMAL}
+    said = answered.answers.get(_NORMAL, [])[len(references) :]
     return (
         [references[i] for i in kept],
         answers,
         {run: [new[i] for i in at if i in new] for run, at in nowhere.items()},
+        [(one, score) for one, score in zip(normal, said, strict=True) if one.exam_id not in answered.failed],
     )
 
 

@@ -27,15 +27,17 @@ def figures_of(
     nowhere: Mapping[str, Sequence[int]],
     *,
     presence: bool = True,
+    unlabelled: Sequence[tuple[Reference, Score]] = (),
 ) -> dict[str, Any]:
     """All figures of an evaluation as JSON.
 
     answers: "right" and, with controls, "shuffled", "swapped", "denied" and "empty"; nowhere: of shuffled, swapped and
     denied the references whose sentence is about nothing there (`controls.questions`); presence: whether a presence is
-    told. `f1` and `f1_overlap` (by overlap alone), counts, medians and average_precision are plain numbers, everything
-    else is an estimate {value, low, high, n}: 95 % bootstrap interval over patients, n references. presence_auroc and
-    presence_calibration compare right sentences with those about nothing there. mean_dice is of the answers' outlines,
-    mean_dice_as_marked of the model's own masks: they differ where outlines were drawn anew on the PET.
+    told; unlabelled: answers to what the reports of exams without a reference deny. `f1` and `f1_overlap` (by overlap
+    alone), counts, medians and average_precision are plain numbers, everything else is an estimate {value, low, high,
+    n}: 95 % bootstrap interval over patients, n references. presence_auroc and presence_calibration compare right
+    sentences with those about nothing there. mean_dice is of the answers' outlines, mean_dice_as_marked of the model's
+    own masks: they differ where outlines were drawn anew on the PET.
     """
     patients = [r.patient_id for r in references]
 
@@ -77,6 +79,12 @@ def figures_of(
     if presence and not all(there for _, there, _ in said):
         figures["presence_auroc"] = auroc(*zip(*said, strict=True)).as_json()
         figures["presence_calibration"] = calibration(*zip(*said, strict=True))
+    if unlabelled:
+        bare, found = zip(*unlabelled, strict=True)
+        figures["unlabelled_exams"] = len({one.exam_id for one in bare})
+        figures["false_positives_in_unlabelled_exams"] = _answered(
+            found, [r.patient_id for r in bare], range(len(bare))
+        )
     if "empty" in answers:
         asked = [i for i in everything if references[i].prompt is not None]
         figures["false_positives_per_empty_sentence"] = _answered(answers["empty"], patients, asked)

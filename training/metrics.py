@@ -139,25 +139,32 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 
 
 def score_component(
-    component: Component, reference: NDArray[np.bool_], pet: NDArray[Any], *, suv_reference: float, voxel_ml: float
+    component: Component,
+    reference: NDArray[np.bool_] | None,
+    pet: NDArray[Any],
+    *,
+    suv_reference: float,
+    voxel_ml: float,
 ) -> Score:
     """Compares an answer with a reference mask; all three arrays [I, J, K] on the PET grid, pet in SUVbw [g/ml].
 
+    reference: None where nothing is there, and no answer is right.
     Raises ValueError when shapes differ or the reference is empty (nothing could ever be found there).
     """
-    if not component.mask.shape == reference.shape == pet.shape:
-        raise ValueError(f"shapes differ: answer {component.mask.shape}, reference {reference.shape}, PET {pet.shape}")
-    if not reference.any():
+    shape = pet.shape if reference is None else reference.shape
+    if not component.mask.shape == shape == pet.shape:
+        raise ValueError(f"shapes differ: answer {component.mask.shape}, reference {shape}, PET {pet.shape}")
+    if reference is not None and not reference.any():
         raise ValueError("the reference mask is empty")
     if component.empty:
         return missed(presence=component.presence)
     suv = float(pet[component.mask].max())
     return Score(
         answered=True,
-        overlap=bool((component.mask & reference).any()),
-        dice=dice(component.mask, reference),
+        overlap=reference is not None and bool((component.mask & reference).any()),
+        dice=0.0 if reference is None else dice(component.mask, reference),
         suv=suv,
-        suv_agrees=abs(suv - suv_reference) <= SUV_AGREEMENT + _ROUNDING,
+        suv_agrees=reference is not None and abs(suv - suv_reference) <= SUV_AGREEMENT + _ROUNDING,
         presence=component.presence,
         volume_ml=float(np.count_nonzero(component.mask)) * voxel_ml,
     )

@@ -16,7 +16,7 @@ from petground.pipeline.prompts import PromptMode, with_values
 from petground.pipeline.schemas import read_table
 from petground.training.work import has_words, places_told, rejected
 
-__all__ = ["Reference", "from_labels", "from_truth", "link_truth", "places_here"]
+__all__ = ["Reference", "from_labels", "from_truth", "link_truth", "nothing_there", "places_here"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,8 @@ class Reference:
 
     key: finding id, or the lesion's id of the phantom. prompt: the sentence without SUV and slice, or None when the
     report told of the lesion but no finding was read, or no words are left of it: it counts as missed. suv: SUVmax
-    [g/ml]. mask_path: file of the mask on the PET grid. slice, series: where the report says that it lies.
+    [g/ml]. mask_path: file of the mask on the PET grid; None: nothing is there (`nothing_there`). slice, series: where
+    the report says that it lies.
     """
 
     exam_id: str
@@ -41,7 +42,7 @@ class Reference:
     volume_ml: float
     laterality: str | None
     site: str | None
-    mask_path: Path
+    mask_path: Path | None
     slice: int | None = None
     series: int | None = None
 
@@ -139,6 +140,31 @@ def places_here(work: Path, references: Sequence[Reference], phantom: Path | Non
     for row in read_table(phantom / "truth.parquet", "truth") if phantom is not None else []:
         here.setdefault(row["exam_id"], set()).add(((row["site"] or "").lower(), row["laterality"] or ""))
     return here
+
+
+def nothing_there(work: Path, asked: Mapping[str, Sequence[str]]) -> list[Reference]:
+    """A reference without a mask for each sentence by which an exam's report denies a lesion; asked: sentences by exam.
+
+    Exams whose PET could not be read have none.
+    """
+    rows = {row["exam_id"]: row for row in read_table(work / "exams.parquet", "exams")}
+    return [
+        Reference(
+            exam_id=exam_id,
+            key=f"denied {number}",
+            patient_id=rows[exam_id]["patient_id"] or exam_id,
+            tracer=rows[exam_id]["tracer"] or "unknown",
+            prompt=sentence,
+            suv=math.nan,
+            volume_ml=0.0,
+            laterality=None,
+            site=None,
+            mask_path=None,
+        )
+        for exam_id, sentences in sorted(asked.items())
+        if exam_id in rows and rows[exam_id]["pet_path"] is not None
+        for number, sentence in enumerate(sentences, start=1)
+    ]
 
 
 def link_truth(

@@ -70,7 +70,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Exam:
-    """One exam with at least one label; paths are relative to WORK.
+    """One exam; paths are relative to WORK. Without examples it has denied sentences, which say nothing of its lesions.
 
     told: every place where a lesion may be. negated: sentences of the report that say of another place that nothing is
     there (`denied_sentences`), MOST at most; none where sentences tell slices.
@@ -86,10 +86,13 @@ class Exam:
     negated: tuple[str, ...] = ()
 
 
-def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = "words") -> list[Exam]:
+def read_exams(
+    work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = "words", unlabelled: bool = False
+) -> list[Exam]:
     """Exams of WORK with a label at or above the confidence, by exam id.
 
-    prompt: whether the sentences tell SUV and slice, from the table's columns.
+    prompt: whether the sentences tell SUV and slice, from the table's columns. unlabelled: with the exams that have no
+    such label, and whose report denies something: normal scans, and those whose lesions are told without SUV or slice.
 
     Left out, with a count in the log: labels that a reviewer's decision keeps out, and labels of a sentence that has
     no words besides SUV and slice. Raises InputError when WORK has none, a file it names is missing, or a prompt still
@@ -116,18 +119,20 @@ def read_exams(work: Path, *, min_confidence: float = 0.0, prompt: PromptMode = 
         _log.warning("%d labels are left out: their sentence has no words besides SUV and slice", wordless)
     here = {one: {*told.get(one, ()), *map(_place, labels.get(one, ()))} for one in {*told, *labels}}
     negated = _teaching(work, findings, prompt, here)
+    bare = sorted({one for one, row in exams.items() if row["pet_path"]}.difference(labels))
+    deny = {one: [] for one in bare if unlabelled and negated.get(one)}
     found = [
-        _exam(exams.get(one), rows, told.get(one, ()), negated.get(one, ()), prompt)
-        for one, rows in sorted(labels.items())
+        _exam(one, exams.get(one), rows, told.get(one, ()), negated.get(one, ()), prompt)
+        for one, rows in sorted((labels | deny).items())
     ]
-    if not found:
+    if not labels:
         raise InputError(
             f"{work} has no labels of confidence {min_confidence:g} or more",
             fix="run `petground label` on exams whose reports state SUVmax and slice",
         )
-    bare = len({one for one, row in exams.items() if row["pet_path"]}.difference(labels))
-    if bare:
-        _log.info("%d exams without a label to use neither teach nor are asked, what their reports deny included", bare)
+    if left := len(bare) - len(deny):
+        why = "their reports deny nothing that can be used" if unlabelled else "data.unlabelled_fraction is 0"
+        _log.info("%d exams without a label to use are left out: %s", left, why)
     for exam in found:
         _present(work, exam)
     return found
@@ -223,13 +228,13 @@ def _place(row: Mapping[str, Any]) -> Place:
 
 
 def _exam(
+    exam_id: str,
     row: dict[str, Any] | None,
     labels: Sequence[dict[str, Any]],
     told: tuple[Place, ...],
     negated: tuple[str, ...],
     mode: PromptMode,
 ) -> Exam:
-    exam_id = labels[0]["exam_id"]
     if row is None or not row["pet_path"]:
         raise InputError("labels without a PET in exams.parquet", case=exam_id, fix="run `petground label` again")
     for label in labels:

@@ -43,6 +43,7 @@ def label(
     organs_version: int | None = None,
     weights: Path | None = None,
     second_reading: Path | None = None,
+    unlabelled_exams: bool = False,
     dry_run: bool = False,
 ) -> int:
     """Read reports, find the lesions they mention on the PET, outline them in 3D.
@@ -63,6 +64,9 @@ def label(
         organs_version: TotalSegmentator's version, 1 or 2, for maps that carry no class names; default: 2.
         weights: CSV with weight_kg and exam_id or patient_id, for exams whose DICOM header has no PatientWeight.
         second_reading: table of `petground second-reading`: only pairs on which grammar and model agree are labelled.
+        unlabelled_exams: read and keep the images of exams with nothing to label, too, where the report denies a
+            lesion: normal scans, most of them. They can teach (`train fit --data.unlabelled_fraction`), and
+            `petground evaluate` counts false alarms on them.
         infer_numbering: find how slices are counted, by scanner and time where it differs, from where the reported
             values are found on the images; says on what evidence, writes OUT/site_inferred.yaml, and labels nothing
             when it is not clear. Settings of --site that say how slices are counted are not used then.
@@ -87,7 +91,7 @@ def label(
     if dry_run and infer_numbering:
         console.print("how slices are counted would be found from the export (--infer-numbering), instead of this:")
     if dry_run:
-        return _describe(console, export, exams, out, convention, weighed, maps)
+        return _describe(console, export, exams, out, convention, weighed, maps, unlabelled=unlabelled_exams)
     if maps.folder is not None:
         mapped = sum(map_file(maps, exams / report.exam_id, report.exam_id) is not None for report in export)
         if not mapped:
@@ -96,7 +100,7 @@ def label(
     make_folder(out)
     try:
         with running(means, out, exams, console=console) as (run_cases, tick):
-            run = LabelRun(export, exams, out, convention, run_cases, infer_numbering, maps, weighed)
+            run = LabelRun(export, exams, out, convention, run_cases, infer_numbering, unlabelled_exams, maps, weighed)
             summary = run_labels(run, tick)
     except InputError as error:
         if error.reason == "numbering_unclear":
@@ -129,7 +133,15 @@ def make_folder(out: Path) -> None:
 
 
 def _describe(
-    console: Console, export: Export, exams: Path, out: Path, site: Site, weights: Weights, organs: OrganSource
+    console: Console,
+    export: Export,
+    exams: Path,
+    out: Path,
+    site: Site,
+    weights: Weights,
+    organs: OrganSource,
+    *,
+    unlabelled: bool,
 ) -> int:
     console.print(f"{export.rows} reports, {export.unusable} of them unusable", highlight=False)
     bad = itertools.islice((report for report in export if report.problem is not None), 10)
@@ -137,16 +149,17 @@ def _describe(
         console.print(
             f"  {report.exam_id}: {report.problem[1] if report.problem else ''}", highlight=False, markup=False
         )
-    work = plan(export, exams, out, site, weights, organs)
+    work = plan(export, exams, out, site, weights, organs, unlabelled=unlabelled)
     console.print(f"exams found in {exams}: {work.present} of {work.usable}", highlight=False, soft_wrap=True)
     for line in describe_numbering(site):
         console.print(line, highlight=False, markup=False)
     if work.reports:
         known = "which exams have something to label is known when they are read"
         console.print(f"to do: read {work.reports} reports; {known}", highlight=False, soft_wrap=True)
+    what = "label, or deny" if unlabelled else "label"
     if others := work.usable - work.reports:
         console.print(
-            f"of the {others} reports that were read before, {work.wanted} have something to label: "
+            f"of the {others} reports that were read before, {work.wanted} have something to {what}: "
             f"read the images of {work.images} and label {work.labels} of these exams",
             highlight=False,
             soft_wrap=True,

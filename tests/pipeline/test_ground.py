@@ -347,6 +347,39 @@ def test_an_answer_that_the_report_refutes_says_so_and_a_mask_given_twice_too(
         assert [row["same_mask_as"] for row in csv.DictReader(file)] == ["", "f001", "f001", ""]
 
 
+@pytest.mark.parametrize(
+    ("site", "slices", "told"),
+    [
+        # 40 slices of 6 mm, the left lesion's hottest voxel on the 11th from the feet
+        pytest.param({}, 30, None, id="from-the-head"),
+        pytest.param({"slice_origin": "feet"}, 11, None, id="from-the-feet"),
+        pytest.param({"slice_origin": "feet"}, 30, r"slices 8 to 13, reported 30 \(102 mm away\)", id="the-other-way"),
+        # the CT has twice the slices, of 3 mm
+        pytest.param({"slice_grid": "ct", "slice_origin": "feet"}, 21, None, id="of-the-ct"),
+        pytest.param(
+            {"slice_grid": "ct", "slice_origin": "feet"},
+            61,
+            r"slices \d+ to \d+, reported 61 \(.* mm away\)",
+            id="ct-off",
+        ),
+    ],
+)
+def test_slices_are_held_against_the_sentence_as_the_site_counts(
+    site: dict[str, Any], slices: int, told: str | None, exam: Path, module: SideModule, tmp_path: Path
+) -> None:
+    ct = read_nifti(exam / "ct.nii.gz", "HU")
+    fine = ct.affine @ np.diag([1.0, 1.0, 0.5, 1.0])
+    write_nifti(exam / "ct.nii.gz", Volume(np.repeat(ct.array, 2, axis=2), fine, "HU"))
+    (tmp_path / "site.yaml").write_text(json.dumps(site))
+    text = f"Avid left inguinal node, SUVmax 8.0, slice {slices}."
+    ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text=text, site=tmp_path / "site.yaml")
+    (row,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+    if told is None:
+        assert row["not_as_reported"] is None
+    else:
+        assert re.fullmatch(told, row["not_as_reported"])
+
+
 def test_what_is_found_to_a_denial_says_so(exam: Path, module: SideModule, tmp_path: Path) -> None:
     for text, told in (("No avid left axillary nodes.", True), ("Avid left axillary nodes.", False)):
         ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text=text)

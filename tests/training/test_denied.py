@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from petground.labeling.errors import ConfigError
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
 from petground.pipeline.executors import Outcome, guarded
+from petground.pipeline.label_plan import plan
 from petground.pipeline.label_run import LabelRun, run_labels
 from petground.pipeline.nifti import write_nifti
 from petground.pipeline.reports import open_export
 from petground.pipeline.schemas import read_table, write_table
-from petground.training.dataset import NEGATED, ExamDataset
+from petground.training.data import GroundingData
+from petground.training.dataset import NEGATED, EpochSampler, ExamDataset
 from petground.training.grid import GridSpec
 from petground.training.work import MOST, Exam, Example, read_exams, some_of
 
@@ -34,22 +37,28 @@ Liver SUVmax 2.1.
 """
 
 
+NORMAL = "FINDINGS: No avid left adrenal nodule. No uptake in the right ischium. Left lung mass.\n"
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two labelled exams that are each other's mirror image: a lesion at the left, one at the right."""
+    """Two labelled exams, each the other mirrored, a lesion at the left and at the right; and a normal one."""
     folder = tmp_path_factory.mktemp("denied")
     affine = np.array([[-4.0, 0, 0, 80], [0, 4.0, 0, -80], [0, 0, 4.0, -120], [0, 0, 0, 1]])
     lines = []
-    for side, other, i in (("left", "right", 30), ("right", "left", 9)):
+    for side, other, i in (("left", "right", 30), ("right", "left", 9), ("normal", "", None)):
         pet = np.zeros((40, 40, 60), np.float32)
         pet[4:36, 8:32] = 0.8
-        distance = sum((g - c) ** 2 for g, c in zip(np.indices(pet.shape), (i, 20, 41), strict=True))
-        pet = np.maximum(pet, 7.3 * np.exp(-distance / 8.0)).astype(np.float32)
+        if i is not None:
+            distance = sum((g - c) ** 2 for g, c in zip(np.indices(pet.shape), (i, 20, 41), strict=True))
+            pet = np.maximum(pet, 7.3 * np.exp(-distance / 8.0)).astype(np.float32)
         write_nifti(folder / "exams" / side / "pet.nii.gz", Volume(pet, affine, "SUVbw"))
-        lines.append(json.dumps({"exam_id": side, "report_text": REPORT.format(side=side, other=other)}))
+        text = NORMAL if i is None else REPORT.format(side=side, other=other)
+        lines.append(json.dumps({"exam_id": side, "report_text": text}))
     reports = folder / "reports.jsonl"
     reports.write_text("\n".join(lines))
-    run_labels(LabelRun(open_export(reports), folder / "exams", folder / "work", Site(), _in_process))
+    run = LabelRun(open_export(reports), folder / "exams", folder / "work", Site(), _in_process, unlabelled=True)
+    run_labels(run)
     return folder / "work"
 
 
@@ -78,7 +87,7 @@ def test_denials_without_a_value_are_a_table_of_places(work: Path) -> None:
     ]  # fmt: skip
     assert {row["section"] for row in rows} == {"findings"}
     assert all(row["prompt"] == row["sentence"] for row in rows)
-    assert json.loads((work / "summary.json").read_text())["denials"] == 4
+    assert json.loads((work / "summary.json").read_text())["denials"] == 6
 
 
 def test_a_folder_labelled_before_there_was_such_a_table_still_trains(work: Path, tmp_path: Path) -> None:
@@ -98,6 +107,74 @@ def test_a_report_that_denies_much_teaches_some_of_it_the_same_every_time(work: 
     assert first == again
     assert len(first) == len(set(first)) == MOST
     assert some_of(first, "left", 3, seed=1) != some_of(first, "right", 3, seed=1)
+
+
+def test_images_of_exams_that_only_deny_are_read_where_asked(work: Path, tmp_path: Path) -> None:
+    row = next(row for row in read_table(work / "exams.parquet", "exams") if row["exam_id"] == "normal")
+    assert (row["status"], row["reason"], row["slices"]) == ("ok", None, 60)
+    assert (work / row["pet_path"]).is_file()
+    export, other = open_export(work.parent / "reports.jsonl"), tmp_path / "work"
+    run_labels(LabelRun(export, work.parent / "exams", other, Site(), _in_process))
+    row = next(row for row in read_table(other / "exams.parquet", "exams") if row["exam_id"] == "normal")
+    assert (row["status"], row["reason"], row["pet_path"]) == ("ok", "nothing_to_label", None)
+    counted = [plan(export, work.parent / "exams", other, Site(), unlabelled=also) for also in (False, True)]
+    assert [(one.wanted, one.images, one.labels) for one in counted] == [(2, 0, 0), (3, 1, 1)]
+
+
+def test_a_report_that_only_denies_teaches_where_it_is_asked_to(
+    work: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        assert [exam.exam_id for exam in read_exams(work)] == ["left", "right"]
+    assert "1 exams without a label to use are left out: data.unlabelled_fraction is 0" in caplog.text
+    data = _data(work, tmp_path, unlabelled_fraction=0.3)
+    assert data.split["train"] == ["left", "normal", "right"]
+    assert "No avid left adrenal nodule." in data.prompts()
+    loader = data.train_dataloader()
+    seen = [item for batch in loader for item in zip(batch["exam_id"], batch["sentences"], strict=True)]
+    assert {exam for exam, _ in seen} == {"left", "right", "normal"}
+    own = next(said for exam, said in seen if exam == "normal")
+    assert sorted(own) == ["No avid left adrenal nodule."] * 2 + ["No uptake in the right ischium."] * 2
+    (batch,) = (batch for batch in loader if batch["exam_id"] == ["normal"])
+    assert batch["target"].shape[:2] == (1, 4)
+    assert not batch["target"].any()
+    assert not batch["present"].any()
+    assert batch["image"].any()
+
+
+def test_who_has_no_label_does_not_validate(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["left"], "val": ["normal", "right"], "test": []}))
+    data = _data(work, tmp_path, unlabelled_fraction=0.3, splits=tmp_path / "splits.json")
+    assert [batch["exam_id"] for loader in data.val_dataloader() for batch in loader] == [["right"]]
+    assert [batch["exam_id"] for batch in data.train_dataloader()] == [["left"]]
+    with pytest.raises(ConfigError, match="unlabelled_fraction is 1"):
+        _data(work, tmp_path, unlabelled_fraction=1.0)
+
+
+def test_of_the_exams_without_a_label_others_come_in_each_epoch() -> None:
+    """Six with labels, four without of which two are drawn; two processes take the same exams as one."""
+    sampler = EpochSampler(10, 3, drawn=(4, 2))
+    came = set()
+    for epoch in range(12):
+        sampler.set_epoch(epoch)
+        numbers = [number for of, number in sampler if of == epoch]
+        assert len(sampler) == len(numbers) == 8
+        assert set(range(6)) <= set(numbers)
+        came |= set(numbers)
+        halves = [EpochSampler(10, 3, rank=rank, processes=2, drawn=(4, 2)) for rank in range(2)]
+        for half in halves:
+            half.set_epoch(epoch)
+        assert sorted(number for half in halves for _, number in half) == sorted(numbers)
+    assert came == set(range(10))
+    plain, none = EpochSampler(10, 3), EpochSampler(14, 3, drawn=(4, 0))
+    assert list(plain) == list(none)
+
+
+def _data(work: Path, folder: Path, **options: Any) -> GroundingData:
+    data = GroundingData(work, augment=None, validation_fraction=0, cache=folder / "cache", **options)
+    data.grid = GridSpec(spacing_xyz_mm=(8.0, 8.0, 8.0), shape_zyx=(32, 24, 24))
+    data.setup("fit")
+    return data
 
 
 def test_denied_sentences_have_words_and_what_is_never_asked_has_none(work: Path) -> None:

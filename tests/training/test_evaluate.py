@@ -297,3 +297,33 @@ def test_what_the_weights_learnt_from_is_told_everywhere(
     evaluate(work, checkpoint, tmp_path / "test")
     assert figures(tmp_path / "test")["learnt_from"] == {"trained": 0, "validated": 0}
     assert "measure of new" not in (tmp_path / "test" / "evaluation.html").read_text() + capsys.readouterr().out
+
+
+def test_normal_exams_are_asked_what_their_reports_deny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in marks whatever it is asked of: both lesions of exam0's image lie in the normal exams' too."""
+    work = make_work(tmp_path / "work")
+    plain = tmp_path / "plain"
+    checkpoint = stand_in(tmp_path / "run", monkeypatch)
+    evaluate(work, checkpoint, plain)
+    exams = read_table(work / "exams.parquet", "exams")
+    normal = [
+        exams[0] | {"exam_id": f"normal{n}", "patient_id": patient} for n, patient in enumerate(("p8", "p9", "p0"))
+    ]
+    write_table(work / "exams.parquet", "exams", [*exams, *normal])
+    said = [
+        {"exam_id": one["exam_id"], "denial_id": f"d{n}", "site": "hilar", "laterality": None, "section": "findings",
+         "sentence": f"No {word} hilar node.", "prompt": f"No {word} hilar node."}
+        for one in normal for n, word in enumerate(("avid", "enlarged"))
+    ]  # fmt: skip
+    write_table(work / "denials.parquet", "denials", said)
+    evaluate(work, checkpoint, tmp_path / "out")
+    found = figures(tmp_path / "out")
+    assert found["unlabelled_exams"] == 2, "the third is of a patient who trained"
+    share = found["false_positives_in_unlabelled_exams"]
+    assert (share["value"], share["n"]) == (1.0, 4)
+    same = figures(plain)
+    assert "unlabelled_exams" not in same
+    for key in ("f1", "runs", "exams", "references", "left_right_confusion"):
+        assert found[key] == same[key], key
+    assert (tmp_path / "out" / "predictions.csv").read_text() == (plain / "predictions.csv").read_text()
+    assert "in exams without a label" in (tmp_path / "out" / "evaluation.html").read_text()
