@@ -353,14 +353,11 @@ def test_an_answer_that_the_report_refutes_says_so_and_a_mask_given_twice_too(
         # 40 slices of 6 mm, the left lesion's hottest voxel on the 11th from the feet
         pytest.param({}, 30, None, id="from-the-head"),
         pytest.param({"slice_origin": "feet"}, 11, None, id="from-the-feet"),
-        pytest.param({"slice_origin": "feet"}, 30, r"slices 8 to 13, reported 30 \(102 mm away\)", id="the-other-way"),
+        pytest.param({"slice_origin": "feet"}, 30, "slice 11, reported 30 (114 mm away)", id="the-other-way"),
         # the CT has twice the slices, of 3 mm
         pytest.param({"slice_grid": "ct", "slice_origin": "feet"}, 21, None, id="of-the-ct"),
         pytest.param(
-            {"slice_grid": "ct", "slice_origin": "feet"},
-            61,
-            r"slices \d+ to \d+, reported 61 \(.* mm away\)",
-            id="ct-off",
+            {"slice_grid": "ct", "slice_origin": "feet"}, 61, "slice 21, reported 61 (120 mm away)", id="of-the-ct-away"
         ),
     ],
 )
@@ -374,10 +371,7 @@ def test_slices_are_held_against_the_sentence_as_the_site_counts(
     text = f"Avid left inguinal node, SUVmax 8.0, slice {slices}."
     ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text=text, site=tmp_path / "site.yaml")
     (row,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
-    if told is None:
-        assert row["not_as_reported"] is None
-    else:
-        assert re.fullmatch(told, row["not_as_reported"])
+    assert row["not_as_reported"] == told
 
 
 def test_what_is_found_to_a_denial_says_so(exam: Path, module: SideModule, tmp_path: Path) -> None:
