@@ -14,6 +14,7 @@ from petground.kernels._shared import dispatch
 from petground.kernels.cross_attention import (
     BackendUnavailableError,
     KernelInputError,
+    chunked,
     cross_attention,
     fold_output,
 )
@@ -215,6 +216,50 @@ def test_what_auto_picks_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(3):
             cross_attention(q, k, v, activation="sigmoid")
     assert [r.getMessage() for r in caplog.records] == ["cross_attention on cpu torch.float32 sigmoid: backend chunked"]
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "takes"),
+    [
+        ((1, 2, 70, 9, 8, 8), torch.bfloat16, "chunked"),
+        ((1, 2, 70, 300, 48, 48), torch.float16, "chunked"),
+        ((1, 2, 70, 9, 8, 8), torch.float32, "chunked"),
+        ((1, 2, 70, 9, 48, 48), torch.float32, "sdpa"),
+        ((1, 2, 70, 300, 8, 8), torch.float32, "sdpa"),
+    ],
+)
+def test_auto_on_cpus_is_the_backend_that_was_measured_to_be_quicker(
+    size: tuple[int, ...], dtype: torch.dtype, takes: str
+) -> None:
+    """Bit for bit, the gradient of a temperature, too, which PyTorch rounds in 16 bits."""
+    q, k, v, mask = operands(size, dtype)
+    found = []
+    for backend in ("auto", takes):
+        temperature = torch.tensor(0.2, requires_grad=True)
+        out = cross_attention(q, k, v, mask=mask, temperature=temperature, backend=backend)
+        (slope,) = torch.autograd.grad(out.float().square().sum(), temperature)
+        found.append((out, slope))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("keys", [1, 5])
+def test_a_padded_entry_is_reckoned_as_if_its_padding_were_not_there(
+    keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small blocks: entries one at a time, whose real keys alone take part, and one that has none."""
+    monkeypatch.setattr(chunked, "_BLOCK_SCORES", 1 << 12)
+    q, k, v, _ = operands((3, 2, 3000, 9, 8, 6), torch.float32)
+    mask = torch.zeros(3, 9, dtype=torch.bool)
+    mask[0, 9 - keys :], mask[1, ::2] = True, True
+    k, v = (one.clone().masked_fill_(~mask[:, None, :, None], 1e4) for one in (k, v))
+    k, v = (one.requires_grad_() for one in (k, v))
+    out = cross_attention(q, k, v, mask=mask, backend="chunked")
+    short = cross_attention(q[:1], k[:1, :, 9 - keys :], v[:1, :, 9 - keys :], backend="chunked")
+    torch.testing.assert_close(out[:1], short, atol=1e-5, rtol=1e-5)
+    assert not out[2].any()
+    for gradient in torch.autograd.grad(out[:2].sum(), (k, v)):
+        assert not gradient[0, :, : 9 - keys].any()
+        assert gradient[0, :, 9 - keys :].isfinite().all()
 
 
 def test_reusing_memory_says_whether_it_took_hold() -> None:

@@ -66,6 +66,19 @@ def test_differences_by_hand(tmp_path: Path) -> None:
     assert "<b>node</b>" not in page, "names are escaped"
 
 
+def test_who_learnt_from_these_exams_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [evaluation(tmp_path / name / "evaluation", "hhwn") for name in ("a", "b")]
+    metrics = json.loads((folders[1] / "metrics.json").read_text())
+    learnt = {"learnt_from": {"trained": 2, "validated": 1}, "exams": 2}
+    (folders[1] / "metrics.json").write_text(json.dumps(metrics | learnt))
+    compare(folders, tmp_path / "out")
+    told = "Of these 2 exams the weights trained on 2, and 1 chose checkpoint and limits"
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count(told) == 1
+    assert f"b/evaluation: {told}" in shown
+    assert " ".join((tmp_path / "out" / "compare.html").read_text().split()).count(told) == 1
+
+
 def _exchanges(patients: list[tuple[int, int, int, int]]) -> float:
     """Share of the exchanges with a difference of F1 at least as large; (hits, wrong) of the first, of the other."""
 

@@ -228,6 +228,27 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_exam_it_was_at(
     assert {**figures(whole), "seconds": 0} == {**again, "seconds": 0}
 
 
+def test_answers_of_another_checkpoint_are_not_taken(
+    work: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at the third exam; then the file under the same name holds other weights."""
+    real, asked = answering._told, []
+
+    def told(by: Any, folder: Path, row: Any, *others: Any) -> Any:
+        if len(asked) == 2 and "again" not in asked:
+            raise KeyboardInterrupt
+        asked.append(row["exam_id"])
+        return real(by, folder, row, *others)
+
+    monkeypatch.setattr(answering, "_told", told)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(work, checkpoint, tmp_path / "out", split="all")
+    checkpoint.write_bytes(b"other weights")
+    asked.append("again")
+    evaluate(work, checkpoint, tmp_path / "out", split="all")
+    assert asked == ["exam0", "exam1", "again", "exam0", "exam1", "exam2", "exam3"]
+
+
 def test_missing_mask_and_missing_table_are_named(
     work: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
