@@ -137,14 +137,7 @@ class GroundingData(pl.LightningDataModule):
         if not self.exams:
             found = self._on_grid(self._exams())
             self.exams = {exam.exam_id: exam for exam in found}
-            patients = {exam.exam_id: exam.patient_id for exam in found}
-            self.split = (
-                self._given_split(self.splits_file)
-                if self.splits_file is not None
-                else split_patients(
-                    patients, validation=self.validation_fraction, seed=self.seed, test=self.test_fraction
-                )
-            )
+            self.split = self._own_split(found) if self.splits_file is None else self._given_split(self.splits_file)
             if not self._part("train", labelled=True):
                 raise InputError("no exam is left to train on", fix="lower validation_fraction or add exams")
             _log.info(
@@ -182,6 +175,19 @@ class GroundingData(pl.LightningDataModule):
     def _digests(self) -> Digests:
         """Of WORK's files, as earlier starts found them: an image that is as it was is not read again."""
         return Digests(self.cache / "digests.json")
+
+    def _own_split(self, exams: Sequence[Exam]) -> Splits:
+        """By patient, of those with labels as if there were no others; of the others, who judge nothing, none
+        validates."""
+        labelled = {exam.exam_id: exam.patient_id for exam in exams if exam.examples}
+        split = split_patients(labelled, validation=self.validation_fraction, seed=self.seed, test=self.test_fraction)
+        part_of = {labelled[exam]: part for part, members in split.items() for exam in members}
+        bare = {exam.exam_id: exam.patient_id for exam in exams if not exam.examples}
+        others = {exam: patient for exam, patient in bare.items() if patient not in part_of}
+        more = split_patients(others, validation=0.0, seed=self.seed, test=self.test_fraction)
+        for exam in bare.keys() - others.keys():
+            more[part_of[bare[exam]]].append(exam)
+        return {part: sorted([*members, *more[part]]) for part, members in split.items()}
 
     def _given_split(self, path: Path) -> Splits:
         """An earlier split, less the exams that have lost their last label since, in review say."""

@@ -142,6 +142,25 @@ def test_a_report_that_only_denies_teaches_where_it_is_asked_to(
     assert batch["image"].any()
 
 
+def test_exams_without_a_label_leave_the_split_of_the_others_as_it_is() -> None:
+    """Of 40 patients ten have normal exams beside one with a label, and ten more have normal exams alone."""
+    example = Example("f001", "Avid node.", "m", "node", "left", 1.0)
+
+    def exam(name: str, patient: int, *examples: Example) -> Exam:
+        return Exam(f"{name}{patient}", f"p{patient}", None, "pet", None, examples, (), ("No avid node.",))
+
+    exams = [exam("e", n, example) for n in range(40)]
+    bare = [exam("second", n) for n in range(10)] + [exam("normal", 90 + n) for n in range(10)]
+    data = GroundingData(Path("work"), validation_fraction=0.25, test_fraction=0.25, seed=3)
+    plain, both = data._own_split(exams), data._own_split(exams + bare)
+    assert {part: [one for one in members if one.startswith("e")] for part, members in both.items()} == plain
+    part_of = {one: part for part, members in plain.items() for one in members}
+    for part, members in both.items():
+        assert members == sorted(members)
+        assert all(part_of[one.replace("second", "e")] == part for one in members if one.startswith("second"))
+    assert [sum(one.startswith("normal") for one in both[part]) for part in ("train", "val", "test")] == [8, 0, 2]
+
+
 def test_who_has_no_label_does_not_validate(work: Path, tmp_path: Path) -> None:
     (tmp_path / "splits.json").write_text(json.dumps({"train": ["left"], "val": ["normal", "right"], "test": []}))
     data = _data(work, tmp_path, unlabelled_fraction=0.3, splits=tmp_path / "splits.json")
