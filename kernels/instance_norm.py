@@ -2,8 +2,8 @@
 
 PyTorch's brings them into channels-first order, and every convolution after it back. Its batch normalisation of one
 entry is the same function and keeps the order, but adds up a channel's voxels one by one in float32: of 128^3 voxels
-with mean 100 and deviation 1 the result is off by 3. So a row's voxels are channels of their own here, and their means
-and variances are put together afterwards.
+with mean 100 and deviation 1 the result is off by 3. So each column or place of a slice is a channel of its own here,
+and their means and variances are put together afterwards.
 """
 
 from __future__ import annotations
@@ -18,15 +18,21 @@ from torch.nn.functional import instance_norm as plain_instance_norm
 
 __all__ = ["instance_norm"]
 
+_ADDED = 1024  # so many numbers are added up one by one at the most, as long as there are fewer slices
+
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(var + eps) weight + bias over the voxels of each entry and channel; biased variance.
 
     x [B, C, Z, Y, X], weight and bias [C] -> [B, C, Z, Y, X], in the memory order of x on CPUs. `torch.nn.functional`'s
-    everywhere else: on other devices, channels first, within torch.compile; its errors hold.
+    everywhere else: on other devices, channels first, within torch.compile; its errors hold. No second derivative.
     """
     if not _lies_channels_last(x):
-        return plain_instance_norm(x, weight=weight, bias=bias, eps=eps)
+        normed = plain_instance_norm(x, weight=weight, bias=bias, eps=eps)
+        if normed.requires_grad and x.is_cpu and not torch.compiler.is_compiling():
+            # of one entry, PyTorch (2.13) reads a gradient that lies channels last as if it lay channels first
+            normed.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
+        return normed
     return cast(Tensor, _ChannelsLast.apply(x, weight, bias, eps))  # type: ignore[no-untyped-call]
 
 
@@ -43,9 +49,10 @@ def _lies_channels_last(x: Tensor) -> bool:
 
 
 def _rows(entry: Tensor) -> Tensor:
-    """[1, C, Z, Y, X] channels last -> [1, X C, Z Y, 1, 1] of the same memory."""
-    _, channels, z, y, x = entry.shape
-    return entry.permute(0, 2, 3, 4, 1).reshape(1, z * y, 1, 1, x * channels).permute(0, 4, 1, 2, 3)
+    """[1, C, Z, Y, X] channels last -> [1, X C, Z Y, 1, 1] of the same memory, [1, Y X C, Z, 1, 1] of large slices."""
+    z, y = entry.shape[2:4]
+    added = z if z > 1 and z * y > _ADDED else z * y
+    return entry.permute(0, 2, 3, 4, 1).reshape(1, added, 1, 1, -1).permute(0, 4, 1, 2, 3)
 
 
 def _statistics(entry: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -55,6 +62,23 @@ def _statistics(entry: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     means, variances = torch.ops.aten.batch_norm_update_stats(rows, *unused, 0.0)
     var_of_means, mean = torch.var_mean(means.view(-1, channels), 0, correction=0)
     return mean, variances.view(-1, channels).mean(0) + var_of_means
+
+
+def _slope(
+    entry: Tensor, above: Tensor, mean: Tensor, invstd: Tensor, weight: Tensor, turned: Tensor, added: Tensor
+) -> Tensor:
+    """W s (g - mean(g) - n mean(g n)), the entry's gradient; s = 1 / deviation, n normed, g from above.
+
+    turned, added: mean(g n) and mean(g), [C]. In the weight's type until the end: the terms may cancel.
+    """
+
+    def each(of_channels: Tensor) -> Tensor:
+        return of_channels.view(1, -1, 1, 1, 1)
+
+    steep = weight * invstd
+    along = steep * invstd * turned
+    found = torch.mul(entry.to(weight.dtype), each(-along)).add_(each(along * mean - steep * added))
+    return found.addcmul_(above, each(steep)).to(entry.dtype)
 
 
 class _ChannelsLast(torch.autograd.Function):
@@ -76,22 +100,20 @@ class _ChannelsLast(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, *found = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
-        voxels, width = x.shape[2:].numel(), x.shape[4]
+        voxels = x.shape[2:].numel()
         zero, one = torch.zeros_like(weight), torch.ones_like(weight)
         for_weight, for_bias, for_x = zero.clone(), zero.clone(), []
         for entry, above, mean, invstd in zip(
             torch.split(x, 1), torch.split(grad, 1), found[::2], found[1::2], strict=True
         ):
+            rows = _rows(entry)
+            apart = rows.shape[1] // len(weight)
             _, turned, added = torch.ops.aten.native_batch_norm_backward(
-                _rows(above), _rows(entry), one.repeat(width), None, None, mean.repeat(width), invstd.repeat(width),
+                _rows(above), rows, one.repeat(apart), None, None, mean.repeat(apart), invstd.repeat(apart),
                 True, ctx.eps, [False, True, True],
             )  # fmt: skip
-            turned, added = (part.view(width, -1).sum(0) for part in (turned, added))
-            # w s (g - mean(g) - n mean(g n)) with s = 1 / deviation, n = normed x
-            steep = weight * invstd
-            own = batch_norm(above, added / voxels, one, steep, zero, training=False, eps=0.0)
-            common = batch_norm(entry, mean, one, steep * invstd * turned / voxels, zero, training=False, eps=0.0)
-            for_x.append(own.sub_(common))
+            turned, added = (part.view(apart, -1).sum(0) for part in (turned, added))
+            for_x.append(_slope(entry, above, mean, invstd, weight, turned / voxels, added / voxels))
             for_weight += turned
             for_bias += added
         return for_x[0] if len(for_x) == 1 else torch.cat(for_x), for_weight, for_bias, None

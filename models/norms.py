@@ -14,6 +14,6 @@ class InstanceNorm3d(nn.InstanceNorm3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """X [B, C, Z, Y, X] -> the same shape."""
-        if self.weight is None or self.track_running_stats:
+        if self.weight is None or self.track_running_stats or x.ndim != 5:
             return super().forward(x)
         return instance_norm(x, self.weight, self.bias, self.eps)

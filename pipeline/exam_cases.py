@@ -76,7 +76,8 @@ def exam_case(
 ) -> dict[str, Any]:
     """Reads one exam, then labels its positive findings {finding_id: finding} by the conventions that hold for it.
 
-    Returns {"failed": None or (stage, reason, detail)}; what was made lies in out/exams and out/labels.
+    Without any it is read alone. Returns {"failed": None or (stage, reason, detail)}; what was made lies in out/exams
+    and out/labels.
     """
     images: Images = {}
     args = (source, out / "exams" / exam_id, exam_id, codes["ingest"], images, told.fallbacks)
@@ -88,6 +89,8 @@ def exam_case(
     day = guarded(require_same_day, exam_id, (told.date, exam.get("study_date"), site))
     if day.reason is not None:
         return _failed("ingest", day)
+    if not positive:  # its images were asked for, and that is all
+        return {"failed": None}
     found = guarded(organ_map, exam_id, (organs, source, out, exam_id, exam))
     if found.reason is not None:
         return _failed("match", found)

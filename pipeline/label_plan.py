@@ -28,14 +28,16 @@ __all__ = ["Plan", "plan"]
 class Plan:
     """Counts. usable: reports without a problem, `present` of them with a folder of images.
 
-    reports: to be read; wanted: exams of those already read that have something to label; images: of them to be read;
-    labels: of them to be labelled. What unread reports will ask for is not known before they are read.
+    reports: to be read; wanted: exams of those already read that have something to label; deny: those without that are
+    read for what their reports deny; images: of both to be read; labels: of `wanted` to be labelled. What unread
+    reports will ask for is not known before they are read.
     """
 
     usable: int = 0
     present: int = 0
     reports: int = 0
     wanted: int = 0
+    deny: int = 0
     images: int = 0
     labels: int = 0
 
@@ -58,7 +60,8 @@ def plan(
     codes = {stage: source_hash(*names) for stage, names in CODE.items()}
     for report, positive in _wanted(export, exams, out, work, unlabelled=unlabelled):
         exam_id = report.exam_id
-        work.wanted += 1
+        work.wanted += bool(positive)
+        work.deny += not positive
         fallbacks = SuvFallbacks(weights.of(exam_id, report.patient_id), site.half_life_from_code)
         ingest = ingest_is_current(exams / exam_id, out / "exams" / exam_id, codes["ingest"], fallbacks)
         work.images += ingest is None
@@ -71,7 +74,9 @@ def plan(
         around = None if given is None else Around(*given, organs.version, report.tracer or exam.get("tracer"))
         labels = kept(out / "labels" / exam_id, thorough=True)
         made = labels is not None and labels.get("key")
-        work.labels += ingest is None or made != label_key(codes["label"], counted, ingest, positive, around)
+        work.labels += bool(positive) and (
+            ingest is None or made != label_key(codes["label"], counted, ingest, positive, around)
+        )
     return work
 
 
@@ -97,8 +102,10 @@ def _wanted(
         if not whole_shard(path):
             work.reports += len(usable)
             continue
-        found = read_shard(path, positive_only=True)
         deny = {row["exam_id"] for row in denial_rows({"": [path]})} if unlabelled else set()
+        for exam_id, findings in read_shard(path).items() if unlabelled else ():
+            deny |= {exam_id for _, finding in findings if finding.reason == "negated"}
+        found = read_shard(path, positive_only=True)
         for report in usable:
             if report.exam_id in found or report.exam_id in deny:
                 yield report, dict(found.get(report.exam_id, ()))

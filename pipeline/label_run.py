@@ -125,10 +125,10 @@ def _label(run: LabelRun, extracted: Extracted, also: Collection[str], tick: Tic
             folders = run.exams / outcome.case, run.out / "exams" / outcome.case
             read = ingest_is_current(*folders, codes["ingest"], weighed[outcome.case])
             failed = ("match" if read else "ingest", outcome.reason, outcome.detail)
-        if failed is None:
-            unused.discard(outcome.case)
-        else:
+        if failed is not None:
             failures[outcome.case] = tuple(failed)
+        elif outcome.case not in also:
+            unused.discard(outcome.case)
     for name in unused:
         _remove(run.out / "labels" / name)
     return failures
@@ -146,9 +146,10 @@ def _remove(folder: Path) -> None:
 
 
 def _only_denying(extracted: Extracted) -> set[str]:
-    """Exams whose report denies a lesion at a place, and tells of none that could be labelled."""
-    positive = {report.exam_id for report, findings in extracted.exams(positive_only=True) if findings}
-    return {row["exam_id"] for row in denial_rows(extracted.parts)} - positive - extracted.failures.keys()
+    """Exams whose report denies a lesion, with an SUV or at a place without one, and tells of none to label."""
+    deny = {row["exam_id"] for row in denial_rows(extracted.parts)}
+    deny |= {one.exam_id for one, findings in extracted.exams() if any(f.reason == "negated" for _, f in findings)}
+    return deny - {one.exam_id for one, _ in wanted(extracted)} - extracted.failures.keys()
 
 
 def wanted(

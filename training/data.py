@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,8 @@ class GroundingData(pl.LightningDataModule):
         place_fraction: share of all sentences that are cut down to side and site, so that the words that tell the
             place are learnt whatever stands around them.
         unlabelled_fraction: share of an epoch's exams that have no label, and teach by what their report denies alone:
-            normal scans, most of them. Others are drawn in each epoch; none validates. 0 leaves them out.
+            normal scans among them (`petground label --unlabelled-exams`). Others are drawn in each epoch; none
+            validates. 0 leaves them out.
         exams_per_step: exams in a training step of one device.
         validation_fraction: share of the patients that validate.
         test_fraction: share of the patients that neither train nor validate; `petground evaluate` measures on them.
@@ -144,8 +146,7 @@ class GroundingData(pl.LightningDataModule):
                 "%d exams train, %d validate", *(len(self._part(part, labelled=True)) for part in ("train", "val"))
             )
             if self.unlabelled_fraction:
-                told = "%d exams without a label can train: %d in an epoch"
-                _log.info(told, len(self._part("train", labelled=False)), self._drawn()[1])
+                self._tell_unlabelled()
         trainer = self.trainer
         folder = trainer.log_dir if stage == "fit" and trainer is not None else None  # asks all processes: not of one
         if folder and trainer.is_global_zero:
@@ -258,11 +259,24 @@ class GroundingData(pl.LightningDataModule):
         """Of a part of the split the exams with labels, or those without."""
         return [exam for exam in map(self.exams.__getitem__, self.split[name]) if bool(exam.examples) == labelled]
 
+    def _tell_unlabelled(self) -> None:
+        """How many come in an epoch; raises where there is none, of which nobody would know."""
+        there, come = self._drawn()
+        if not there:
+            raise ConfigError(
+                "unlabelled_fraction is given, and no exam without a label can train",
+                fix="label with --unlabelled-exams; a splits.json of a run without them has none; where sentences tell "
+                "slices (--data.prompt) denials do not teach",
+            )
+        share = come / (come + len(self._part("train", labelled=True)))
+        told = "%d exams without a label can train: %d in an epoch, a share of %.2f"
+        _log.log(logging.WARNING if share < self.unlabelled_fraction / 2 else logging.INFO, told, there, come, share)
+
     def _drawn(self) -> tuple[int, int]:
         """How many exams without a label could train, and how many of them come in an epoch."""
         bare = len(self._part("train", labelled=False))
         share = self.unlabelled_fraction / (1.0 - self.unlabelled_fraction)
-        return bare, min(bare, round(share * len(self._part("train", labelled=True))))
+        return bare, min(bare, math.ceil(share * len(self._part("train", labelled=True))))
 
     def _dataset(self, name: str, *, training: bool) -> ExamDataset:
         augment, parts = None, ("train",) if training else ("train", "val")

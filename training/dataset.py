@@ -216,11 +216,9 @@ class EpochSampler(Sampler[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        some, least = self.drawn[1], self.length - self.drawn[1]
-        come = (
-            np.concatenate([np.arange(least), least + rng.permutation(self.drawn[0])[:some]]) if some else self.length
-        )
-        order = rng.permutation(come)
+        always = self.length - self.drawn[1]
+        some = rng.permutation(self.drawn[0])[: self.drawn[1]] if self.drawn[1] else np.arange(0)
+        order = rng.permutation(np.concatenate([np.arange(always), always + some]))
         steps = order[: len(self) * self.processes].reshape(-1, self.processes, self.step)
         first = self.taken[1] if self.epoch == self.taken[0] else 0
         return iter([(self.epoch, int(number)) for number in steps[first:, self.rank].reshape(-1)])

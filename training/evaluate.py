@@ -35,7 +35,7 @@ from petground.training.work import denied_sentences, some_of
 __all__ = ["evaluate"]
 
 SOME_FAILED = 3
-_NORMAL = "denied in exams without a label"
+_DENIED = "denied in exams without a label"
 _NO_REFERENCE = (
     "keep exams for it when training (--data.test_fraction 0.1), or evaluate another --labels; --split all measures "
     "exams that were learnt from, too",
@@ -110,13 +110,15 @@ def evaluate(
     here = places_here(labels, references, truth)
     denied = denied_sentences(read_table(labels / "findings.parquet", "findings"), by.reads, here, read_denials(labels))
     asked = questions(references, here, denied, controls=controls, seed=seed)
-    bare = (exams if exams is not None else denied.keys()) - {r.exam_id for r in references} if controls else set()
-    normal = nothing_there(labels, {one: some_of(denied[one], one, FEW, seed) for one in bare & denied.keys()})
+    others = (denied.keys() if exams is None else exams & denied.keys()) - {r.exam_id for r in references}
+    unlabelled = nothing_there(
+        labels, {one: some_of(denied[one], one, FEW, seed) for one in others} if controls else {}
+    )
     who = (checkpoint and checkpoint.name, outline, peer, peer_python, peer_model, peer_image)
     answered = answer_all(
-        by, who, labels, [*references, *normal], _all_asked(asked.asked, normal), out / "unfinished", console
+        by, who, labels, [*references, *unlabelled], _all_asked(asked.asked, unlabelled), out / "unfinished", console
     )
-    references, answers, nowhere, unlabelled = _measured(references, normal, answered, asked.nowhere)
+    references, answers, nowhere, denying = _measured(references, unlabelled, answered, asked.nowhere)
     figures = {
         "checkpoint": None if checkpoint is None else {"file": checkpoint.name, "sha256": by.facts["sha256"]},
         "peer": None if peer is None else by.facts,
@@ -131,8 +133,8 @@ def evaluate(
         "patients": len({r.patient_id for r in references}),
         "without_sentence": sum(r.prompt is None for r in references),
         "failed": answered.failed,
-        "learnt_from": learnt_from(labels, provenance, {r.exam_id for r in [*references, *(r for r, _ in unlabelled)]}),
-        **figures_of(references, answers, nowhere, presence=peer is None, unlabelled=unlabelled),
+        "learnt_from": learnt_from(labels, provenance, {r.exam_id for r in references}),
+        **figures_of(references, answers, nowhere, presence=peer is None, unlabelled=denying),
         "seconds": round(time.monotonic() - started, 1),
     }
     write_json(out / "metrics.json", figures)
@@ -144,29 +146,29 @@ def evaluate(
     return SOME_FAILED if answered.failed else 0
 
 
-def _all_asked(asked: Mapping[str, Sequence[Question | None]], normal: Sequence[Reference]) -> Asked:
-    """What the references are asked, and behind them, as a run of its own, what nothing is there of."""
+def _all_asked(asked: Mapping[str, Sequence[Question | None]], unlabelled: Sequence[Reference]) -> Asked:
+    """What the references are asked; behind them, as a run of its own, what exams without a label deny."""
     none = [None] * len(next(iter(asked.values())))
-    own = {_NORMAL: [*none, *(Question(str(one.prompt)) for one in normal)]} if normal else {}
-    return {run: [*of, *([None] * len(normal))] for run, of in asked.items()} | own
+    own = {_DENIED: [*none, *(Question(str(one.prompt)) for one in unlabelled)]} if unlabelled else {}
+    return {run: [*of, *([None] * len(unlabelled))] for run, of in asked.items()} | own
 
 
 def _measured(
     references: Sequence[Reference],
-    normal: Sequence[Reference],
+    unlabelled: Sequence[Reference],
     answered: Answered,
     nowhere: Mapping[str, Sequence[int]],
 ) -> tuple[list[Reference], dict[str, list[Score]], dict[str, list[int]], list[tuple[Reference, Score]]]:
-    """References, answers and `nowhere`, and the normal exams' answers, less those of exams that failed."""
+    """References, answers and `nowhere`, and the unlabelled exams' answers, less those of exams that failed."""
     kept = [i for i, reference in enumerate(references) if reference.exam_id not in answered.failed]
     new = {i: n for n, i in enumerate(kept)}
-    answers = {run: [scores[i] for i in kept] for run, scores in answered.answers.items() if run != _NORMAL}
-    said = answered.answers.get(_NORMAL, [])[len(references) :]
+    answers = {run: [scores[i] for i in kept] for run, scores in answered.answers.items() if run != _DENIED}
+    said = answered.answers.get(_DENIED, [])[len(references) :]
     return (
         [references[i] for i in kept],
         answers,
         {run: [new[i] for i in at if i in new] for run, at in nowhere.items()},
-        [(one, score) for one, score in zip(normal, said, strict=True) if one.exam_id not in answered.failed],
+        [(one, score) for one, score in zip(unlabelled, said, strict=True) if one.exam_id not in answered.failed],
     )
 
 

@@ -24,7 +24,7 @@ SAYS_NO = {
     "false_positives_per_absent_sentence": "false alarms: answers to another exam's sentences, nothing there",
     "false_positives_per_swapped_sentence": "false alarms: answers about the other side, nothing there",
     "false_positives_per_denied_sentence": "false alarms: answers to what the report itself denies, nothing there",
-    "false_positives_in_unlabelled_exams": "the same in exams without a label, normal scans most of them",
+    "false_positives_in_unlabelled_exams": "the same in exams without a label: answers to what their reports deny",
     "false_positives_per_empty_sentence": "answers to empty sentences",
     "presence_auroc": "how well presence tells findings that are there from those that are not (AUROC)",
 }

@@ -131,7 +131,7 @@ def read_exams(
             fix="run `petground label` on exams whose reports state SUVmax and slice",
         )
     if left := len(bare) - len(deny):
-        why = "their reports deny nothing that can be used" if unlabelled else "data.unlabelled_fraction is 0"
+        why = "their reports deny nothing that can be asked here" if unlabelled else "data.unlabelled_fraction is 0"
         _log.info("%d exams without a label to use are left out: %s", left, why)
     for exam in found:
         _present(work, exam)

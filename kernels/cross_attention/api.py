@@ -113,10 +113,11 @@ def _reasons(q: Tensor, v: Tensor, activation: str, device: torch.device) -> dic
     triton = cannot_serve(q, v, device)
     if device.type == "cpu":  # where Triton is only interpreted, nobody wants it unasked
         reasons = {"sdpa": sdpa, "chunked": None, "reference": None, "triton": triton}
-        # for a sentence's words and narrow heads it takes half PyTorch's time (docs/kernels.md); in 16 bits PyTorch's
-        # backward takes longer for all, and rounds the gradient of a temperature
-        narrow = v.shape[2] <= 64 and q.shape[3] <= 32
-        return {"chunked": None, **reasons} if narrow or q.element_size() == 2 else reasons
+        # quicker where many voxels ask few words by narrow heads (docs/kernels.md); in 16 bits PyTorch's backward takes
+        # longer for nearly all, and rounds the gradient of a temperature
+        narrow = q.shape[2] >= 4096 and v.shape[2] <= 32 and max(q.shape[3], v.shape[3]) <= 16
+        learns = q.element_size() == 2 and torch.is_grad_enabled()
+        return {"chunked": None, **reasons} if narrow or learns else reasons
     return {"triton": triton, "sdpa": sdpa, "chunked": None, "reference": None}
 
 

@@ -17,7 +17,7 @@ from petground.kernels.cross_attention.layout import empty_answer, empty_feature
 __all__ = ["backward_chunked", "forward_chunked"]
 
 _FEWEST = 128  # queries at a time where keys are many: narrower products are slow
-_BLOCK_SCORES = 1 << 19  # scores at a time, of all heads: 1 MiB of float32 stays in the cache
+_BLOCK_SCORES = 1 << 19  # scores at a time, of all heads: 2 MiB of float32 stay in the cache
 
 
 def _blocks(batch: int, heads: int, rows: int, cols: int) -> Iterator[tuple[slice, slice]]:
@@ -32,10 +32,12 @@ def _blocks(batch: int, heads: int, rows: int, cols: int) -> Iterator[tuple[slic
 
 def _real_keys(mask: Tensor | None, entries: slice) -> tuple[slice | Tensor, Tensor | None]:
     """Keys that these entries take part with, and of them those that are dropped [b, keys]; None: none is."""
-    if mask is None or bool(mask[entries].all()):
+    if mask is None:
         return slice(None), None
-    if len(mask[entries]) == 1 and bool(mask[entries].any()):  # padding costs nothing then
-        return mask[entries][0].nonzero()[:, 0], None
+    if len(mask[entries]) == 1:  # padding costs nothing then
+        real = mask[entries][0].nonzero()[:, 0]
+        if len(real):
+            return real, None
     return slice(None), ~mask[entries]
 
 

@@ -118,7 +118,7 @@ class ContextualGate(nn.Module):
         answer = self.dropout(self.out(attended)).transpose(1, 2).reshape(x.shape)
         if self.form == "gate":
             return x * torch.tanh(answer), tokens
-        # x (1 + tanh A) + A by 1 + tanh A = 2 sigmoid(2 A): PyTorch's tanh in 16 bits takes four times as long on CPUs
+        # x (1 + tanh A) + A by 1 + tanh A = 2 sigmoid(2 A): PyTorch's tanh in 16 bits takes longer on CPUs
         half = x * torch.sigmoid(2.0 * answer)
         return half.mul_(2.0).add_(answer), tokens
 

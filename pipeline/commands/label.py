@@ -65,8 +65,8 @@ def label(
         weights: CSV with weight_kg and exam_id or patient_id, for exams whose DICOM header has no PatientWeight.
         second_reading: table of `petground second-reading`: only pairs on which grammar and model agree are labelled.
         unlabelled_exams: read and keep the images of exams with nothing to label, too, where the report denies a
-            lesion: normal scans, most of them. They can teach (`train fit --data.unlabelled_fraction`), and
-            `petground evaluate` counts false alarms on them.
+            lesion: normal scans among them. They can teach (`train fit --data.unlabelled_fraction`), and
+            `petground evaluate` asks them what their reports deny.
         infer_numbering: find how slices are counted, by scanner and time where it differs, from where the reported
             values are found on the images; says on what evidence, writes OUT/site_inferred.yaml, and labels nothing
             when it is not clear. Settings of --site that say how slices are counted are not used then.
@@ -156,10 +156,10 @@ def _describe(
     if work.reports:
         known = "which exams have something to label is known when they are read"
         console.print(f"to do: read {work.reports} reports; {known}", highlight=False, soft_wrap=True)
-    what = "label, or deny" if unlabelled else "label"
+    more = f", and {work.deny} only deny" if unlabelled else ""
     if others := work.usable - work.reports:
         console.print(
-            f"of the {others} reports that were read before, {work.wanted} have something to {what}: "
+            f"of the {others} reports that were read before, {work.wanted} have something to label{more}: "
             f"read the images of {work.images} and label {work.labels} of these exams",
             highlight=False,
             soft_wrap=True,

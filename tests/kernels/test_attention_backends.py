@@ -223,9 +223,10 @@ def test_what_auto_picks_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     [
         ((1, 2, 70, 9, 8, 8), torch.bfloat16, "chunked"),
         ((1, 2, 70, 300, 48, 48), torch.float16, "chunked"),
-        ((1, 2, 70, 9, 8, 8), torch.float32, "chunked"),
-        ((1, 2, 70, 9, 48, 48), torch.float32, "sdpa"),
-        ((1, 2, 70, 300, 8, 8), torch.float32, "sdpa"),
+        ((1, 2, 4100, 9, 8, 8), torch.float32, "chunked"),
+        ((1, 2, 4100, 9, 8, 48), torch.float32, "sdpa"),
+        ((1, 2, 4100, 48, 8, 8), torch.float32, "sdpa"),
+        ((1, 2, 70, 9, 8, 8), torch.float32, "sdpa"),
     ],
 )
 def test_auto_on_cpus_is_the_backend_that_was_measured_to_be_quicker(

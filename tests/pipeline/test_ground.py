@@ -18,6 +18,7 @@ from petground.labeling.site import Site
 from petground.labeling.volume import Volume, same_grid
 from petground.pipeline.commands import ground as command
 from petground.pipeline.commands.ground import Asked, ground
+from petground.pipeline.ground_by import reported_k
 from petground.pipeline.nifti import read_nifti, write_nifti
 from petground.training.grid import GridSpec
 from petground.training.inference import Prediction
@@ -372,6 +373,22 @@ def test_slices_are_held_against_the_sentence_as_the_site_counts(
     ground(exam, tmp_path / "x.ckpt", tmp_path / "out", text=text, site=tmp_path / "site.yaml")
     (row,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
     assert row["not_as_reported"] == told
+
+
+def test_a_named_series_decides_which_slices_are_counted() -> None:
+    """40 PET slices of 6 mm are series 4, 80 CT slices of 3 mm series 2; counted from the head, stored from the feet."""
+    pet = Volume(np.ones((4, 4, 40), np.float32), np.diag([-4.0, -4.0, 6.0, 1.0]), "SUVbw", series_number=4)
+    ct = Volume(np.zeros((4, 4, 80), np.int16), np.diag([-4.0, -4.0, 3.0, 1.0]), "HU", series_number=2)
+    site = Site(slice_by_series_number=True)
+
+    def at(series: int | None, number: int = 21) -> range | None:
+        return reported_k(Asked("f001", "", "Avid node.", None, number, series=series), pet, ct, site)
+
+    assert (at(None), at(4)) == (range(19, 20), range(19, 20))
+    assert at(2) == range(30, 31), "CT slice 21 from the head has index 59 and lies 177 mm up"
+    assert (at(7), at(4, 60), at(None, 60)) == (None, None, None)
+    assert reported_k(Asked("f001", "", "Avid node.", None, None), pet, ct, site) is None
+    assert reported_k(Asked("f001", "", "Avid node.", None, 21), pet, None, Site(slice_grid="ct")) is None
 
 
 def test_what_is_found_to_a_denial_says_so(exam: Path, module: SideModule, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_images_of_exams_that_only_deny_are_read_where_asked(work: Path, tmp_pat
     row = next(row for row in read_table(other / "exams.parquet", "exams") if row["exam_id"] == "normal")
     assert (row["status"], row["reason"], row["pet_path"]) == ("ok", "nothing_to_label", None)
     counted = [plan(export, work.parent / "exams", other, Site(), unlabelled=also) for also in (False, True)]
-    assert [(one.wanted, one.images, one.labels) for one in counted] == [(2, 0, 0), (3, 1, 1)]
+    assert [(one.wanted, one.deny, one.images, one.labels) for one in counted] == [(2, 0, 0, 0), (2, 1, 1, 0)]
 
 
 def test_a_report_that_only_denies_teaches_where_it_is_asked_to(
@@ -162,12 +162,19 @@ def test_exams_without_a_label_leave_the_split_of_the_others_as_it_is() -> None:
 
 
 def test_who_has_no_label_does_not_validate(work: Path, tmp_path: Path) -> None:
-    (tmp_path / "splits.json").write_text(json.dumps({"train": ["left"], "val": ["normal", "right"], "test": []}))
-    data = _data(work, tmp_path, unlabelled_fraction=0.3, splits=tmp_path / "splits.json")
+    data = _data(work, tmp_path, unlabelled_fraction=0.3)
+    data.split = {"train": ["left"], "val": ["normal", "right"], "test": []}
     assert [batch["exam_id"] for loader in data.val_dataloader() for batch in loader] == [["right"]]
     assert [batch["exam_id"] for batch in data.train_dataloader()] == [["left"]]
+
+
+def test_an_unlabelled_fraction_of_nothing_is_told(work: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unlabelled_fraction is 1"):
         _data(work, tmp_path, unlabelled_fraction=1.0)
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["left"], "val": ["right"], "test": []}))
+    for more in ({"splits": tmp_path / "splits.json"}, {"prompt": "all"}):
+        with pytest.raises(ConfigError, match=r"no exam without a label can train.*--unlabelled-exams"):
+            _data(work, tmp_path, unlabelled_fraction=0.3, **more)
 
 
 def test_of_the_exams_without_a_label_others_come_in_each_epoch() -> None:
