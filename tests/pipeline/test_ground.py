@@ -376,7 +376,7 @@ def test_slices_are_held_against_the_sentence_as_the_site_counts(
 
 
 def test_a_named_series_decides_which_slices_are_counted() -> None:
-    """40 PET slices of 6 mm are series 4, 80 CT slices of 3 mm series 2; counted from the head, stored from the feet."""
+    """40 PET slices of 6 mm are series 4, 80 CT slices of 3 mm series 2; counted from the head, stored feet first."""
     pet = Volume(np.ones((4, 4, 40), np.float32), np.diag([-4.0, -4.0, 6.0, 1.0]), "SUVbw", series_number=4)
     ct = Volume(np.zeros((4, 4, 80), np.int16), np.diag([-4.0, -4.0, 3.0, 1.0]), "HU", series_number=2)
     site = Site(slice_by_series_number=True)
