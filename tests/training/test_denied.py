@@ -14,6 +14,7 @@ import pytest
 from petground.labeling.errors import ConfigError
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
+from petground.pipeline.cli import main
 from petground.pipeline.executors import Outcome, guarded
 from petground.pipeline.label_plan import plan
 from petground.pipeline.label_run import LabelRun, run_labels
@@ -119,6 +120,22 @@ def test_images_of_exams_that_only_deny_are_read_where_asked(work: Path, tmp_pat
     assert (row["status"], row["reason"], row["pet_path"]) == ("ok", "nothing_to_label", None)
     counted = [plan(export, work.parent / "exams", other, Site(), unlabelled=also) for also in (False, True)]
     assert [(one.wanted, one.deny, one.images, one.labels) for one in counted] == [(2, 0, 0, 0), (2, 1, 1, 0)]
+
+
+def test_the_command_reads_exams_that_only_deny(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the normal exam nothing is labelled; without the flag its images are none of the tables' any more."""
+    out = tmp_path / "work"
+    command = ["label", "--reports", str(work.parent / "reports.jsonl"), "--exams", str(work.parent / "exams")]
+    command += ["--out", str(out), "--workers", "1"]
+    assert main([*command, "--unlabelled-exams"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--unlabelled-exams", "--dry-run"]) == 0
+    told = "2 have something to label, and 1 only deny: read the images of 0 and label 0 of these exams"
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert sorted(folder.name for folder in (out / "labels").iterdir()) == ["left", "right"]
+    for more, read in (([], 2), (["--unlabelled-exams"], 3)):
+        assert main([*command, *more]) == 0
+        assert sum(row["pet_path"] is not None for row in read_table(out / "exams.parquet", "exams")) == read
 
 
 def test_a_report_that_only_denies_teaches_where_it_is_asked_to(
