@@ -208,6 +208,9 @@ def test_of_the_exams_without_a_label_others_come_in_each_epoch() -> None:
         for half in halves:
             half.set_epoch(epoch)
         assert sorted(number for half in halves for _, number in half) == sorted(numbers)
+        rest = EpochSampler(10, 3, step=2, drawn=(4, 2), taken=(epoch, 3))
+        rest.set_epoch(epoch)
+        assert [number for _, number in rest] == numbers[6:], "after three steps of two, the others of the same draw"
     assert came == set(range(10))
     plain, none = EpochSampler(10, 3), EpochSampler(14, 3, drawn=(4, 0))
     assert list(plain) == list(none)
