@@ -15,6 +15,8 @@ nnU-Net's predictor, work in the same precision: bf16 where the device has it na
 - ten_sentences_ratio: ten sentences in one pass over an exam / ten passes with one sentence each
 - nnunet_predictor_ratio: ten sentences in one pass / nnU-Net's own predictor (nnunetv2, step 0.5, Gaussian weights, no
   mirroring) with the plain network on the same exam
+- nnunet_own_ratio: the same against nnU-Net's predictor with nnU-Net's own network of these sizes, as it builds it:
+  no norm, no memory order of ours
 """
 
 from __future__ import annotations
@@ -81,13 +83,15 @@ def measure(pairs: int = 15) -> dict[str, Any]:
             _slide(ours, image, tokens[n : n + 1], mask[n : n + 1])
 
     ten = _ratio(together, alone, max(1, pairs // 5), device)
-    peer = _ratio(together, _nnunet(plain, image, device), max(1, pairs // 3), device)
+    peer = _ratio(together, _nnunet(_Plain(plain, device), image, device), max(1, pairs // 3), device)
+    own = _ratio(together, _nnunet(_Own(plain.config, device), image, device), max(1, pairs // 3), device)
     figures = {
         "text_step_ratio": step,
         "text_steps_ratio": steps,
         "compiled_step_ratio": compiled,
         "ten_sentences_ratio": ten,
         "nnunet_predictor_ratio": peer,
+        "nnunet_own_ratio": own,
     }
     return {
         **{name: figure["ratio"] for name, figure in figures.items()},
@@ -150,7 +154,29 @@ class _Plain(nn.Module):
             return self.net.decode(self.net.encode(image), self.tokens, self.mask).stages[-1]
 
 
-def _nnunet(plain: GroundingNet, image: Any, device: torch.device) -> Callable[[], None]:
+class _Own(nn.Module):
+    """nnU-Net's residual encoder U-Net; image in, logits of one class out."""
+
+    def __init__(self, config: NetConfig, device: torch.device):
+        from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+
+        super().__init__()
+        stages = len(config.features)
+        self.net = ResidualEncoderUNet(
+            config.in_channels, stages, config.features, nn.Conv3d,
+            [config.kernel_zyx(stage) for stage in range(stages)],
+            [config.stride_zyx(stage) for stage in range(stages)],
+            config.blocks_per_stage, 1, config.decoder_convs, conv_bias=True,
+            norm_op=nn.InstanceNorm3d, norm_op_kwargs={"eps": 1e-5, "affine": True},
+            nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},
+        ).to(device)  # fmt: skip
+
+    def forward(self, image: Tensor) -> Tensor:
+        with _precision(image.device):
+            return self.net(image)
+
+
+def _nnunet(network: nn.Module, image: Any, device: torch.device) -> Callable[[], None]:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     predictor = nnUNetPredictor(
@@ -161,7 +187,7 @@ def _nnunet(plain: GroundingNet, image: Any, device: torch.device) -> Callable[[
         device=device,
         allow_tqdm=False,
     )
-    predictor.network = _Plain(plain, device).eval()
+    predictor.network = network.eval()
     predictor.configuration_manager = SimpleNamespace(patch_size=list(PATCH))
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=1)
     predictor.allowed_mirroring_axes = None
