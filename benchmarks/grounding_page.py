@@ -30,6 +30,7 @@ COSTS = {
     "compiled_step_ratio": "the same step with {sentences} sentences, compiled, against as it is",
     "ten_sentences_ratio": "ten sentences on one exam in one pass, against ten passes",
     "nnunet_predictor_ratio": "ten sentences in one pass, against nnU-Net's predictor with the network without text",
+    "nnunet_own_ratio": "ten sentences in one pass, against nnU-Net's predictor with its own network of these sizes",
 }
 HEAD = """# Which model grounds, and what it costs
 
