@@ -82,6 +82,8 @@ def ground(
     asked = _asked(text, report, convention)
     if not exam.exists():
         raise InputError(f"no exam at {exam}", fix="give a folder with DICOM, or with pet.nii.gz and ct.nii.gz")
+    if exam.resolve() in (out.resolve(), *out.resolve().parents):
+        raise InputError(f"answers in {out} would lie among the images of {exam.name}", fix="choose another --out")
     by = chosen(peer, checkpoint, device, slice_margin_mm, (peer_python, peer_model, peer_image), outline)
     who = "the model" if peer is None else peer
     asked = by.told(asked)

@@ -236,6 +236,14 @@ def test_one_of_text_and_report_is_needed(exam: Path, tmp_path: Path) -> None:
             ground(exam, tmp_path / "x.ckpt", tmp_path / "out", **wrong)  # type: ignore[arg-type]
 
 
+def test_answers_do_not_lie_among_the_images(exam: Path, module: SideModule, tmp_path: Path) -> None:
+    before = sorted(exam.rglob("*"))
+    for out in (exam, exam / "out" / "deep", tmp_path / "x" / ".." / exam.name / "out"):
+        with pytest.raises(InputError, match="among the images of exam_7"):
+            ground(exam, tmp_path / "x.ckpt", out, text="Avid left node.")
+    assert sorted(exam.rglob("*")) == before
+
+
 def test_missing_exam_and_unreadable_reports_are_named(exam: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no report"):
         ground(exam, tmp_path / "x.ckpt", tmp_path / "out", report=tmp_path / "none.txt")
