@@ -1,9 +1,9 @@
 """Instance normalisation that leaves channels-last features channels last on CPUs.
 
 PyTorch's brings them into channels-first order, and every convolution after it back. Its batch normalisation of one
-entry is the same function and keeps the order, but adds up a channel's voxels one by one in float32: of 128^3 voxels
-with mean 100 and deviation 1 the result is off by 3. So each column or place of a slice is a channel of its own here,
-and their means and variances are put together afterwards.
+entry is the same function and keeps the order, but adds up a channel's voxels one by one in float32, and loses digits
+where there are many, far from zero (`tests/kernels/test_instance_norm.py`). So each column or place of a slice is a
+channel of its own here, and their means and variances are put together afterwards.
 """
 
 from __future__ import annotations

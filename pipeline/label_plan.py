@@ -12,10 +12,9 @@ from petground.labeling.finding import Finding
 from petground.labeling.site import Site
 from petground.labeling.suv_header import SuvFallbacks
 from petground.pipeline.dates import iso_date, require_same_day
-from petground.pipeline.denied import denial_rows
 from petground.pipeline.exam_cases import CODE, Around, ingest_is_current, label_key
 from petground.pipeline.extraction import CODE as EXTRACT_CODE
-from petground.pipeline.extraction import read_shard, shard_key, shards, whole_shard
+from petground.pipeline.extraction import denying_exams, read_shard, shard_key, shards, whole_shard
 from petground.pipeline.organ_maps import NO_MAPS, OrganSource, given_map
 from petground.pipeline.reports import Export, Report
 from petground.pipeline.stage import kept, source_hash
@@ -102,9 +101,7 @@ def _wanted(
         if not whole_shard(path):
             work.reports += len(usable)
             continue
-        deny = {row["exam_id"] for row in denial_rows({"": [path]})} if unlabelled else set()
-        for exam_id, findings in read_shard(path).items() if unlabelled else ():
-            deny |= {exam_id for _, finding in findings if finding.reason == "negated"}
+        deny = denying_exams([path]) if unlabelled else set()
         found = read_shard(path, positive_only=True)
         for report in usable:
             if report.exam_id in found or report.exam_id in deny:

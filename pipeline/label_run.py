@@ -21,7 +21,7 @@ from petground.pipeline.denied import denial_rows
 from petground.pipeline.exam_cases import CODE, Told, exam_case, ingest_is_current
 from petground.pipeline.exam_checks import checked
 from petground.pipeline.executors import Runner
-from petground.pipeline.extraction import Extracted, Failure, Tick, extract_reports, run_cases
+from petground.pipeline.extraction import Extracted, Failure, Tick, denying_exams, extract_reports, run_cases
 from petground.pipeline.files import write_json
 from petground.pipeline.label_tables import drop_tables, write_label_tables
 from petground.pipeline.numbering_run import infer_site
@@ -146,9 +146,8 @@ def _remove(folder: Path) -> None:
 
 
 def _only_denying(extracted: Extracted) -> set[str]:
-    """Exams whose report denies a lesion, with an SUV or at a place without one, and tells of none to label."""
-    deny = {row["exam_id"] for row in denial_rows(extracted.parts)}
-    deny |= {one.exam_id for one, findings in extracted.exams() if any(f.reason == "negated" for _, f in findings)}
+    """Exams whose report denies a lesion and tells of none to label."""
+    deny = denying_exams(path for paths in extracted.parts.values() for path in paths)
     return deny - {one.exam_id for one, _ in wanted(extracted)} - extracted.failures.keys()
 
 
