@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 
 from petground.labeling.errors import InputError
 from petground.labeling.finding import Finding
-from petground.pipeline.denied import denial_rows
 from petground.pipeline.executors import Outcome, Runner
 from petground.pipeline.files import write_bytes
 from petground.pipeline.reports import Export, Report
@@ -31,7 +30,6 @@ __all__ = [
     "Extracted",
     "Failure",
     "Tick",
-    "denying_exams",
     "extract_reports",
     "read_shard",
     "run_cases",
@@ -210,16 +208,6 @@ def read_shard(path: Path, *, positive_only: bool = False) -> dict[str, list[tup
         numbers[row["exam_id"]] += 1
         if row["positive"] or not positive_only:
             found.setdefault(row["exam_id"], []).append((f"f{numbers[row['exam_id']]:03d}", _finding(row["finding"])))
-    return found
-
-
-def denying_exams(parts: Iterable[Path]) -> set[str]:
-    """Exams of these shards whose report denies a lesion, with an SUV or at a place without one."""
-    found = set()
-    for part in parts:
-        found |= {row["exam_id"] for row in denial_rows({"": [part]})}
-        told = read_shard(part).items()
-        found |= {exam_id for exam_id, findings in told if any(one.reason == "negated" for _, one in findings)}
     return found
 
 

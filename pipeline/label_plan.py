@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,16 @@ from petground.labeling.finding import Finding
 from petground.labeling.site import Site
 from petground.labeling.suv_header import SuvFallbacks
 from petground.pipeline.dates import iso_date, require_same_day
+from petground.pipeline.denied import denial_rows
 from petground.pipeline.exam_cases import CODE, Around, ingest_is_current, label_key
 from petground.pipeline.extraction import CODE as EXTRACT_CODE
-from petground.pipeline.extraction import denying_exams, read_shard, shard_key, shards, whole_shard
+from petground.pipeline.extraction import read_shard, shard_key, shards, whole_shard
 from petground.pipeline.organ_maps import NO_MAPS, OrganSource, given_map
 from petground.pipeline.reports import Export, Report
 from petground.pipeline.stage import kept, source_hash
 from petground.pipeline.weights import NO_WEIGHTS, Weights
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "denying_exams", "plan"]
 
 
 @dataclass
@@ -77,6 +78,16 @@ def plan(
             ingest is None or made != label_key(codes["label"], counted, ingest, positive, around)
         )
     return work
+
+
+def denying_exams(parts: Iterable[Path]) -> set[str]:
+    """Exams of these shards whose report denies a lesion, with an SUV or at a place without one."""
+    found = set()
+    for part in parts:
+        found |= {row["exam_id"] for row in denial_rows({"": [part]})}
+        told = read_shard(part).items()
+        found |= {exam_id for exam_id, findings in told if any(one.reason == "negated" for _, one in findings)}
+    return found
 
 
 def _of_another_day(report: Report, exam: Mapping[str, Any], site: Site) -> bool:

@@ -21,8 +21,9 @@ from petground.pipeline.denied import denial_rows
 from petground.pipeline.exam_cases import CODE, Told, exam_case, ingest_is_current
 from petground.pipeline.exam_checks import checked
 from petground.pipeline.executors import Runner
-from petground.pipeline.extraction import Extracted, Failure, Tick, denying_exams, extract_reports, run_cases
+from petground.pipeline.extraction import Extracted, Failure, Tick, extract_reports, run_cases
 from petground.pipeline.files import write_json
+from petground.pipeline.label_plan import denying_exams
 from petground.pipeline.label_tables import drop_tables, write_label_tables
 from petground.pipeline.numbering_run import infer_site
 from petground.pipeline.organ_maps import NO_MAPS, OrganSource

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,3 +17,19 @@ def work(tmp_path: Path) -> Path:
     from review_work import make_work
 
     return make_work(tmp_path / "work")
+
+
+@pytest.fixture
+def exam(tmp_path: Path) -> Path:
+    """An exam with a lesion low at the left and one high at the right."""
+    from ground_exam import make_exam
+
+    return make_exam(tmp_path / "exam_7")
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The network that every checkpoint loads as: it reads sides and nothing else."""
+    from ground_exam import stand_in
+
+    return stand_in(monkeypatch)

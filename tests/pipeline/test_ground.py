@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
-from ground_exam import LEFT_MM, RIGHT_MM, SideModule, make_exam, stand_in
+from ground_exam import LEFT_MM, RIGHT_MM, SideModule
 from PIL import Image
 
 from petground.labeling.errors import ConfigError, InputError
@@ -27,16 +27,6 @@ Liver background SUVmean 2.1.
 
 IMPRESSION: As above.
 """
-
-
-@pytest.fixture
-def exam(tmp_path: Path) -> Path:
-    return make_exam(tmp_path / "exam_7")
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> SideModule:
-    return stand_in(monkeypatch)
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, *asked: Asked) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ground_exam import SideModule, make_exam, stand_in
+from ground_exam import SideModule
 
 from petground.labeling.site import Site
 from petground.labeling.volume import Volume
@@ -18,16 +18,6 @@ from petground.pipeline.commands import ground as command
 from petground.pipeline.commands.ground import Asked, ground
 from petground.pipeline.ground_by import reported_k
 from petground.pipeline.nifti import read_nifti, write_nifti
-
-
-@pytest.fixture
-def exam(tmp_path: Path) -> Path:
-    return make_exam(tmp_path / "exam_7")
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> SideModule:
-    return stand_in(monkeypatch)
 
 
 @pytest.mark.parametrize("text", ["FDG avid {} axillary lymph node.", "{} adrenal nodule with SUVmax 5.2", "{} axilla"])
