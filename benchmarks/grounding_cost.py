@@ -9,6 +9,8 @@ nnU-Net's predictor, work in the same precision: bf16 where the device has it na
 
 - text_step_ratio: a training step (forward, loss, backward, AdamW) with one sentence / of the plain network.
   One sentence, as one is what the plain network answers
+- text_step_float32_ratio: the same in float32, where the device has bf16: convolutions gain more by it than what reads
+  the text does
 - text_steps_ratio: the same with as many sentences as the config trains on in a step, each of which costs its share of
   the decoder again
 - compiled_step_ratio: the step with as many sentences, compiled (`model.compile`) / as it is; compiling is not counted
@@ -65,6 +67,10 @@ def measure(pairs: int = 15) -> dict[str, Any]:
     ours, plain = (GroundingNet(NetConfig(**config), TEXT).to(device) for config in (OURS, PLAIN))
     channels_last_on_cpu(ours), channels_last_on_cpu(plain)
     step = _ratio(_step(ours, LOSS, device), _step(plain, PLAIN_LOSS, device), pairs, device)
+    single = _ratio(
+        _step(ours, LOSS, device, float32=True), _step(plain, PLAIN_LOSS, device, float32=True), max(1, pairs // 3),
+        device,
+    )  # fmt: skip
     steps = _ratio(_step(ours, LOSS, device, TRAINED_ON), _step(plain, PLAIN_LOSS, device), max(1, pairs // 3), device)
     compiled = _ratio(
         _step(ours, LOSS, device, TRAINED_ON, compiled_steps(ours)),
@@ -87,6 +93,7 @@ def measure(pairs: int = 15) -> dict[str, Any]:
     own = _ratio(together, _nnunet(_Own(plain.config, device), image, device), max(1, pairs // 3), device)
     figures = {
         "text_step_ratio": step,
+        "text_step_float32_ratio": single,
         "text_steps_ratio": steps,
         "compiled_step_ratio": compiled,
         "ten_sentences_ratio": ten,
@@ -106,8 +113,9 @@ def measure(pairs: int = 15) -> dict[str, Any]:
 
 
 def _step(
-    net: GroundingNet, loss: LossConfig, device: torch.device, sentences: int = 1, calls: Steps | None = None
-) -> Callable[[], None]:
+    net: GroundingNet, loss: LossConfig, device: torch.device, sentences: int = 1, calls: Steps | None = None,
+    *, float32: bool = False,
+) -> Callable[[], None]:  # fmt: skip
     """calls: the network's encode and decode where they are compiled."""
     net.train()
     encode, decode = calls or (net.encode, net.decode)
@@ -121,7 +129,7 @@ def _step(
     target[..., 20:26, 30:35, 40:44] = 1.0
 
     def run() -> None:
-        with _precision(device):
+        with contextlib.nullcontext() if float32 else _precision(device):
             decoded = decode(encode(image), tokens, mask)
         deep_loss(decoded, target, loss)["loss"].backward()
         optimizer.step()

@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import batch_norm
 from torch.nn.functional import instance_norm as plain_instance_norm
 
 __all__ = ["instance_norm"]
@@ -48,6 +47,12 @@ def _lies_channels_last(x: Tensor) -> bool:
     )
 
 
+def _like(x: Tensor) -> Tensor:
+    """Room for [B, C, Z, Y, X], channels last. By name, not as x: of one entry x may have any first stride, and oneDNN
+    takes several times as long for features that copy it."""
+    return torch.empty_like(x, memory_format=torch.channels_last_3d)
+
+
 def _rows(entry: Tensor) -> Tensor:
     """[1, C, Z, Y, X] channels last -> [1, X C, Z Y, 1, 1] of the same memory, [1, Y X C, Z, 1, 1] of large slices."""
     z, y = entry.shape[2:4]
@@ -78,7 +83,7 @@ def _slope(
     steep = weight * invstd
     along = steep * invstd * turned
     found = torch.mul(entry.to(weight.dtype), each(-along)).add_(each(along * mean - steep * added))
-    return found.addcmul_(above, each(steep)).to(entry.dtype)
+    return found.addcmul_(above, each(steep))
 
 
 class _ChannelsLast(torch.autograd.Function):
@@ -86,14 +91,16 @@ class _ChannelsLast(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         kind = torch.promote_types(x.dtype, torch.float32)
         weight, bias = weight.to(kind), bias.to(kind)
-        found, normed = [], []
-        for entry in torch.split(x, 1):
+        found, normed, unused = [], _like(x), x.new_empty(0, dtype=kind)
+        for entry, answer in zip(torch.split(x, 1), torch.split(normed, 1), strict=True):
             mean, var = _statistics(entry, kind)
-            normed.append(batch_norm(entry, mean, var, weight, bias, training=False, eps=eps))
+            torch.ops.aten.native_batch_norm.out(
+                entry, weight, bias, mean, var, False, 0.0, eps, out=answer, save_mean=unused, save_invstd=unused
+            )
             found += [mean, (var + eps).rsqrt()]
         ctx.save_for_backward(x, weight, *found)
         ctx.eps = eps
-        return normed[0] if len(normed) == 1 else torch.cat(normed)
+        return normed
 
     @staticmethod
     @once_differentiable
@@ -102,9 +109,9 @@ class _ChannelsLast(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
         voxels = x.shape[2:].numel()
         zero, one = torch.zeros_like(weight), torch.ones_like(weight)
-        for_weight, for_bias, for_x = zero.clone(), zero.clone(), []
-        for entry, above, mean, invstd in zip(
-            torch.split(x, 1), torch.split(grad, 1), found[::2], found[1::2], strict=True
+        for_weight, for_bias, for_x = zero.clone(), zero.clone(), _like(x)
+        for entry, above, into, mean, invstd in zip(
+            *(torch.split(one, 1) for one in (x, grad, for_x)), found[::2], found[1::2], strict=True
         ):
             rows = _rows(entry)
             apart = rows.shape[1] // len(weight)
@@ -113,7 +120,7 @@ class _ChannelsLast(torch.autograd.Function):
                 True, ctx.eps, [False, True, True],
             )  # fmt: skip
             turned, added = (part.view(apart, -1).sum(0) for part in (turned, added))
-            for_x.append(_slope(entry, above, mean, invstd, weight, turned / voxels, added / voxels))
+            into.copy_(_slope(entry, above, mean, invstd, weight, turned / voxels, added / voxels))
             for_weight += turned
             for_bias += added
-        return for_x[0] if len(for_x) == 1 else torch.cat(for_x), for_weight, for_bias, None
+        return for_x, for_weight, for_bias, None

@@ -18,8 +18,8 @@ def look(x: Tensor, logits: Tensor) -> Tensor:
     """
     flat = logits.float().flatten(1)
     weight = flat.softmax(dim=-1)
-    features = torch.einsum("ncv,nv->nc", x.float().flatten(2), weight)
-    return torch.cat([features, flat.amax(dim=-1, keepdim=True), (flat * weight).sum(-1, keepdim=True)], dim=-1)
+    features = torch.einsum("ncv,nv->nc", x.flatten(2), weight.to(x.dtype))  # autocast multiplies in 16 bits anyway
+    return torch.cat([features.float(), flat.amax(dim=-1, keepdim=True), (flat * weight).sum(-1, keepdim=True)], dim=-1)
 
 
 class SentenceFilter(nn.Module):

@@ -19,8 +19,8 @@ from torch.nn.functional import interpolate
 from torch.utils.checkpoint import checkpoint
 
 from petground.models.blocks.voxel_attention import VoxelAttention
+from petground.models.layers import ConvTranspose3d, InstanceNorm3d, join_pooling
 from petground.models.net_config import NetConfig
-from petground.models.norms import InstanceNorm3d
 from petground.models.registry import build, find
 from petground.models.sentence_heads import PresenceHead, SentenceFilter, look
 
@@ -61,7 +61,9 @@ def make_encoder(config: NetConfig) -> nn.Module:
     }
     if config.encoder == "plain":
         return PlainConvEncoder(n_conv_per_stage=blocks, **common)
-    return ResidualEncoder(n_blocks_per_stage=blocks, **common)
+    encoder = ResidualEncoder(n_blocks_per_stage=blocks, **common)
+    join_pooling(encoder)
+    return encoder
 
 
 def run_encoder(encoder: nn.Module, image: Tensor, *, checkpointing: bool) -> list[Tensor]:
@@ -186,7 +188,7 @@ class _DecoderStage(nn.Module):
         super().__init__()
         channels, below = config.features[stage], config.features[stage + 1]
         stride, kernel = config.stride_zyx(stage + 1), config.kernel_zyx(stage)
-        self.up = nn.ConvTranspose3d(below, channels, kernel_size=stride, stride=stride)
+        self.up = ConvTranspose3d(below, channels, kernel_size=stride, stride=stride)
         self.fusion = _block(config, "fusion", stage, channels=channels, text_channels=text_channels)
         self._fusion_reads_skip = self.fusion is not None and "skip" in find("fusion", config.fusion["name"]).serves
         same = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)

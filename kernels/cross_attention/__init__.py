@@ -7,6 +7,7 @@ from petground.kernels.cross_attention.api import (
     available_backends,
     cross_attention,
     fold_output,
+    works_channels_first,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "available_backends",
     "cross_attention",
     "fold_output",
+    "works_channels_first",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "available_backends",
     "cross_attention",
     "fold_output",
+    "works_channels_first",
 ]
 
 GATES = ("none", "tanh", "residual_tanh")
@@ -105,6 +106,19 @@ def fold_output(
     check_tensor("fold_output", "mask", mask, "BP", (v.shape[0], v.shape[2]), (torch.bool,), v.device)
     real = v.masked_fill(~mask[:, None, :, None], 0.0)
     return linear(real, weight, bias), mask | ~mask.any(dim=-1, keepdim=True)
+
+
+def works_channels_first(q: Tensor, v: Tensor, backend: str = "auto") -> bool:
+    """Whether softmax attention of these is quickest on queries that lie channels first, [B, H, D, N] in memory, as its
+    answer does then. The form in blocks for CPUs is; a layer that makes queries can lay them as it likes.
+
+    Tells without queries being there: q [B, H, N, D] may lie in any way, v as in `cross_attention`.
+    """
+    if not q.is_cpu or torch.compiler.is_compiling():
+        return False
+    return (
+        choose("cross_attention", backend, _reasons(q, v, "softmax", q.device), f"cpu {q.dtype} softmax") == "chunked"
+    )
 
 
 def _reasons(q: Tensor, v: Tensor, activation: str, device: torch.device) -> dict[str, str | None]:

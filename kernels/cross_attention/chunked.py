@@ -17,17 +17,19 @@ from petground.kernels.cross_attention.layout import empty_answer, empty_feature
 __all__ = ["backward_chunked", "forward_chunked"]
 
 _FEWEST = 128  # queries at a time where keys are many: narrower products are slow
-_BLOCK_SCORES = 1 << 19  # scores at a time, of all heads: 2 MiB of float32 stay in the cache
+_BLOCK_SCORES = 1 << 19  # scores at a time, of all heads, for each thread: 2 MiB of float32 stay in its cache
 
 
-def _blocks(batch: int, heads: int, rows: int, cols: int) -> Iterator[tuple[slice, slice]]:
-    """(batch entries, queries) of each block: part of one entry, or several whole entries where these are small."""
-    step = max(_BLOCK_SCORES // (heads * cols), min(_FEWEST, _BLOCK_SCORES // cols), 1)
+def _blocks(batch: int, heads: int, rows: int, cols: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Batch entries and the blocks of their queries: parts of one entry, or several small entries whole."""
+    scores = _BLOCK_SCORES * min(torch.get_num_threads(), 8)
+    step = max(scores // (heads * cols), min(_FEWEST, scores // cols), 1)
     if rows >= step:
-        yield from ((slice(b, b + 1), slice(n, n + step)) for b in range(batch) for n in range(0, rows, step))
+        parts = [slice(n, n + step) for n in range(0, rows, step)]
+        yield from ((slice(b, b + 1), parts) for b in range(batch))
     else:
         group = step // rows
-        yield from ((slice(b, b + group), slice(0, rows)) for b in range(0, batch, group))
+        yield from ((slice(b, b + group), [slice(0, rows)]) for b in range(0, batch, group))
 
 
 def _real_keys(mask: Tensor | None, entries: slice) -> tuple[slice | Tensor, Tensor | None]:
@@ -41,38 +43,42 @@ def _real_keys(mask: Tensor | None, entries: slice) -> tuple[slice | Tensor, Ten
     return slice(None), ~mask[entries]
 
 
-class _Block:
-    """One block's operands as [b H, rows, width], in the type that is computed in; scores [b H, keys, queries]."""
+class _Entries:
+    """The key side of some batch entries: keys and values [b H, keys, width] in the type that is computed in, and what
+    their gradients have come to."""
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: Tensor, where: tuple[slice, slice]):
-        entries, rows = where
+    def __init__(self, entries: slice, k: Tensor, v: Tensor, mask: Tensor | None, scale: Tensor):
+        self.entries, self.heads = entries, k.shape[1]
         # float16 products are a hundred times slower than float32 ones on CPUs, bfloat16 scores too coarse
-        self.kind = torch.float64 if q.dtype == torch.float64 else torch.float32
-        self.heads = q.shape[1]
-        self.q = self.flat(q[entries, :, rows])
-        self.keys, self.drop = _real_keys(mask, entries)
+        self.kind = torch.float64 if k.dtype == torch.float64 else torch.float32
+        self.keys, drop = _real_keys(mask, entries)
         self.k, self.v = (self.flat(one[entries][:, :, self.keys]) for one in (k, v))
-        self.factor = scale.to(self.kind).repeat(self.k.shape[0] // self.heads)[:, None, None]
-        self.scaled = self.k * self.factor
-        if self.drop is not None:
-            self.drop = self.drop.repeat_interleave(self.heads, 0)[:, :, None]
+        self.scaled = self.k * scale.to(self.kind).repeat(self.k.shape[0] // self.heads)[:, None, None]
+        self.dk, self.dv = torch.zeros_like(self.k), torch.zeros_like(self.v)
+        self.drop = None if drop is None else drop.repeat_interleave(self.heads, 0)[:, :, None]
 
     def flat(self, tensor: Tensor) -> Tensor:
+        """[b, H, rows, width] -> [b H, rows, width], computed in."""
         return tensor.flatten(0, 1).to(self.kind)
+
+    def rows(self, tensor: Tensor, rows: slice) -> Tensor:
+        """These entries' rows of [B, H, N, width], as `flat` gives them."""
+        return self.flat(tensor[self.entries, :, rows])
 
     def back(self, tensor: Tensor) -> Tensor:
         return torch.unflatten(tensor, 0, (-1, self.heads))
 
-    def scores(self) -> Tensor:
-        return torch.bmm(self.scaled, self.q.mT)
+    def scores(self, q: Tensor) -> Tensor:
+        """[b H, keys, queries] of q [b H, queries, width]."""
+        return torch.bmm(self.scaled, q.mT)
 
     def answer(self, found: Tensor) -> Tensor:
         """[b H, queries, E], as a view of [b H, E, queries]."""
         return torch.bmm(self.v.mT, found).mT
 
-    def weights(self, stat: Tensor | None, activation: str, shift: float) -> tuple[Tensor, Tensor]:
+    def weights(self, q: Tensor, stat: Tensor | None, activation: str, shift: float) -> tuple[Tensor, Tensor]:
         """(scores, weights); scores are those shifted, or for softmax the weights again (they are one buffer)."""
-        scores = self.scores()
+        scores = self.scores(q)
         if activation == "softmax":
             assert stat is not None
             found = scores.sub_(stat.unsqueeze(1)).exp_()
@@ -94,28 +100,38 @@ def forward_chunked(
     out = empty_answer(q, v, x)
     kind = torch.float64 if q.dtype == torch.float64 else torch.float32
     stat = q.new_empty((batch, heads, rows) if activation == "softmax" else (0, 0, 0), dtype=kind)
-    for where in _blocks(batch, heads, rows, k.shape[2]):
-        one = _Block(q, k, v, mask, scale, where)
-        if activation == "softmax":
-            scores = one.scores()
-            if one.drop is not None:
-                scores.masked_fill_(one.drop, float("-inf"))
-            peak = scores.amax(1, keepdim=True)
-            empty = torch.isneginf(peak)
-            peak.masked_fill_(empty, 0.0)
-            found = scores.sub_(peak).exp_()
-            total = found.sum(1, keepdim=True).masked_fill_(empty, 1.0)
-            answer = one.answer(found).div_(total.mT)
-            stat[where[0], :, where[1]] = one.back((peak + total.log_()).squeeze(1))
-        else:
-            answer = one.answer(one.weights(None, activation, shift)[1])
-        block = one.back(answer)
-        if x is not None:
-            t = torch.tanh(block)
-            given = x[where[0], :, where[1]].to(kind)
-            block = given * t if gate == "tanh" else given * (1.0 + t) + block
-        out[where[0], :, where[1]] = block
+    for entries, parts in _blocks(batch, heads, rows, k.shape[2]):
+        side = _Entries(entries, k, v, mask, scale)
+        for part in parts:
+            queries = side.rows(q, part)
+            if activation == "softmax":
+                answer, level = _softmax(side, queries)
+                stat[entries, :, part] = side.back(level)
+            else:
+                answer = side.answer(side.weights(queries, None, activation, shift)[1])
+            block = side.back(answer)
+            if x is not None:
+                t = torch.tanh(block)
+                given = x[entries, :, part].to(kind)
+                block = given * t if gate == "tanh" else given * (1.0 + t) + block
+            out[entries, :, part] = block
     return out, stat.flatten()
+
+
+def _softmax(side: _Entries, queries: Tensor) -> tuple[Tensor, Tensor]:
+    """The answer [b H, queries, E] and log-sum-exp [b H, queries]."""
+    scores = side.scores(queries)
+    if side.drop is not None:
+        scores.masked_fill_(side.drop, float("-inf"))
+    peak = scores.amax(1, keepdim=True)
+    empty = None if side.drop is None else torch.isneginf(peak)
+    if empty is not None:
+        peak.masked_fill_(empty, 0.0)
+    found = scores.sub_(peak).exp_()
+    total = found.sum(1, keepdim=True)
+    if empty is not None:
+        total.masked_fill_(empty, 1.0)
+    return side.answer(found).div_(total.mT), (peak + total.log_()).squeeze(1)
 
 
 def backward_chunked(
@@ -129,27 +145,30 @@ def backward_chunked(
     kind = torch.float64 if q.dtype == torch.float64 else torch.float32
     dk, dv = (one.new_zeros(one.shape, dtype=kind) for one in (k, v))  # not in the layout of k: see the fake form
     levels = stat.view(batch, heads, rows) if activation == "softmax" else None
-    for where in _blocks(batch, heads, rows, k.shape[2]):
-        one = _Block(q, k, v, mask, scale, where)
-        level = None if levels is None else levels[where[0], :, where[1]].flatten(0, 1)
-        scores, found = one.weights(level, activation, shift)
-        above = one.flat(grad[where[0], :, where[1]])
-        if x is not None and dx is not None:
-            answer = one.answer(found)
-            t = torch.tanh(answer)
-            given = one.flat(x[where[0], :, where[1]])
-            dx[where[0], :, where[1]] = one.back(above * (t if gate == "tanh" else 1.0 + t))
-            above = above * (given * (1.0 - t * t) + (0.0 if gate == "tanh" else 1.0))
-        steep = torch.bmm(one.v, above.mT)
-        if activation == "softmax":
-            steep = steep.sub_((found * steep).sum(1, keepdim=True)).mul_(found)
-        else:
-            steep = steep.mul_(slope(scores, found, activation))
-            if one.drop is not None:
-                steep.masked_fill_(one.drop, 0.0)
-        dv[where[0]][:, :, one.keys] += one.back(torch.bmm(found, above))
-        dk[where[0]][:, :, one.keys] += one.back(torch.bmm(steep, one.q))
-        dq[where[0], :, where[1]] = one.back(torch.bmm(one.scaled.mT, steep).mT)
+    for entries, parts in _blocks(batch, heads, rows, k.shape[2]):
+        side = _Entries(entries, k, v, mask, scale)
+        for part in parts:
+            queries, above = side.rows(q, part), side.rows(grad, part)
+            level = None if levels is None else levels[entries, :, part].flatten(0, 1)
+            scores, found = side.weights(queries, level, activation, shift)
+            if x is not None and dx is not None:
+                answer = side.answer(found)
+                t = torch.tanh(answer)
+                given = side.rows(x, part)
+                dx[entries, :, part] = side.back(above * (t if gate == "tanh" else 1.0 + t))
+                above = above * (given * (1.0 - t * t) + (0.0 if gate == "tanh" else 1.0))
+            steep = torch.bmm(side.v, above.mT)
+            if activation == "softmax":
+                steep = steep.sub_((found * steep).sum(1, keepdim=True)).mul_(found)
+            else:
+                steep = steep.mul_(slope(scores, found, activation))
+                if side.drop is not None:
+                    steep.masked_fill_(side.drop, 0.0)
+            side.dv += torch.bmm(found, above)
+            side.dk += torch.bmm(steep, queries)
+            dq[entries, :, part] = side.back(torch.bmm(side.scaled.mT, steep).mT)
+        dv[entries][:, :, side.keys] = side.back(side.dv)
+        dk[entries][:, :, side.keys] = side.back(side.dk)
     dscale = (dk * k.to(kind)).sum((0, 2, 3))
     factor = scale.to(kind)[:, None, None]
     return dq, (dk * factor).to(k.dtype), dv.to(v.dtype), dscale.to(scale.dtype), dx

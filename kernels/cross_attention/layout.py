@@ -8,25 +8,30 @@ __all__ = ["empty_answer", "empty_features", "empty_queries"]
 
 
 def empty_answer(q: Tensor, v: Tensor, x: Tensor | None) -> Tensor:
-    """[B, H, N, E] for the answer: as [B, N, H, E] in memory, so that joining the heads afterwards copies nothing.
+    """[B, H, N, E] for the answer: as [B, N, H, E] in memory, so that joining the heads afterwards copies nothing; with
+    channels first, [B, H, E, N], where the queries have theirs so.
 
     With a gate the answer lies as x does where x has its channels first ([B, C, Z, Y, X] features need no copy).
     """
     if x is not None:
         return empty_features(x)
     batch, heads, rows, _ = q.shape
-    return q.new_empty(batch, rows, heads, v.shape[3]).transpose(1, 2)
+    return _empty(q, (batch, heads, rows, v.shape[3]))
 
 
 def empty_features(x: Tensor) -> Tensor:
     """[B, H, N, E] for gated features or their gradient: channels first in memory where x is, else [B, N, H, E]."""
-    batch, heads, rows, width = x.shape
-    if x.stride(2) == 1 and rows > 1:
-        return x.new_empty(batch, heads, width, rows).transpose(2, 3)
-    return x.new_empty(batch, rows, heads, width).transpose(1, 2)
+    return _empty(x, x.shape)
 
 
 def empty_queries(q: Tensor) -> Tensor:
-    """[B, H, N, D] for the queries' gradient: as [B, N, H, D] in memory, from where projections give them."""
-    batch, heads, rows, width = q.shape
-    return q.new_empty(batch, rows, heads, width).transpose(1, 2)
+    """[B, H, N, D] for the queries' gradient: as [B, N, H, D] in memory, from where projections give them, or with
+    channels first as they."""
+    return _empty(q, q.shape)
+
+
+def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    batch, heads, rows, width = shape
+    if like.stride(2) == 1 and rows > 1:
+        return like.new_empty(batch, heads, width, rows).transpose(2, 3)
+    return like.new_empty(batch, rows, heads, width).transpose(1, 2)

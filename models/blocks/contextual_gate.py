@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from petground.kernels.cross_attention import cross_attention, fold_output
+from petground.kernels.cross_attention import cross_attention, fold_output, works_channels_first
 from petground.models.blocks.backend import tells_backend
 from petground.models.blocks.contract import Grid, check_fusion
+from petground.models.blocks.gate_layers import linear_laid_out, residual_gate
 
 __all__ = ["ContextualGate", "NoFusion", "voxel_places"]
 
@@ -107,28 +108,41 @@ class ContextualGate(nn.Module):
             exams = 1 if box is None else len(box)
             queries = (queries.unflatten(0, (exams, -1)) + places.reshape(exams, 1, -1, channels)).flatten(0, 1)
         text = self.text(tokens)
-        heads = [self._split(layer(h)) for layer, h in ((self.query, queries), (self.key, text), (self.value, text))]
+        keys, values = (self._split(layer(text)) for layer in (self.key, self.value))
+        if self.attention is None and self.num_heads == 1 and not (self.training and self.dropout.p):
+            return self._fused(x, self._split(self.query(queries)), keys, values, mask), tokens
         if self.attention is not None:
-            attended, _ = self.attention(*heads, mask=mask, grid=Grid((grid[0], grid[1], grid[2])), cross=True)
-        elif self.num_heads == 1 and not (self.training and self.dropout.p):
-            return self._fused(x, heads, mask), tokens
+            found, _ = self.attention(
+                self._split(self.query(queries)), keys, values, mask=mask, grid=Grid((grid[0], grid[1], grid[2])),
+                cross=True,
+            )  # fmt: skip
+            answer = self.out(found.transpose(1, 2).reshape(batch, -1, channels))
         else:
-            attended = cross_attention(heads[0], heads[1], heads[2], mask=mask, backend=self.backend)
-        attended = attended.transpose(1, 2).reshape(batch, -1, channels)
-        answer = self.dropout(self.out(attended)).transpose(1, 2).reshape(x.shape)
-        if self.form == "gate":
-            return x * torch.tanh(answer), tokens
-        # x (1 + tanh A) + A by 1 + tanh A = 2 sigmoid(2 A): PyTorch's tanh in 16 bits takes longer on CPUs
-        half = x * torch.sigmoid(2.0 * answer)
-        return half.mul_(2.0).add_(answer), tokens
+            answer = self._attended(queries.to(keys.dtype), keys, values, mask)
+        answer = self.dropout(answer).transpose(1, 2).reshape(x.shape)
+        return x * torch.tanh(answer) if self.form == "gate" else residual_gate(x, answer), tokens
 
-    def _fused(self, x: Tensor, heads: list[Tensor], mask: Tensor) -> Tensor:
+    def _attended(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Queries [B, N, C] before their layer, keys and values [B, H, P, E] -> the answer [B, N, C] after its own."""
+        first = works_channels_first(self._split(queries), values, self.backend)
+        q, out = self.query, self.out
+        if first:
+            voxels = linear_laid_out(queries, q.weight.to(queries), q.bias.to(queries), channels_first=True)
+        else:
+            voxels = q(queries)
+        found = cross_attention(self._split(voxels), keys, values, mask=mask, backend=self.backend)
+        if first:
+            joined = found.mT.flatten(1, 2).mT
+            return linear_laid_out(joined, out.weight.to(joined), out.bias.to(joined), channels_first=False)
+        return cast(Tensor, out(found.transpose(1, 2).flatten(2)))
+
+    def _fused(self, x: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """The same for one head with nothing dropped: the output layer goes onto the P values, the gate into the
         kernel, and of A [B, N, C] nothing is written."""
-        value, seen = fold_output(heads[2], self.out.weight, self.out.bias, mask)
+        value, seen = fold_output(values, self.out.weight, self.out.bias, mask)
         voxels = x.flatten(2).transpose(1, 2)[:, None]
         gate = "tanh" if self.form == "gate" else "residual_tanh"
-        gated = cross_attention(heads[0], heads[1], value, mask=seen, x=voxels, gate=gate, backend=self.backend)
+        gated = cross_attention(queries, keys, value, mask=seen, x=voxels, gate=gate, backend=self.backend)
         # not gated[:, 0], whose backward would copy the gradient, and turned: voxels first instead of channels first
         return gated.squeeze(1).transpose(1, 2).reshape(x.shape)
 

@@ -19,10 +19,11 @@ from petground.kernels.cross_attention import (
     fold_output,
 )
 from petground.kernels.memory import reuse_memory
+from petground.kernels.text_to_voxel import chunked as text_to_voxel_chunked
 from petground.kernels.text_to_voxel import text_to_voxel
 from tests.kernels.comparing import LIMITS, assert_close, assert_gradients_close, operands, poisoned
 
-# batch, heads, queries, keys, D, E; the last two need several blocks of scores
+# batch, heads, queries, keys, D, E; of the last two several blocks of scores are made
 CROSS = [(2, 2, 70, 1, 8, 8), (3, 1, 5, 7, 5, 9), (2, 2, 2100, 140, 12, 8)]
 LONG = [(2, 1, 1, 33, 8, 8), (1, 2, 7, 1, 4, 6), (2, 2, 70, 4000, 8, 12)]
 GATES = ["none", "tanh", "residual_tanh"]
@@ -31,7 +32,10 @@ GATES = ["none", "tanh", "residual_tanh"]
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "softplus"])
 @pytest.mark.parametrize("number", range(3))
-def test_cross_attention_in_blocks_equals_reference(number: int, activation: str, dtype: torch.dtype) -> None:
+def test_cross_attention_in_blocks_equals_reference(
+    number: int, activation: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunked, "_BLOCK_SCORES", 1 << 15)
     size, gate = CROSS[number], GATES[number]
     q, k, v, mask = operands(size, dtype, permuted=number > 0)
     tensors = {"q": q, "k": k, "v": v, "temperature": torch.linspace(0.6, 1.4, size[1], dtype=torch.float64)}
@@ -142,8 +146,30 @@ def test_opcheck_of_the_backwards(permuted: bool) -> None:
         torch.library.opcheck(backward.default, operands_of, test_utils="test_faketensor")
 
 
-def test_scores_are_never_held_whole() -> None:
-    """The largest tensor of forward and backward in blocks is far below N x P."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_answer_lies_as_its_queries(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries with channels first in memory get an answer and a gradient that lie so, the same numbers as otherwise."""
+    monkeypatch.setattr(chunked, "_BLOCK_SCORES", 1 << 10)  # several blocks
+    q, k, v, mask = operands((2, 3, 300, 7, 8, 5), dtype)
+    found = []
+    for first in (False, True):
+        given = q.mT.contiguous().mT if first else q.transpose(1, 2).contiguous().transpose(1, 2)
+        leaves = [one.detach().requires_grad_() for one in (given, k, v)]
+        out = cross_attention(*leaves, mask=mask, backend="chunked")
+        grads = torch.autograd.grad(out, leaves, torch.ones_like(out) + out.detach())
+        assert (out.mT.is_contiguous(), grads[0].mT.is_contiguous()) == (first, first)
+        found.append([out, *grads])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    leaves = [one.detach().requires_grad_() for one in (q.mT.contiguous().mT, k, v)]
+    scale, op = torch.full((3,), 0.3), torch.ops.petground.cross_attention.default
+    torch.library.opcheck(op, (*leaves, mask, scale, None, "softmax", "none", 0.0, "chunked"),
+                          test_utils=("test_faketensor", "test_aot_dispatch_static"))  # fmt: skip
+
+
+def test_scores_are_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest tensor of forward and backward in blocks is far below N x P, however many threads."""
+    monkeypatch.setattr(chunked, "_BLOCK_SCORES", 1 << 16)
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Largest(TorchDispatchMode):
@@ -156,13 +182,16 @@ def test_scores_are_never_held_whole() -> None:
                     self.seen = max(self.seen, tensor.untyped_storage().nbytes() // tensor.element_size())
             return found
 
-    q, k, v, mask = operands((1, 1, 20000, 64, 8, 8), torch.float32)
-    for operator, first, second in ((cross_attention, q, (k, v)), (text_to_voxel, k, (q, q))):
-        keep = mask if operator is cross_attention else None
-        leaves = [first.clone().requires_grad_(), *(t.clone().requires_grad_() for t in second)]
-        with Largest() as largest:
-            operator(*leaves, mask=keep, activation="softplus", backend="chunked").sum().backward()
-        assert 0 < largest.seen < 20000 * 64 / 4
+    q, k, v, _ = operands((1, 1, 80_000, 64, 8, 8), torch.float32)
+    scale = torch.full((1,), 0.3)
+    with Largest() as largest:  # by the functions: of an operator such a mode sees the outside alone
+        out, stat = chunked.forward_chunked(q, k, v, None, scale, None, "softmax", "none", 0.0)
+        chunked.backward_chunked(out, q, k, v, None, scale, None, None, stat, "softmax", "none", 0.0)
+    with Largest() as turned:
+        out, stat = text_to_voxel_chunked.forward_chunked(k, q, q, None, scale, "softplus", 0.0)
+        text_to_voxel_chunked.backward_chunked(out, k, q, q, None, scale, out, stat, "softplus", 0.0)
+    assert q.numel() <= min(largest.seen, turned.seen)
+    assert max(largest.seen, turned.seen) < 80_000 * 64 / 4
 
 
 def test_one_heads_output_layer_folds_into_the_values_exactly() -> None:

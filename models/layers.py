@@ -1,0 +1,83 @@
+"""nnU-Net's layers in the forms that CPUs work quickest: the same weights and, up to rounding, the same answers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from dynamic_network_architectures.building_blocks.residual import BasicBlockD
+from torch import Tensor, nn
+from torch.nn.functional import conv3d, conv_transpose3d
+
+from petground.kernels.instance_norm import instance_norm
+
+__all__ = ["ConvTranspose3d", "InstanceNorm3d", "PooledConv3d", "join_pooling"]
+
+
+class InstanceNorm3d(nn.InstanceNorm3d):
+    """`torch.nn.InstanceNorm3d` with affine and no running statistics, by `kernels.instance_norm`; same weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X [B, C, Z, Y, X] -> the same shape."""
+        if self.weight is None or self.track_running_stats or x.ndim != 5:
+            return super().forward(x)
+        return instance_norm(x, self.weight, self.bias, self.eps)
+
+
+class PooledConv3d(nn.Conv3d):
+    """The mean over blocks of voxels and a 1x1x1 convolution of it, as one convolution with that stride.
+
+    Average pooling on CPUs has no 16 bits and leaves its answer channels first (`benchmarks/cpu_layers.py` tells what
+    that costs). Its weights are those of `conv`, themselves.
+    """
+
+    def __init__(self, conv: nn.Conv3d, block_zyx: tuple[int, int, int]):
+        super().__init__(conv.in_channels, conv.out_channels, 1, bias=conv.bias is not None, device="meta")
+        self.weight, self.bias, self.block_zyx = conv.weight, conv.bias, block_zyx
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X [B, C, Z, Y, X] -> [B, D, z, y, x]; what is left over of a block at the end is not read."""
+        weight = (self.weight / math.prod(self.block_zyx)).expand(-1, -1, *self.block_zyx)
+        return conv3d(x, weight, self.bias, self.block_zyx)
+
+
+class ConvTranspose3d(nn.ConvTranspose3d):
+    """`torch.nn.ConvTranspose3d` that sums up its bias's gradient by itself: oneDNN takes longer for it than for all
+    else of the backward (`benchmarks/cpu_layers.py`)."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """X [B, C, z, y, x] -> [B, D, Z, Y, X]."""
+        if self.bias is None or output_size is not None or not x.is_cpu or torch.compiler.is_compiling():
+            return super().forward(x, output_size)
+        padding = cast("tuple[int, int, int]", self.padding)
+        out = conv_transpose3d(
+            x, self.weight, self.bias.detach(), self.stride, padding, self.output_padding, self.groups, self.dilation
+        )
+        return cast(Tensor, _BiasGradient.apply(out, self.bias))  # type: ignore[no-untyped-call]
+
+
+class _BiasGradient(torch.autograd.Function):
+    """What has the bias [D] in it already, [B, D, Z, Y, X], as it is; the gradient goes to both."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, grad.sum((0, 2, 3, 4))
+
+
+def join_pooling(encoder: nn.Module) -> None:
+    """Makes one convolution of the pooling and the projection in the shortcuts of nnU-Net's residual blocks."""
+    for block in encoder.modules():
+        if not (isinstance(block, BasicBlockD) and isinstance(block.skip, nn.Sequential) and len(block.skip) == 2):
+            continue
+        pool, projection = cast("tuple[nn.Module, Any]", tuple(block.skip))
+        if isinstance(pool, nn.AvgPool3d):
+            stride = cast(
+                "tuple[int, int, int]", (pool.stride,) * 3 if isinstance(pool.stride, int) else tuple(pool.stride)
+            )
+            projection.conv = projection.all_modules[0] = PooledConv3d(projection.conv, stride)
+            block.skip[0] = nn.Identity()
