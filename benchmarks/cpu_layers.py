@@ -38,6 +38,7 @@ def cases() -> dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Te
     """{what: (ours, PyTorch's, the features' shape)}; both of a pair have the same weights."""
     torch.manual_seed(0)
     projection, up = nn.Conv3d(32, 64, 1, bias=False), ConvTranspose3d(64, 32, 2, 2)
+    wider, widest = nn.Conv3d(64, 128, 1, bias=False), nn.Conv3d(128, 256, 1, bias=False)
     plain_up = nn.ConvTranspose3d(64, 32, 2, 2)
     plain_up.load_state_dict(up.state_dict())
     norms = InstanceNorm3d(32, affine=True), nn.InstanceNorm3d(32, affine=True)
@@ -53,6 +54,12 @@ def cases() -> dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Te
         "instance norm, 32 channels, 64^3": (*norms, fine),
         "pooling and projection, 32 to 64 channels, 64^3": (
             PooledConv3d(projection, (2, 2, 2)), nn.Sequential(nn.AvgPool3d(2), projection), fine,
+        ),
+        "pooling and projection, 64 to 128 channels, 32^3": (
+            PooledConv3d(wider, (2, 2, 2)), nn.Sequential(nn.AvgPool3d(2), wider), coarse,
+        ),
+        "pooling and projection, 128 to 256 channels, 16^3": (
+            PooledConv3d(widest, (2, 2, 2)), nn.Sequential(nn.AvgPool3d(2), widest), (1, 128, 16, 16, 16),
         ),
         "transposed convolution, 64 to 32 channels, 32^3": (up, plain_up, coarse),
         "residual gate, 64 channels, 32^3": (

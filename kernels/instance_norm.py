@@ -120,7 +120,11 @@ class _ChannelsLast(torch.autograd.Function):
                 True, ctx.eps, [False, True, True],
             )  # fmt: skip
             turned, added = (part.view(apart, -1).sum(0) for part in (turned, added))
-            into.copy_(_slope(entry, above, mean, invstd, weight, turned / voxels, added / voxels))
+            slope = _slope(entry, above, mean, invstd, weight, turned / voxels, added / voxels)
+            if len(x) == 1:
+                for_x = slope.to(x.dtype)
+            else:
+                into.copy_(slope)
             for_weight += turned
             for_bias += added
         return for_x, for_weight, for_bias, None

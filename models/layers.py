@@ -8,11 +8,13 @@ from typing import Any, cast
 import torch
 from dynamic_network_architectures.building_blocks.residual import BasicBlockD
 from torch import Tensor, nn
-from torch.nn.functional import conv3d, conv_transpose3d
+from torch.nn.functional import avg_pool3d, conv3d, conv_transpose3d
 
 from petground.kernels.instance_norm import instance_norm
 
 __all__ = ["ConvTranspose3d", "InstanceNorm3d", "PooledConv3d", "join_pooling"]
+
+_MANY = 32**3  # voxels from which on pooling costs more than the products that it saves
 
 
 class InstanceNorm3d(nn.InstanceNorm3d):
@@ -26,10 +28,11 @@ class InstanceNorm3d(nn.InstanceNorm3d):
 
 
 class PooledConv3d(nn.Conv3d):
-    """The mean over blocks of voxels and a 1x1x1 convolution of it, as one convolution with that stride.
+    """The mean over blocks of voxels and a 1x1x1 convolution of it; on CPUs one convolution with that stride where
+    voxels are many.
 
-    Average pooling on CPUs has no 16 bits and leaves its answer channels first (`benchmarks/cpu_layers.py` tells what
-    that costs). Its weights are those of `conv`, themselves.
+    Average pooling on CPUs has no 16 bits and leaves its answer channels first: that costs more there than eight times
+    the products do (`benchmarks/cpu_layers.py`). Its weights are those of `conv`, themselves.
     """
 
     def __init__(self, conv: nn.Conv3d, block_zyx: tuple[int, int, int]):
@@ -38,6 +41,9 @@ class PooledConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """X [B, C, Z, Y, X] -> [B, D, z, y, x]; what is left over of a block at the end is not read."""
+        if not x.is_cpu or x.shape[2:].numel() < _MANY or torch.compiler.is_compiling():
+            wide = x.float() if x.is_cpu and x.element_size() == 2 else x
+            return conv3d(avg_pool3d(wide, self.block_zyx).to(x.dtype), self.weight, self.bias)
         weight = (self.weight / math.prod(self.block_zyx)).expand(-1, -1, *self.block_zyx)
         return conv3d(x, weight, self.bias, self.block_zyx)
 
@@ -48,7 +54,7 @@ class ConvTranspose3d(nn.ConvTranspose3d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """X [B, C, z, y, x] -> [B, D, Z, Y, X]."""
-        if self.bias is None or output_size is not None or not x.is_cpu or torch.compiler.is_compiling():
+        if self.bias is None or output_size is not None or x.ndim != 5 or not x.is_cpu or torch.compiler.is_compiling():
             return super().forward(x, output_size)
         padding = cast("tuple[int, int, int]", self.padding)
         out = conv_transpose3d(
@@ -62,11 +68,12 @@ class _BiasGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
-        return x.view_as(x)
+        ctx.mark_dirty(x)  # not changed, but no view either: what follows may work in place
+        return x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return grad, grad.sum((0, 2, 3, 4))
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        return grad, grad.sum((0, 2, 3, 4)) if ctx.needs_input_grad[1] else None
 
 
 def join_pooling(encoder: nn.Module) -> None:
@@ -76,8 +83,6 @@ def join_pooling(encoder: nn.Module) -> None:
             continue
         pool, projection = cast("tuple[nn.Module, Any]", tuple(block.skip))
         if isinstance(pool, nn.AvgPool3d):
-            stride = cast(
-                "tuple[int, int, int]", (pool.stride,) * 3 if isinstance(pool.stride, int) else tuple(pool.stride)
-            )
-            projection.conv = projection.all_modules[0] = PooledConv3d(projection.conv, stride)
+            block_zyx = cast("tuple[int, int, int]", tuple(cast("list[int]", pool.stride)))
+            projection.conv = projection.all_modules[0] = PooledConv3d(projection.conv, block_zyx)
             block.skip[0] = nn.Identity()

@@ -18,7 +18,9 @@ def look(x: Tensor, logits: Tensor) -> Tensor:
     """
     flat = logits.float().flatten(1)
     weight = flat.softmax(dim=-1)
-    features = torch.einsum("ncv,nv->nc", x.flatten(2), weight.to(x.dtype))  # autocast multiplies in 16 bits anyway
+    if not torch.is_autocast_enabled(x.device.type):  # which multiplies in 16 bits anyway
+        x = x.float()
+    features = torch.einsum("ncv,nv->nc", x.flatten(2), weight.to(x.dtype))
     return torch.cat([features.float(), flat.amax(dim=-1, keepdim=True), (flat * weight).sum(-1, keepdim=True)], dim=-1)
 
 

@@ -1,7 +1,8 @@
 """Cross-attention on the CPU with any activation: some queries at a time, scores computed again in the backward.
 
-Memory is (queries of a block) x (keys) whatever N is. Scores lie keys first, [keys, queries]: what is taken over the
-few keys of each of many queries then runs along the memory (`benchmarks/cpu_attention.py` measures it).
+Memory is (queries of a block) x (keys) whatever N is; a block grows with the threads, and with it the last bits change.
+Scores lie keys first, [keys, queries]: what is taken over the few keys of each of many queries then runs along the
+memory (`benchmarks/cpu_attention.py` measures it).
 """
 
 from __future__ import annotations
@@ -43,18 +44,20 @@ def _real_keys(mask: Tensor | None, entries: slice) -> tuple[slice | Tensor, Ten
     return slice(None), ~mask[entries]
 
 
+def _kind(tensor: Tensor) -> torch.dtype:
+    """What is computed in: float16 products are much slower than float32 ones on CPUs, bfloat16 scores too coarse."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
 class _Entries:
-    """The key side of some batch entries: keys and values [b H, keys, width] in the type that is computed in, and what
-    their gradients have come to."""
+    """The key side of some batch entries: keys and values [b H, keys, width] in the type that is computed in."""
 
     def __init__(self, entries: slice, k: Tensor, v: Tensor, mask: Tensor | None, scale: Tensor):
         self.entries, self.heads = entries, k.shape[1]
-        # float16 products are a hundred times slower than float32 ones on CPUs, bfloat16 scores too coarse
-        self.kind = torch.float64 if k.dtype == torch.float64 else torch.float32
+        self.kind = _kind(k)
         self.keys, drop = _real_keys(mask, entries)
         self.k, self.v = (self.flat(one[entries][:, :, self.keys]) for one in (k, v))
         self.scaled = self.k * scale.to(self.kind).repeat(self.k.shape[0] // self.heads)[:, None, None]
-        self.dk, self.dv = torch.zeros_like(self.k), torch.zeros_like(self.v)
         self.drop = None if drop is None else drop.repeat_interleave(self.heads, 0)[:, :, None]
 
     def flat(self, tensor: Tensor) -> Tensor:
@@ -97,8 +100,7 @@ def forward_chunked(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The answer [B, H, N, E] and log-sum-exp [B H N] (of size 0 where the activation is not softmax)."""
     batch, heads, rows, _ = q.shape
-    out = empty_answer(q, v, x)
-    kind = torch.float64 if q.dtype == torch.float64 else torch.float32
+    out, kind = empty_answer(q, v, x, "chunked"), _kind(q)
     stat = q.new_empty((batch, heads, rows) if activation == "softmax" else (0, 0, 0), dtype=kind)
     for entries, parts in _blocks(batch, heads, rows, k.shape[2]):
         side = _Entries(entries, k, v, mask, scale)
@@ -140,13 +142,13 @@ def backward_chunked(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Gradients of q, k, v, scale, x; `out` is not read."""
     batch, heads, rows, _ = q.shape
-    dq = empty_queries(q)
+    dq, kind = empty_queries(q, "chunked"), _kind(q)
     dx = None if x is None else empty_features(x)
-    kind = torch.float64 if q.dtype == torch.float64 else torch.float32
     dk, dv = (one.new_zeros(one.shape, dtype=kind) for one in (k, v))  # not in the layout of k: see the fake form
     levels = stat.view(batch, heads, rows) if activation == "softmax" else None
     for entries, parts in _blocks(batch, heads, rows, k.shape[2]):
         side = _Entries(entries, k, v, mask, scale)
+        for_k, for_v = torch.zeros_like(side.k), torch.zeros_like(side.v)
         for part in parts:
             queries, above = side.rows(q, part), side.rows(grad, part)
             level = None if levels is None else levels[entries, :, part].flatten(0, 1)
@@ -164,11 +166,11 @@ def backward_chunked(
                 steep = steep.mul_(slope(scores, found, activation))
                 if side.drop is not None:
                     steep.masked_fill_(side.drop, 0.0)
-            side.dv += torch.bmm(found, above)
-            side.dk += torch.bmm(steep, queries)
+            for_v += torch.bmm(found, above)
+            for_k += torch.bmm(steep, queries)
             dq[entries, :, part] = side.back(torch.bmm(side.scaled.mT, steep).mT)
-        dv[entries][:, :, side.keys] = side.back(side.dv)
-        dk[entries][:, :, side.keys] = side.back(side.dk)
+        dv[entries][:, :, side.keys] = side.back(for_v)
+        dk[entries][:, :, side.keys] = side.back(for_k)
     dscale = (dk * k.to(kind)).sum((0, 2, 3))
     factor = scale.to(kind)[:, None, None]
     return dq, (dk * factor).to(k.dtype), dv.to(v.dtype), dscale.to(scale.dtype), dx

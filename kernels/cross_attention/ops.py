@@ -48,7 +48,7 @@ def _(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     kind = torch.float64 if q.dtype == torch.float64 else torch.float32
     entries = q.shape[0] * q.shape[1] * q.shape[2] if activation == "softmax" else 0
-    return empty_answer(q, v, x), q.new_empty(entries, dtype=kind)
+    return empty_answer(q, v, x, backend), q.new_empty(entries, dtype=kind)
 
 
 @operator("cross_attention_backward")
@@ -78,7 +78,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     dx = q.new_empty(0) if x is None else empty_features(x)
     dk, dv = k.new_empty(k.shape), v.new_empty(v.shape)
-    return empty_queries(q), dk, dv, scale.new_empty(scale.shape), dx
+    return empty_queries(q, backend), dk, dv, scale.new_empty(scale.shape), dx
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

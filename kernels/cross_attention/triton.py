@@ -30,7 +30,7 @@ def forward_triton(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The answer [B, H, N, E] and log2-sum-exp [B H N] (of size 0 where the activation is not softmax)."""
     a = Operands.of(q, k, v, mask, scale, activation, shift)
-    out = empty_answer(q, v, x)
+    out = empty_answer(q, v, x, "triton")
     stat = q.new_empty(a.batch_heads * q.shape[2] if activation == "softmax" else 0, dtype=torch.float32)
     forward(a, GATES[gate], x, out, stat, None, (1, k.shape[2]))
     return out, stat
@@ -42,7 +42,7 @@ def backward_triton(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Gradients of q, k, v, scale, x; `out`, the ungated answer, is read where the keys do not fit at once."""
     a = Operands.of(q, k, v, mask, scale, activation, shift)
-    dq = empty_queries(q)
+    dq = empty_queries(q, "triton")
     few = resident_plan(q, a.widest, k.shape[2])
     block = few.rows if few and gate == "none" else plan("keys", q, a.widest).rows
     blocks = 1 if few and gate == "none" else -(-k.shape[2] // plan("keys", q, a.widest).cols)

@@ -123,7 +123,10 @@ class ContextualGate(nn.Module):
         return x * torch.tanh(answer) if self.form == "gate" else residual_gate(x, answer), tokens
 
     def _attended(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Queries [B, N, C] before their layer, keys and values [B, H, P, E] -> the answer [B, N, C] after its own."""
+        """Queries [B, N, C] before their layer, keys and values [B, H, P, E] -> the answer [B, N, C] after its own.
+
+        Channels first the layers are multiplied without being called: hooks on them are not.
+        """
         first = works_channels_first(self._split(queries), values, self.backend)
         q, out = self.query, self.out
         if first:

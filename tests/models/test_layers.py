@@ -9,6 +9,7 @@ import torch
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from torch import Tensor, nn
 
+from petground.models import layers
 from petground.models.layers import ConvTranspose3d, InstanceNorm3d, PooledConv3d, join_pooling
 from petground.models.net_config import NetConfig
 from petground.models.unet import make_encoder
@@ -33,14 +34,17 @@ def _agree(found: list[Tensor], wanted: list[Tensor], within: float) -> None:
         assert (one.double() - other.double()).abs().max() <= within * other.double().abs().max()
 
 
+@pytest.mark.parametrize("many", [0, 32**3], ids=["joined", "apart"])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("block", [(2, 2, 2), (1, 2, 3), (2, 1, 1)])
 @pytest.mark.parametrize(("dtype", "narrow", "within"), [
     (torch.float64, False, 1e-12), (torch.float32, False, 1e-5), (torch.float32, True, 2e-2)])  # fmt: skip
 def test_pooling_and_projection_in_one_convolution(
-    block: tuple[int, int, int], order: str, dtype: torch.dtype, narrow: bool, within: float
-) -> None:
+    block: tuple[int, int, int], order: str, dtype: torch.dtype, narrow: bool, within: float, many: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Also where the grid is no multiple of the block: what is left over at the end is not read."""
+    monkeypatch.setattr(layers, "_MANY", many)
     torch.manual_seed(0)
     projection = nn.Conv3d(3, 5, 1, bias=False).to(dtype)
     x = torch.randn(2, 3, 7, 9, 11, dtype=dtype).to(memory_format=ORDERS[order])
@@ -53,8 +57,9 @@ def test_pooling_and_projection_in_one_convolution(
     _agree(_all(joined, x, above, narrow=narrow), wanted, within)
 
 
-def test_an_encoder_with_joined_shortcuts_is_nnunets() -> None:
+def test_an_encoder_with_joined_shortcuts_is_nnunets(monkeypatch: pytest.MonkeyPatch) -> None:
     """By weights of nnU-Net's own, under the same names; every shortcut that pools and projects is joined."""
+    monkeypatch.setattr(layers, "_MANY", 0)
     config: dict[str, Any] = {
         "features": [4, 6, 8, 8], "encoder": "residual", "blocks_per_stage": [1, 2, 1, 1],
         "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]], "fusion_stages": [0],
@@ -102,8 +107,38 @@ def test_transposed_convolution_with_a_bias_gradient_of_its_own(
 
 def test_layers_compile_whole() -> None:
     """Within torch.compile they are PyTorch's own, where those are quicker."""
-    layers = nn.Sequential(ConvTranspose3d(3, 4, 2, 2), InstanceNorm3d(4, affine=True),
-                           PooledConv3d(nn.Conv3d(4, 2, 1), (2, 2, 2)))  # fmt: skip
-    x = torch.randn(2, 3, 3, 4, 5)
-    compiled = torch.compile(layers, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x), layers(x))
+    net = nn.Sequential(ConvTranspose3d(3, 4, 2, 2), InstanceNorm3d(4, affine=True),
+                        PooledConv3d(nn.Conv3d(4, 2, 1), (2, 2, 2)))  # fmt: skip
+    x, code = torch.randn(2, 3, 3, 4, 5), []
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        code.append(graph.code)
+        return graph
+
+    torch.testing.assert_close(torch.compile(net, fullgraph=True, backend=keep)(x), net(x))
+    assert "avg_pool3d" in code[0]
+    assert "expand" not in code[0]
+
+
+def test_what_follows_a_transposed_convolution_may_work_in_place() -> None:
+    torch.manual_seed(0)
+    up = ConvTranspose3d(3, 4, 2, 2)
+    x = torch.randn(2, 3, 2, 3, 4)
+    found = []
+    for layer in (nn.Sequential(up, nn.LeakyReLU(0.1, inplace=True)), nn.Sequential(up, nn.LeakyReLU(0.1))):
+        up.zero_grad()
+        out = layer(x)
+        out.square().sum().backward()
+        found.append([out, up.weight.grad, up.bias.grad])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    up.bias.requires_grad_(False)
+    up(x).sum().backward()
+    torch.testing.assert_close(up(x[0]), up(x)[0])  # without a batch, as PyTorch's takes it
+
+
+def test_bfloat16_without_autocast_pools_on_coarse_grids() -> None:
+    """PyTorch's average pooling has no bfloat16 on CPUs."""
+    layer = PooledConv3d(nn.Conv3d(4, 2, 1), (2, 2, 2))
+    x = torch.randn(1, 4, 4, 4, 6)
+    torch.testing.assert_close(layer.bfloat16()(x.bfloat16()).float(), layer.float()(x), atol=0.05, rtol=0.05)

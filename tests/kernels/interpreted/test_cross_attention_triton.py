@@ -62,6 +62,21 @@ def test_features_with_channels_first_are_gated_in_place_of_a_copy() -> None:
     assert torch.allclose(out, truth, atol=1e-6)
 
 
+@pytest.mark.parametrize("keys", [7, 140])
+@pytest.mark.parametrize("gate", ["none", "tanh"])
+def test_queries_with_channels_first_get_their_gradient(keys: int, gate: str) -> None:
+    """The kernels write channels side by side, however the queries lie."""
+    q, k, v, mask = operands((1, 2, 50, keys, 16, 16), torch.float32)
+    tensors = {"k": k, "v": v, "q": q.mT.contiguous()} | ({} if gate == "none" else {"x": torch.randn(1, 2, 50, 16)})
+    with poisoned():
+        assert_gradients_close(
+            lambda q, **t: cross_attention(q.mT, **t, mask=mask, gate=gate, backend="triton"),
+            lambda q, **t: cross_attention(q.mT, **t, mask=mask, gate=gate, backend="reference"),
+            tensors,
+            LIMITS[torch.float32],
+        )
+
+
 def test_features_that_all_heads_share_get_the_sum_of_their_gradients() -> None:
     q, k, v, mask = operands((2, 3, 20, 9, 12, 12), torch.float32)
     options = {"mask": mask, "gate": "residual_tanh"}
