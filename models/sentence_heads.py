@@ -18,9 +18,7 @@ def look(x: Tensor, logits: Tensor) -> Tensor:
     """
     flat = logits.float().flatten(1)
     weight = flat.softmax(dim=-1)
-    if not torch.is_autocast_enabled(x.device.type):  # which multiplies in 16 bits anyway
-        x = x.float()
-    features = torch.einsum("ncv,nv->nc", x.flatten(2), weight.to(x.dtype))
+    features = torch.einsum("ncv,nv->nc", x.flatten(2), weight.to(x.dtype))  # in 16 bits if x is, as autocast would
     return torch.cat([features.float(), flat.amax(dim=-1, keepdim=True), (flat * weight).sum(-1, keepdim=True)], dim=-1)
 
 
