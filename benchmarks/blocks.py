@@ -22,7 +22,7 @@ with memory kept as in a training, time. A size is left out, with the reason, wh
 the growth so far, where more than MEMORY_GIB is asked for, and where the block fails; a row with a failure is measured
 again by the next call. floor_ms is a copy of the output: nothing that writes it can be quicker.
 
-On two quiet cores 5 to 10 s for a row that reads text; among voxels 20 s for most, of which SDPA takes 10, and minutes
+On two quiet cores 5 to 10 s for a row that reads text; among voxels 40 to 60 s for most, much of it SDPA, and minutes
 for exact attention, which is called twice at 48^3.
 What a token reduction costs or saves the whole network is measured after that (blocks_whole.py): half an hour more.
 """
