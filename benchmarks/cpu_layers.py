@@ -61,6 +61,9 @@ def cases() -> dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Te
         "pooling and projection, 128 to 256 channels, 16^3": (
             PooledConv3d(widest, (2, 2, 2)), nn.Sequential(nn.AvgPool3d(2), widest), (1, 128, 16, 16, 16),
         ),
+        "the same, were it joined there": (
+            PooledConv3d(widest, (2, 2, 2)).joined, nn.Sequential(nn.AvgPool3d(2), widest), (1, 128, 16, 16, 16),
+        ),
         "transposed convolution, 64 to 32 channels, 32^3": (up, plain_up, coarse),
         "residual gate, 64 channels, 32^3": (
             lambda x: residual_gate(x, answer.to(x.dtype)),

@@ -9,8 +9,7 @@ nnU-Net's predictor, work in the same precision: bf16 where the device has it na
 
 - text_step_ratio: a training step (forward, loss, backward, AdamW) with one sentence / of the plain network.
   One sentence, as one is what the plain network answers
-- text_step_float32_ratio: the same in float32, where the device has bf16: convolutions gain more by it than what reads
-  the text does
+- text_step_float32_ratio: the same in float32, on any device
 - text_steps_ratio: the same with as many sentences as the config trains on in a step, each of which costs its share of
   the decoder again
 - compiled_step_ratio: the step with as many sentences, compiled (`model.compile`) / as it is; compiling is not counted

@@ -41,9 +41,13 @@ class PooledConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """X [B, C, Z, Y, X] -> [B, D, z, y, x]; what is left over of a block at the end is not read."""
-        if not x.is_cpu or x.shape[2:].numel() < _MANY or torch.compiler.is_compiling():
-            wide = x.float() if x.is_cpu and x.element_size() == 2 else x
-            return conv3d(avg_pool3d(wide, self.block_zyx).to(x.dtype), self.weight, self.bias)
+        if x.is_cpu and x.shape[2:].numel() >= _MANY and not torch.compiler.is_compiling():
+            return self.joined(x)
+        wide = x.float() if x.is_cpu and x.element_size() == 2 else x
+        return conv3d(avg_pool3d(wide, self.block_zyx).to(x.dtype), self.weight, self.bias)
+
+    def joined(self, x: Tensor) -> Tensor:
+        """As forward, in one convolution whatever the device and the number of voxels."""
         weight = (self.weight / math.prod(self.block_zyx)).expand(-1, -1, *self.block_zyx)
         return conv3d(x, weight, self.bias, self.block_zyx)
 
