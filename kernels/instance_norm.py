@@ -48,8 +48,8 @@ def _lies_channels_last(x: Tensor) -> bool:
 
 
 def _like(x: Tensor) -> Tensor:
-    """Room for [B, C, Z, Y, X], channels last. By name, not as x: of one entry x may have any first stride, and oneDNN
-    takes several times as long for features that copy it."""
+    """Room for [B, C, Z, Y, X], channels last. By name, not as x: of one entry x may have any first stride, and a
+    whole step took longer on features that copied it."""
     return torch.empty_like(x, memory_format=torch.channels_last_3d)
 
 
