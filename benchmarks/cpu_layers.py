@@ -14,11 +14,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from petground.kernels.memory import reuse_memory
 from petground.models.blocks.contextual_gate import ContextualGate
 from petground.models.blocks.gate_layers import residual_gate
-from petground.models.layers import ConvTranspose3d, InstanceNorm3d, PooledConv3d
+from petground.models.layers import ConvTranspose3d, InstanceNorm3d, PooledConv3d, upsampled
 
 PAIRS = 15
 LAST = torch.channels_last_3d
@@ -49,6 +50,7 @@ def cases() -> dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Te
     )
     plain.load_state_dict(ours.state_dict())
     tokens, mask = torch.randn(1, 24, 384), torch.ones(1, 24, dtype=torch.bool)
+    grid = (64, 64, 64)
     fine, coarse = (1, 32, 64, 64, 64), (1, 64, 32, 32, 32)
     return {
         "instance norm, 32 channels, 64^3": (*norms, fine),
@@ -65,6 +67,12 @@ def cases() -> dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Te
             PooledConv3d(widest, (2, 2, 2)).joined, nn.Sequential(nn.AvgPool3d(2), widest), (1, 128, 16, 16, 16),
         ),
         "transposed convolution, 64 to 32 channels, 32^3": (up, plain_up, coarse),
+        "logits of one sentence, 32^3 to 64^3": (
+            lambda x: upsampled(x, grid), lambda x: interpolate(x, grid, mode="trilinear"), (1, 1, 32, 32, 32),
+        ),
+        "logits of ten sentences, 32^3 to 64^3": (
+            lambda x: upsampled(x, grid), lambda x: interpolate(x, grid, mode="trilinear"), (10, 1, 32, 32, 32),
+        ),
         "residual gate, 64 channels, 32^3": (
             lambda x: residual_gate(x, answer.to(x.dtype)),
             lambda x: x * (1.0 + torch.tanh(answer.to(x.dtype))) + answer.to(x.dtype),

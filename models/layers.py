@@ -8,11 +8,11 @@ from typing import Any, cast
 import torch
 from dynamic_network_architectures.building_blocks.residual import BasicBlockD
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool3d, conv3d, conv_transpose3d
+from torch.nn.functional import avg_pool3d, conv3d, conv_transpose3d, interpolate
 
 from petground.kernels.instance_norm import instance_norm
 
-__all__ = ["ConvTranspose3d", "InstanceNorm3d", "PooledConv3d", "join_pooling"]
+__all__ = ["ConvTranspose3d", "InstanceNorm3d", "PooledConv3d", "join_pooling", "upsampled"]
 
 _MANY = 32**3  # voxels from which on pooling costs more than the products that it saves
 
@@ -90,3 +90,23 @@ def join_pooling(encoder: nn.Module) -> None:
             block_zyx = cast("tuple[int, int, int]", tuple(cast("list[int]", pool.stride)))
             projection.conv = projection.all_modules[0] = PooledConv3d(projection.conv, block_zyx)
             block.skip[0] = nn.Identity()
+
+
+def upsampled(x: Tensor, grid_zyx: tuple[int, int, int]) -> Tensor:
+    """X [B, C, z, y, x] of few channels -> [B, C, *grid_zyx], trilinear, voxels' centres kept (`align_corners=False`).
+
+    PyTorch's on CPUs works on channels in parallel, so on one thread where there is one. Here each axis is a product
+    with a matrix of its weights (`benchmarks/cpu_layers.py`).
+    """
+    if not x.is_cpu or torch.compiler.is_compiling():
+        return interpolate(x, grid_zyx, mode="trilinear", align_corners=False)
+    kind = torch.promote_types(x.dtype, torch.float32)
+    along_z, along_y, along_x = (_weights(n, wanted, kind) for n, wanted in zip(x.shape[2:], grid_zyx, strict=True))
+    with torch.autocast("cpu", enabled=False):
+        planes = along_y @ (x.to(kind).contiguous() @ along_x.mT)
+        return (along_z @ planes.flatten(3)).unflatten(3, planes.shape[3:]).to(x.dtype)
+
+
+def _weights(voxels: int, wanted: int, dtype: torch.dtype) -> Tensor:
+    """[wanted, voxels]: what each voxel of a line weighs in those of the finer line."""
+    return interpolate(torch.eye(voxels, dtype=dtype)[:, None], wanted, mode="linear", align_corners=False)[:, 0].mT

@@ -15,11 +15,10 @@ import torch
 from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from torch.utils.checkpoint import checkpoint
 
 from petground.models.blocks.voxel_attention import VoxelAttention
-from petground.models.layers import ConvTranspose3d, InstanceNorm3d, join_pooling
+from petground.models.layers import ConvTranspose3d, InstanceNorm3d, join_pooling, upsampled
 from petground.models.net_config import NetConfig
 from petground.models.registry import build, find
 from petground.models.sentence_heads import PresenceHead, SentenceFilter, look
@@ -263,7 +262,7 @@ def _with_coarser(logits: Tensor, before: Sequence[Tensor]) -> Tensor:
     """Adds the next coarser head's logits, which hold those of the ones before it."""
     if not before:
         return logits
-    return logits + interpolate(before[-1], size=logits.shape[2:], mode="trilinear", align_corners=False)
+    return logits + upsampled(before[-1], (logits.shape[2], logits.shape[3], logits.shape[4]))
 
 
 def _each(x: Any, sentences: int) -> Any:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from petground.models import layers
-from petground.models.layers import ConvTranspose3d, InstanceNorm3d, PooledConv3d, join_pooling
+from petground.models.layers import ConvTranspose3d, InstanceNorm3d, PooledConv3d, join_pooling, upsampled
 from petground.models.net_config import NetConfig
 from petground.models.unet import make_encoder
 
@@ -142,3 +143,27 @@ def test_bfloat16_without_autocast_pools_on_coarse_grids() -> None:
     layer = PooledConv3d(nn.Conv3d(4, 2, 1), (2, 2, 2))
     x = torch.randn(1, 4, 4, 4, 6)
     torch.testing.assert_close(layer.bfloat16()(x.bfloat16()).float(), layer.float()(x), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("grid", "wanted"), [((3, 5, 4), (6, 10, 8)), ((2, 1, 7), (5, 1, 13)), ((4, 6, 3), (4, 3, 9))])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_upsampled_is_trilinear_interpolation(
+    grid: tuple[int, int, int], wanted: tuple[int, int, int], order: str, dtype: torch.dtype, within: float
+) -> None:
+    """Values and gradients; under autocast too, whose products would be bfloat16's."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *grid, dtype=dtype).to(memory_format=ORDERS[order])
+    above = torch.randn(2, 3, *wanted, dtype=dtype)
+    both = []
+    for work in (
+        lambda y: upsampled(y, wanted),
+        lambda y: interpolate(y, wanted, mode="trilinear", align_corners=False),
+    ):
+        leaf = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float64):
+            out = work(leaf)
+        assert out.dtype == dtype
+        out.backward(above)
+        both.append([out.detach(), leaf.grad])
+    _agree(*both, within)
