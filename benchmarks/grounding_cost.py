@@ -10,6 +10,7 @@ nnU-Net's predictor, work in the same precision: bf16 where the device has it na
 - text_step_ratio: a training step (forward, loss, backward, AdamW) with one sentence / of the plain network.
   One sentence, as one is what the plain network answers
 - text_step_float32_ratio: the same in float32, on any device
+- text_finer_step_ratio: the same where one stage finer reads the text, too
 - text_steps_ratio: the same with as many sentences as the config trains on in a step, each of which costs its share of
   the decoder again
 - compiled_step_ratio: the step with as many sentences, compiled (`model.compile`) / as it is; compiling is not counted
@@ -52,6 +53,10 @@ WHOLE: dict[str, Any] = yaml.safe_load(
 CONFIG: dict[str, Any] = WHOLE["model"]
 TRAINED_ON: int = WHOLE["data"]["sentences"]
 OURS: dict[str, Any] = CONFIG["net"]
+FINER = {
+    **OURS, "fusion_stages": [OURS["shared_stages"] - 1, *OURS["fusion_stages"]],
+    "shared_stages": OURS["shared_stages"] - 1,
+}  # fmt: skip
 PLAIN = {**OURS, "fusion": {"name": "none"}, "coarse_heads": False, "shared_stages": 0, "presence": False}
 LOSS = LossConfig(**CONFIG["loss"])
 PLAIN_LOSS = replace(LOSS, place=0.0, presence=0.0)
@@ -63,13 +68,15 @@ def measure(pairs: int = 15) -> dict[str, Any]:
     use_threads()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    ours, plain = (GroundingNet(NetConfig(**config), TEXT).to(device) for config in (OURS, PLAIN))
-    channels_last_on_cpu(ours), channels_last_on_cpu(plain)
+    ours, finer, plain = (GroundingNet(NetConfig(**config), TEXT).to(device) for config in (OURS, FINER, PLAIN))
+    for net in (ours, finer, plain):
+        channels_last_on_cpu(net)
     step = _ratio(_step(ours, LOSS, device), _step(plain, PLAIN_LOSS, device), pairs, device)
     single = _ratio(
         _step(ours, LOSS, device, float32=True), _step(plain, PLAIN_LOSS, device, float32=True), max(1, pairs // 3),
         device,
     )  # fmt: skip
+    fine = _ratio(_step(finer, LOSS, device), _step(plain, PLAIN_LOSS, device), max(1, pairs // 3), device)
     steps = _ratio(_step(ours, LOSS, device, TRAINED_ON), _step(plain, PLAIN_LOSS, device), max(1, pairs // 3), device)
     compiled = _ratio(
         _step(ours, LOSS, device, TRAINED_ON, compiled_steps(ours)),
@@ -93,6 +100,7 @@ def measure(pairs: int = 15) -> dict[str, Any]:
     figures = {
         "text_step_ratio": step,
         "text_step_float32_ratio": single,
+        "text_finer_step_ratio": fine,
         "text_steps_ratio": steps,
         "compiled_step_ratio": compiled,
         "ten_sentences_ratio": ten,

@@ -27,6 +27,7 @@ ASKED = {"text_step_ratio": 1.05, "ten_sentences_ratio": 0.35, "nnunet_predictor
 COSTS = {
     "text_step_ratio": "a training step with one sentence, against the same network without text",
     "text_step_float32_ratio": "the same in float32",
+    "text_finer_step_ratio": "a step with one sentence where the next finer stage reads it, too, against the same",
     "text_steps_ratio": "a training step with {sentences} sentences, as the config trains, against the same",
     "compiled_step_ratio": "the same step with {sentences} sentences, compiled, against as it is",
     "ten_sentences_ratio": "ten sentences on one exam in one pass, against ten passes",

@@ -170,6 +170,9 @@ def test_the_cost_is_measured_on_the_shipped_network_and_loss(bench: Any) -> Non
     assert LossConfig(**model["loss"]) == cost.LOSS
     assert cost.LOSS.place > 0 < cost.LOSS.presence
     assert ours.fits(cost.PATCH)
+    finer = NetConfig(**cost.FINER)
+    assert (finer.fusion_stages, finer.shared_stages) == ([min(ours.fusion_stages) - 1, *ours.fusion_stages], 1)
+    assert replace(finer, fusion_stages=ours.fusion_stages, shared_stages=ours.shared_stages) == ours
     heads = {"fusion": {"name": "none"}, "coarse_heads": False, "shared_stages": 0, "presence": False}
     assert plain == replace(ours, **heads), "the plain network differs in more than the text"
 
