@@ -104,7 +104,7 @@ def upsampled(x: Tensor, grid_zyx: tuple[int, int, int]) -> Tensor:
     along_z, along_y, along_x = (_weights(n, wanted, kind) for n, wanted in zip(x.shape[2:], grid_zyx, strict=True))
     with torch.autocast("cpu", enabled=False):
         planes = along_y @ (x.to(kind).contiguous() @ along_x.mT)
-        return (along_z @ planes.flatten(3)).unflatten(3, planes.shape[3:]).to(x.dtype)
+        return torch.unflatten(along_z @ planes.flatten(3), 3, planes.shape[3:]).to(x.dtype)
 
 
 def _weights(voxels: int, wanted: int, dtype: torch.dtype) -> Tensor:
