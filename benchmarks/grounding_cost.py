@@ -2,18 +2,20 @@
 
 Part of `python benchmarks/run.py grounding`; alone: `python benchmarks/grounding_cost.py`. Ratios of times taken side
 by side in one process (A B A B; median and quartiles of the pairs' ratios), after a warm-up. Ours is the network of
-configs/train/ours.yaml with the loss there, as they stand. What is smaller: the patch, 64^3 in place of the config's,
-and the exam, 128 x 64 x 64, three windows; one exam in a step. "Plain" is the same network without text: `fusion: none`
-and without the sentences' heads (coarse heads, presence, filters); its loss is Dice and cross-entropy. Both, and
-nnU-Net's predictor, work in the same precision: bf16 where the device has it natively, else float32.
+configs/train/ours.yaml with the loss, the patch and the optimizer there, as they stand; one exam in a step. What is
+smaller: the exam, 128 x 64 x 64, in three windows of 64^3. "Plain" is the same network without text: `fusion: none` and
+without the sentences' heads (coarse heads, presence, filters); its loss is Dice and cross-entropy. Both, and nnU-Net's
+predictor, work in the same precision: bf16 where the device has it natively, else float32.
 
 - text_step_ratio: a training step (forward, loss, backward, AdamW) with one sentence / of the plain network.
   One sentence, as one is what the plain network answers
-- text_step_float32_ratio: the same in float32, on any device
-- text_finer_step_ratio: the same where one stage finer reads the text, too
-- text_steps_ratio: the same with as many sentences as the config trains on in a step, each of which costs its share of
-  the decoder again
-- compiled_step_ratio: the step with as many sentences, compiled (`model.compile`) / as it is; compiling is not counted
+- text_step_small_ratio: the same on a patch of 64^3, where what does not grow with the voxels counts for more
+- text_step_float32_ratio: the same on that patch in float32, on any device
+- text_finer_step_ratio: as the first where one stage finer reads the text, too
+- text_steps_ratio: as the first with as many sentences as the config trains on in a step, each of which costs its
+  share of the decoder again
+- compiled_step_ratio: the step with as many sentences on a patch of 64^3, compiled (`model.compile`) / as it is;
+  compiling is not counted
 - ten_sentences_ratio: ten sentences in one pass over an exam / ten passes with one sentence each
 - nnunet_predictor_ratio: ten sentences in one pass / nnU-Net's own predictor (nnunetv2, step 0.5, Gaussian weights, no
   mirroring) with the plain network on the same exam
@@ -44,6 +46,7 @@ from petground.models.grounding import GroundingNet
 from petground.models.net_config import NetConfig
 from petground.training.compiled import Steps, compiled_steps
 from petground.training.losses import LossConfig, deep_loss
+from petground.training.optimizers import OptimizerConfig, make_optimizer, parameter_groups
 from petground.training.runtime import channels_last_on_cpu, native_bf16, use_threads
 from petground.training.sliding import slide
 
@@ -60,7 +63,9 @@ FINER = {
 PLAIN = {**OURS, "fusion": {"name": "none"}, "coarse_heads": False, "shared_stages": 0, "presence": False}
 LOSS = LossConfig(**CONFIG["loss"])
 PLAIN_LOSS = replace(LOSS, place=0.0, presence=0.0)
-PATCH, EXAM, TOKENS, TEXT, SENTENCES = (64, 64, 64), (128, 64, 64), 24, 384, 10
+PATCH: tuple[int, ...] = tuple(CONFIG["grid"]["patch_zyx"])
+WINDOW, EXAM, TOKENS, TEXT, SENTENCES = (64, 64, 64), (128, 64, 64), 24, 384, 10
+LESION = (..., slice(20, 26), slice(30, 35), slice(40, 44))
 
 
 def measure(pairs: int = 15) -> dict[str, Any]:
@@ -71,17 +76,21 @@ def measure(pairs: int = 15) -> dict[str, Any]:
     ours, finer, plain = (GroundingNet(NetConfig(**config), TEXT).to(device) for config in (OURS, FINER, PLAIN))
     for net in (ours, finer, plain):
         channels_last_on_cpu(net)
-    step = _ratio(_step(ours, LOSS, device), _step(plain, PLAIN_LOSS, device), pairs, device)
-    single = _ratio(
-        _step(ours, LOSS, device, float32=True), _step(plain, PLAIN_LOSS, device, float32=True), max(1, pairs // 3),
-        device,
-    )  # fmt: skip
-    fine = _ratio(_step(finer, LOSS, device), _step(plain, PLAIN_LOSS, device), max(1, pairs // 3), device)
-    steps = _ratio(_step(ours, LOSS, device, TRAINED_ON), _step(plain, PLAIN_LOSS, device), max(1, pairs // 3), device)
+    few = max(1, pairs // 3)
+
+    def against_plain(net: GroundingNet, number: int, **how: Any) -> dict[str, Any]:
+        one = {name: value for name, value in how.items() if name != "sentences"}
+        return _ratio(_step(net, LOSS, device, **how), _step(plain, PLAIN_LOSS, device, **one), number, device)
+
+    step = against_plain(ours, pairs)
+    small = against_plain(ours, pairs, patch=WINDOW)
+    single = against_plain(ours, few, patch=WINDOW, float32=True)
+    fine = against_plain(finer, few)
+    steps = against_plain(ours, few, sentences=TRAINED_ON)
+    many = {"sentences": TRAINED_ON, "patch": WINDOW}
     compiled = _ratio(
-        _step(ours, LOSS, device, TRAINED_ON, compiled_steps(ours)),
-        _step(ours, LOSS, device, TRAINED_ON), max(1, pairs // 3), device,
-    )  # fmt: skip
+        _step(ours, LOSS, device, calls=compiled_steps(ours), **many), _step(ours, LOSS, device, **many), few, device
+    )
     ours.eval(), plain.eval()
     image = torch.rand(2, *EXAM).numpy()
     tokens = torch.randn(SENTENCES, TOKENS, TEXT, device=device)
@@ -95,10 +104,11 @@ def measure(pairs: int = 15) -> dict[str, Any]:
             _slide(ours, image, tokens[n : n + 1], mask[n : n + 1])
 
     ten = _ratio(together, alone, max(1, pairs // 5), device)
-    peer = _ratio(together, _nnunet(_Plain(plain, device), image, device), max(1, pairs // 3), device)
-    own = _ratio(together, _nnunet(_Own(plain.config, device), image, device), max(1, pairs // 3), device)
+    peer = _ratio(together, _nnunet(_Plain(plain, device), image, device), few, device)
+    own = _ratio(together, _nnunet(_Own(plain.config, device), image, device), few, device)
     figures = {
         "text_step_ratio": step,
+        "text_step_small_ratio": small,
         "text_step_float32_ratio": single,
         "text_finer_step_ratio": fine,
         "text_steps_ratio": steps,
@@ -113,6 +123,7 @@ def measure(pairs: int = 15) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
         "bf16": native_bf16(device),
         "patch_zyx": PATCH,
+        "window_zyx": WINDOW,
         "exam_zyx": EXAM,
         "sentences_in_a_step": TRAINED_ON,
         "parameters": {"ours": _count(ours), "plain": _count(plain)},
@@ -121,19 +132,20 @@ def measure(pairs: int = 15) -> dict[str, Any]:
 
 def _step(
     net: GroundingNet, loss: LossConfig, device: torch.device, sentences: int = 1, calls: Steps | None = None,
-    *, float32: bool = False,
+    *, patch: tuple[int, ...] = PATCH, float32: bool = False,
 ) -> Callable[[], None]:  # fmt: skip
     """calls: the network's encode and decode where they are compiled."""
     net.train()
     encode, decode = calls or (net.encode, net.decode)
-    optimizer = torch.optim.AdamW(net.parameters(), 1e-4)
-    image = torch.rand(1, 2, *PATCH, device=device)
+    config = OptimizerConfig(**CONFIG["optimizer"])
+    optimizer, _ = make_optimizer(config, parameter_groups(config, [(net, 1.0)]), config.warm_up)
+    image = torch.rand(1, 2, *patch, device=device)
     tokens, mask = (
         torch.randn(1, sentences, TOKENS, TEXT, device=device),
         torch.ones(1, sentences, TOKENS, dtype=torch.bool, device=device),
     )
-    target = torch.zeros(1, sentences, *PATCH, device=device)
-    target[..., 20:26, 30:35, 40:44] = 1.0
+    target = torch.zeros(1, sentences, *patch, device=device)
+    target[LESION] = 1.0
 
     def run() -> None:
         with contextlib.nullcontext() if float32 else _precision(device):
@@ -152,7 +164,7 @@ def _precision(device: torch.device) -> torch.autocast:
 
 def _slide(net: GroundingNet, image: Any, tokens: Tensor, mask: Tensor) -> None:
     with torch.inference_mode(), _precision(tokens.device):
-        slide(net.encode, net.decode, image, tokens, mask, patch_zyx=PATCH, step=0.5, chunk=SENTENCES)
+        slide(net.encode, net.decode, image, tokens, mask, patch_zyx=WINDOW, step=0.5, chunk=SENTENCES)
 
 
 class _Plain(nn.Module):
@@ -203,7 +215,7 @@ def _nnunet(network: nn.Module, image: Any, device: torch.device) -> Callable[[]
         allow_tqdm=False,
     )
     predictor.network = network.eval()
-    predictor.configuration_manager = SimpleNamespace(patch_size=list(PATCH))
+    predictor.configuration_manager = SimpleNamespace(patch_size=list(WINDOW))
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=1)
     predictor.allowed_mirroring_axes = None
     data = torch.from_numpy(image)

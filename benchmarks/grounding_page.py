@@ -26,10 +26,11 @@ NAMES = {
 ASKED = {"text_step_ratio": 1.05, "ten_sentences_ratio": 0.35, "nnunet_predictor_ratio": 2.0}
 COSTS = {
     "text_step_ratio": "a training step with one sentence, against the same network without text",
-    "text_step_float32_ratio": "the same in float32",
-    "text_finer_step_ratio": "a step with one sentence where the next finer stage reads it, too, against the same",
-    "text_steps_ratio": "a training step with {sentences} sentences, as the config trains, against the same",
-    "compiled_step_ratio": "the same step with {sentences} sentences, compiled, against as it is",
+    "text_step_small_ratio": "the same on a patch of {window}",
+    "text_step_float32_ratio": "the same on that patch in float32",
+    "text_finer_step_ratio": "a step with one sentence on the config's patch where the next finer stage reads it, too",
+    "text_steps_ratio": "a training step with {sentences} sentences, as the config trains, against one without text",
+    "compiled_step_ratio": "a step with {sentences} sentences on a patch of {window}, compiled, against as it is",
     "ten_sentences_ratio": "ten sentences on one exam in one pass, against ten passes",
     "nnunet_predictor_ratio": "ten sentences in one pass, against nnU-Net's predictor with the network without text",
     "nnunet_own_ratio": "ten sentences in one pass, against nnU-Net's predictor with its own network of these sizes",
@@ -100,8 +101,9 @@ def _models(figures: Mapping[str, Any]) -> list[str]:
 def _costs(figures: Mapping[str, Any]) -> list[str]:
     if "cost" not in figures:
         return ["What the text costs: not measured yet."]
+    sizes = [" x ".join(map(str, figures[key])) for key in ("patch_zyx", "window_zyx", "exam_zyx")]
     cells = [
-        [words.format(sentences=figures.get("sentences_in_a_step")), _ratio(figures["cost"][key]),
+        [words.format(sentences=figures.get("sentences_in_a_step"), window=sizes[1]), _ratio(figures["cost"][key]),
          f"{ASKED[key]:.2f}" if key in ASKED else "-",
          f"{figures['cost'][key]['seconds']:.2f} s, {figures['cost'][key]['against_seconds']:.2f} s",
          str(figures["cost"][key]["pairs"])]
@@ -109,11 +111,11 @@ def _costs(figures: Mapping[str, Any]) -> list[str]:
         if key in figures
     ]  # fmt: skip
     heads = ["what", "ratio", "goal: at most", "seconds of both", "pairs"]
-    sizes = [" x ".join(map(str, figures[key])) for key in ("patch_zyx", "exam_zyx")]
     return [
         f"The full network of `ours.yaml` ({figures['parameters']['ours'] / 1e6:.0f} M parameters) on random numbers, "
-        f"patch {sizes[0]}, exam {sizes[1]}, {figures['device']}. Both sides take turns in one process; the ratio is "
-        "the median of the pairs' (their quartiles in brackets), the seconds are medians of their own:",
+        f"patch {sizes[0]}, exam {sizes[2]} in windows of {sizes[1]}, {figures['device']}. Both sides take turns in one "
+        "process; the ratio is the median of the pairs' (their quartiles in brackets), the seconds are medians of "
+        "their own:",
         "",
         *table(heads, cells),
     ]

@@ -183,8 +183,8 @@ def _place_loss(logits: Tensor, target: Tensor) -> Tensor:
     """
     logits, target = logits.flatten(2), target.flatten(2)
     peak = target.amax(-1, keepdim=True)
-    inside = logits.masked_fill((target < 0.5 * peak) | (peak <= 0), float("-inf"))
-    present = peak.squeeze(-1) > 0
-    if not present.any():
-        return logits.sum() * 0.0
-    return (logits.logsumexp(-1)[present] - inside[present].logsumexp(-1)).mean()
+    present = peak > 0
+    # where there is no lesion nothing is left out, so that it comes to 0: rows that are picked would be copied
+    inside = logits.masked_fill(present & (target < 0.5 * peak), float("-inf"))
+    missed = (logits.logsumexp(-1) - inside.logsumexp(-1)) * present.squeeze(-1)
+    return missed.sum() / present.sum().clamp(min=1)

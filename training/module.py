@@ -35,6 +35,7 @@ from petground.training.losses import LossConfig, deep_loss, losses_by_exam, out
 from petground.training.metrics import PROBABILITY
 from petground.training.optimizers import (
     OptimizerConfig,
+    clip_gradients,
     follow_config,
     gradient_norm,
     make_optimizer,
@@ -214,6 +215,14 @@ class GroundingModule(pl.LightningModule):
             reason="not_finite",
         )
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        clip_gradients(self.trainer, optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_validation_epoch_start(self) -> None:
         self._hits = self._no_hits()
         self._validation = torch.zeros(2, device=self.device)
@@ -256,7 +265,9 @@ class GroundingModule(pl.LightningModule):
         return {(threshold, presence): Hits() for threshold in THRESHOLDS for presence in self._presences}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer, schedule = make_optimizer(self.optimizer_config, self._groups(), steps_of(self.trainer))
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        total = steps_of(self.trainer)
+        optimizer, schedule = make_optimizer(self.optimizer_config, self._groups(), total, scaled=scaled)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _groups(self) -> list[dict[str, Any]]:

@@ -8,12 +8,23 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from petground.labeling.errors import ConfigError
 
-__all__ = ["OptimizerConfig", "follow_config", "gradient_norm", "make_optimizer", "parameter_groups", "steps_of"]
+__all__ = [
+    "OptimizerConfig",
+    "clip_gradients",
+    "follow_config",
+    "gradient_norm",
+    "make_optimizer",
+    "parameter_groups",
+    "steps_of",
+]
 
 # what a recipe takes where the config says nothing. sgd: nnU-Net's (Isensee et al., Nature Methods 2021, and its
 # nnUNetTrainer: lr 0.01, momentum 0.99 with Nesterov, weight decay 3e-5, (1 - done) ** 0.9, no warm-up)
@@ -107,15 +118,19 @@ def steps_of(trainer: Any) -> int:
 
 
 def make_optimizer(
-    config: OptimizerConfig, groups: Sequence[dict[str, Any]], total: int
+    config: OptimizerConfig, groups: Sequence[dict[str, Any]], total: int, *, scaled: bool = False
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """The recipe over `total` steps for groups of parameters; the schedule is to be stepped once per optimizer step."""
+    """The recipe over `total` steps for groups of parameters; the schedule is to be stepped once per optimizer step.
+
+    A step is one pass over a parameter, its gradient and its moments, and not one for each operation: on CPUs a third
+    of the time. Not where gradients come `scaled` (float16), which such a step wants to unscale by itself.
+    """
     optimizer: torch.optim.Optimizer
     if config.name == "sgd":
         momentum = float(config.momentum or 0.0)
-        optimizer = torch.optim.SGD(groups, lr=config.peak, momentum=momentum, nesterov=momentum > 0)
+        optimizer = torch.optim.SGD(groups, lr=config.peak, momentum=momentum, nesterov=momentum > 0, fused=not scaled)
     else:
-        optimizer = torch.optim.AdamW(groups, lr=config.peak)
+        optimizer = torch.optim.AdamW(groups, lr=config.peak, fused=not scaled)
     return optimizer, LambdaLR(optimizer, lambda step: config.factor(step, total))
 
 
@@ -151,6 +166,14 @@ def parameter_groups(config: OptimizerConfig, parts: Sequence[tuple[nn.Module | 
             if params:
                 groups.append({"params": params, "weight_decay": decay, "lr": config.peak * share})
     return groups
+
+
+def clip_gradients(trainer: Trainer, optimizer: torch.optim.Optimizer, most: float | None, how: str | None) -> None:
+    """As Lightning does it in full precision: in mixed precision it refuses optimizers whose step could unscale
+    gradients, and ours are none where gradients are scaled."""
+    Precision.clip_gradients(
+        trainer.precision_plugin, optimizer, most or 0.0, GradClipAlgorithmType(how or GradClipAlgorithmType.NORM)
+    )
 
 
 def gradient_norm(optimizer: torch.optim.Optimizer) -> float:

@@ -169,7 +169,9 @@ def test_the_cost_is_measured_on_the_shipped_network_and_loss(bench: Any) -> Non
     assert ours == NetConfig(**model["net"])
     assert LossConfig(**model["loss"]) == cost.LOSS
     assert cost.LOSS.place > 0 < cost.LOSS.presence
+    assert list(cost.PATCH) == model["grid"]["patch_zyx"]
     assert ours.fits(cost.PATCH)
+    assert ours.fits(cost.WINDOW)
     finer = NetConfig(**cost.FINER)
     assert (finer.fusion_stages, finer.shared_stages) == ([min(ours.fusion_stages) - 1, *ours.fusion_stages], 1)
     assert replace(finer, fusion_stages=ours.fusion_stages, shared_stages=ours.shared_stages) == ours
@@ -216,7 +218,7 @@ def test_a_ratio_is_told_with_the_spread_of_its_pairs(bench: Any, monkeypatch: p
 def test_every_part_of_the_cost_works_in_the_same_precision(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cost = bench("grounding_cost")
     monkeypatch.setattr(cost, "native_bf16", lambda device: True)
-    monkeypatch.setattr(cost, "PATCH", (8, 8, 8))
+    monkeypatch.setattr(cost, "WINDOW", (8, 8, 8))
     small = {"features": [4, 8], "blocks_per_stage": 1, "fusion_stages": [0], "encoder": "plain"}
     plain = GroundingNet(NetConfig(**small, fusion={"name": "none"}), cost.TEXT)
     kinds = []

@@ -53,9 +53,13 @@ def test_figures_become_rows_and_gaps_are_told(page: ModuleType) -> None:
     pair = {"ratio": 1.04, "quartiles": [0.98, 1.07], "seconds": 2.0, "against_seconds": 1.92, "pairs": 7}
     costs = dict.fromkeys(page.COSTS, 1.04)
     figures |= {**costs, "cost": dict.fromkeys(page.COSTS, pair), "device": "CPU, 2 threads"}
-    figures |= {"patch_zyx": [64, 64, 64], "exam_zyx": [128, 64, 64], "sentences_in_a_step": 4}
+    figures |= {"patch_zyx": [128, 96, 160], "window_zyx": [64, 64, 64], "exam_zyx": [128, 64, 64]}
+    figures["sentences_in_a_step"] = 4
     figures["parameters"] = {"ours": 103.4e6}
     text = page.written({**made, "libraries": {"torch": "2", "numpy": "2"}, "figures": figures})
     assert "| 1.04 (0.98 to 1.07) | 1.05 | 2.00 s, 1.92 s | 7 |" in text
-    assert "with 4 sentences, as the config trains, against the same | 1.04 (0.98 to 1.07) | - |" in text
-    assert "(103 M parameters) on random numbers, patch 64 x 64 x 64, exam 128 x 64 x 64, CPU, 2 threads" in text
+    assert "with 4 sentences, as the config trains, against one without text | 1.04 (0.98 to 1.07) | - |" in text
+    assert (
+        "(103 M parameters) on random numbers, patch 128 x 96 x 160, exam 128 x 64 x 64 in windows of 64 x 64 x 64, CPU"
+        in text
+    )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from small_fit import logged, small_flags
 from torch import nn
 
@@ -17,7 +20,7 @@ from petground.training import compiled
 from petground.training.cli import main
 from petground.training.losses import LossConfig, deep_loss, losses_by_exam
 from petground.training.module import GroundingModule
-from petground.training.optimizers import OptimizerConfig, make_optimizer, parameter_groups
+from petground.training.optimizers import OptimizerConfig, clip_gradients, make_optimizer, parameter_groups
 
 
 def test_the_recipes_are_those_of_the_papers() -> None:
@@ -44,6 +47,37 @@ def test_the_recipes_are_those_of_the_papers() -> None:
     schedule.step()
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.01 * 0.9**0.9] * 2 + [0.001 * 0.9**0.9])
     assert any(not torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_step_in_one_pass_is_the_recipes_and_is_not_taken_where_gradients_are_scaled(name: str) -> None:
+    config = OptimizerConfig(name=name, lr=0.01, weight_decay=0.1, warmup_steps=2)  # type: ignore[arg-type]
+    left = []
+    for scaled in (False, True):
+        torch.manual_seed(0)
+        net = nn.Conv3d(2, 3, 3)
+        optimizer, schedule = make_optimizer(config, parameter_groups(config, [(net, 1.0)]), 10, scaled=scaled)
+        assert optimizer.defaults["fused"] is not scaled
+        for _ in range(4):
+            optimizer.zero_grad()
+            net(torch.randn(2, 2, 5, 5, 5)).square().mean().backward()
+            optimizer.step()
+            schedule.step()
+        left.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+    torch.testing.assert_close(*left, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("how", "wanted"), [("norm", [0.6, 0.8]), ("value", [1.0, 1.0]), (None, [0.6, 0.8])])
+def test_gradients_are_clipped_in_mixed_precision_too(how: str | None, wanted: list[float]) -> None:
+    weight = nn.Parameter(torch.zeros(2))
+    optimizer, _ = make_optimizer(OptimizerConfig(), [{"params": [weight]}], 10)
+    for plugin in (MixedPrecision("bf16-mixed", "cpu"), Precision()):
+        trainer = cast(Trainer, SimpleNamespace(precision_plugin=plugin))
+        weight.grad = torch.tensor([3.0, 4.0])
+        clip_gradients(trainer, optimizer, None, how)
+        assert weight.grad.tolist() == [3.0, 4.0]
+        clip_gradients(trainer, optimizer, 1.0, how)
+        assert weight.grad.tolist() == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
