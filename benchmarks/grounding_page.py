@@ -113,8 +113,8 @@ def _costs(figures: Mapping[str, Any]) -> list[str]:
     heads = ["what", "ratio", "goal: at most", "seconds of both", "pairs"]
     return [
         f"The full network of `ours.yaml` ({figures['parameters']['ours'] / 1e6:.0f} M parameters) on random numbers, "
-        f"patch {sizes[0]}, exam {sizes[2]} in windows of {sizes[1]}, {figures['device']}. Both sides take turns in one "
-        "process; the ratio is the median of the pairs' (their quartiles in brackets), the seconds are medians of "
+        f"patch {sizes[0]}, exam {sizes[2]} in windows of {sizes[1]}, {figures['device']}. Both sides take turns in "
+        "one process; the ratio is the median of the pairs' (their quartiles in brackets), the seconds are medians of "
         "their own:",
         "",
         *table(heads, cells),
