@@ -24,7 +24,7 @@ from petground.training.module import GroundingModule
 from petground.training.predict import sentences_at_once
 
 SMALL = {
-    "model.net.features": "[4,8,8]", "model.net.blocks_per_stage": 1, "model.net.fusion_stages": "[1]",
+    "model.net.features": "[4,8,8,8]", "model.net.blocks_per_stage": 1, "model.net.fusion_stages": "[2]",
     "model.net.fusion": "{name: contextual_gate, num_heads: 4, norm: true, coordinates: fourier, form: residual_gate}",
     "model.grid.spacing_xyz_mm": "[8.0,8.0,8.0]", "model.grid.patch_zyx": "[16,16,24]",
 }  # fmt: skip
@@ -110,7 +110,7 @@ def test_a_model_of_patches_learns_where_the_words_say(patch_work: Path, tmp_pat
         pet.array[pet.array > 2] = 8.0
         write_nifti(patch_work / f"exams/{exam}/pet.nii.gz", pet)
     run = tmp_path / "run"
-    more = {"model.net.features": "[8,16,16]", "model.optimizer.lr": 3e-3, "data.exams_per_step": 2}
+    more = {"model.net.features": "[8,16,16,16]", "model.optimizer.lr": 3e-3, "data.exams_per_step": 2}
     flags = _flags(patch_work, run, trainer__max_epochs=150, data__validation_fraction=0, **more)
     assert main([*flags, "--data.place_fraction=0"]) == 0
     module = load_module(run / "checkpoints" / "last.ckpt", device="cpu")
