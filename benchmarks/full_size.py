@@ -21,6 +21,7 @@ import yaml
 from model_sizes import SENTENCES
 
 from petground.training.module import GroundingModule
+from petground.training.optimizers import make_optimizer, parameter_groups
 from petground.training.runtime import native_bf16
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "train"
@@ -71,7 +72,8 @@ def _step(
     }
     middle = (slice(None), slice(None), *(slice(n // 2, n // 2 + 4) for n in shape))
     batch["target"][middle] = 1.0
-    optimizer = torch.optim.AdamW(module.net.parameters(), lr=1e-4)
+    config = module.optimizer_config
+    optimizer, _ = make_optimizer(config, parameter_groups(config, [(module.net, 1.0)]), config.warm_up)
 
     def run() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):

@@ -21,13 +21,15 @@ from petground.training.sliding import room, slide
 
 __all__ = ["answers_to", "predict", "sentences_at_once"]
 
+LOGITS = 8  # so many voxels of logits count as one of features
 DECODED_VOXELS = {"cpu": 2_000_000, "cuda": 8_000_000}  # at once, over sentences
 
 
 def sentences_at_once(config: NetConfig, input_zyx: Sequence[int], device: str) -> int:
-    """How many sentences' features are held at a time: what the sentences share is held once and does not count."""
+    """How many sentences are held at a time: their features at the finest stage that reads them, or their logits, which
+    grow with the full grid. What the sentences share is held once and does not count."""
     finest = [math.prod(config.stride_zyx(stage)) for stage in range(config.shared_stages + 1)]
-    voxels = math.prod(input_zyx) // math.prod(finest)
+    voxels = math.prod(input_zyx) // min(math.prod(finest), LOGITS)
     return max(1, DECODED_VOXELS.get(device, DECODED_VOXELS["cpu"]) // voxels)
 
 

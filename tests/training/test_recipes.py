@@ -20,7 +20,13 @@ from petground.training import compiled
 from petground.training.cli import main
 from petground.training.losses import LossConfig, deep_loss, losses_by_exam
 from petground.training.module import GroundingModule
-from petground.training.optimizers import OptimizerConfig, clip_gradients, make_optimizer, parameter_groups
+from petground.training.optimizers import (
+    OptimizerConfig,
+    clip_gradients,
+    follow_config,
+    make_optimizer,
+    parameter_groups,
+)
 
 
 def test_the_recipes_are_those_of_the_papers() -> None:
@@ -57,7 +63,7 @@ def test_a_step_in_one_pass_is_the_recipes_and_is_not_taken_where_gradients_are_
         torch.manual_seed(0)
         net = nn.Conv3d(2, 3, 3)
         optimizer, schedule = make_optimizer(config, parameter_groups(config, [(net, 1.0)]), 10, scaled=scaled)
-        assert optimizer.defaults["fused"] is not scaled
+        assert bool(optimizer.defaults["fused"]) is not scaled
         for _ in range(4):
             optimizer.zero_grad()
             net(torch.randn(2, 2, 5, 5, 5)).square().mean().backward()
@@ -65,6 +71,38 @@ def test_a_step_in_one_pass_is_the_recipes_and_is_not_taken_where_gradients_are_
             schedule.step()
         left.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
     torch.testing.assert_close(*left, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_moments_of_another_memory_order_go_on_as_they_would_have(name: str, scaled: bool) -> None:
+    """Of a checkpoint from a GPU, say: weights lie channels last on CPUs, moments as where they were saved."""
+    config = OptimizerConfig(name=name, lr=0.01, warmup_steps=0)  # type: ignore[arg-type]
+    batches = torch.randn(6, 1, 3, 5, 6, 7, generator=torch.Generator().manual_seed(0))
+    left = []
+    for order in (torch.contiguous_format, torch.channels_last_3d):
+        torch.manual_seed(0)
+        net = nn.Conv3d(3, 4, 3)
+        groups = parameter_groups(config, [(net, 1.0)])
+        optimizer, schedule = make_optimizer(config, groups, 10, scaled=scaled)
+
+        def train(part: torch.Tensor) -> None:
+            for one in part:
+                optimizer.zero_grad()  # noqa: B023
+                net(one).square().mean().backward()  # noqa: B023
+                optimizer.step()  # noqa: B023
+
+        train(batches[:3])
+        saved = optimizer.state_dict()
+        net = net.to(memory_format=order)  # type: ignore[call-overload]
+        groups = parameter_groups(config, [(net, 1.0)])
+        optimizer, schedule = make_optimizer(config, groups, 10)
+        optimizer.load_state_dict(saved)
+        follow_config(optimizer, schedule, config, groups, 10)
+        assert all(group["fused"] for group in optimizer.param_groups)
+        train(batches[3:])
+        left.append(net.weight.detach().contiguous())
+    torch.testing.assert_close(*left, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("how", "wanted"), [("norm", [0.6, 0.8]), ("value", [1.0, 1.0]), (None, [0.6, 0.8])])
