@@ -139,5 +139,7 @@ def test_sentences_are_held_by_what_each_of_them_costs() -> None:
     shared = NetConfig(features=[4, 8, 8], fusion_stages=[1], coarse_heads=True, shared_stages=1)
     assert sentences_at_once(plain, (100, 100, 100), "cpu") == 2
     assert sentences_at_once(shared, (100, 100, 100), "cpu") == 16
+    coarse = NetConfig(features=[4, 8, 8, 8], fusion_stages=[2], coarse_heads=True, shared_stages=2)
+    assert sentences_at_once(coarse, (100, 100, 100), "cpu") == 16, "logits are as large however coarse the reading"
     assert sentences_at_once(plain, (400, 400, 400), "cpu") == 1
     assert sentences_at_once(plain, (100, 100, 100), "cuda") == 8
